@@ -1,0 +1,139 @@
+"""What must hold exactly, for every kind of layer and a range of architectures."""
+
+import copy
+import io
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from cases import LAYERS, MODELS, LayerCase, ModelCase, perturb, wake
+from torch import Tensor, nn
+
+import visionlora as vl
+
+CASES = [*LAYERS, *MODELS]
+
+
+@pytest.fixture(params=CASES, ids=lambda case: case.name)
+def case(request: pytest.FixtureRequest) -> LayerCase | ModelCase:
+    return request.param
+
+
+@pytest.fixture
+def model(case: LayerCase | ModelCase) -> nn.Module:
+    # A layer on its own is wrapped, for the root of a model has no name.
+    made = wake(case.make())
+    # Torch picks kernels by requires_grad, so the base is frozen like an adapted model is.
+    return (nn.Sequential(made) if isinstance(case, LayerCase) else made).eval().requires_grad_(False)
+
+
+@pytest.fixture
+def x(case: LayerCase | ModelCase) -> Tensor:
+    return torch.randn(case.shape if isinstance(case, LayerCase) else (2, 3, case.size, case.size))
+
+
+def run(model: nn.Module, x: Tensor) -> Tensor:
+    with torch.no_grad():
+        return model(x)
+
+
+def adapted(model: nn.Module) -> nn.Module:
+    vl.attach(model, vl.LoRAConfig(rank=2))
+    perturb(model)
+    return model
+
+
+def test_a_new_adapter_changes_nothing(model: nn.Module, x: Tensor) -> None:
+    base = run(model, x)
+    vl.attach(model, vl.LoRAConfig(rank=2))
+    assert torch.equal(run(model, x), base)
+
+
+def test_every_factor_gets_a_gradient(model: nn.Module, x: Tensor) -> None:
+    adapted(model)
+    model(x).square().sum().backward()
+    factors = {name: p for name, p in model.named_parameters() if ".lora_" in name}
+    dead = [name for name, p in factors.items() if p.grad is None or not p.grad.abs().sum() > 0]
+    assert factors and not dead
+    assert all(p.grad is None for name, p in model.named_parameters() if ".lora_" not in name)
+
+
+def test_gradients_are_those_of_the_formula(model: nn.Module, x: Tensor, case: LayerCase | ModelCase) -> None:
+    """Against the chain rule by hand: full weight gradient G gives dB = s G A^T, dA = s B^T G."""
+    if isinstance(case, ModelCase):
+        pytest.skip("the formula concerns one layer")
+    adapted(model)
+    model(x).square().sum().backward()
+    plain = vl.merged(model).requires_grad_()
+    plain(x).square().sum().backward()
+    weights = dict(plain.named_parameters())
+    for name, b in model.named_parameters():
+        if not name.endswith("lora_B"):
+            continue
+        a = model.get_parameter(name.replace("lora_B", "lora_A"))
+        layer, _, parameter = name.removesuffix(".lora_B").rpartition(".adapters.default.")
+        gradient = weights[f"{layer}.{parameter}"].grad.flatten(1)
+        scale = 16.0 / 2
+        torch.testing.assert_close(b.grad, scale * gradient @ a.flatten(1).T, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(a.grad.flatten(1), scale * b.T @ gradient, rtol=1e-4, atol=1e-4)
+
+
+def test_merged_equals_adapted_and_loads_strictly(model: nn.Module, x: Tensor, case: LayerCase | ModelCase) -> None:
+    base, keys = copy.deepcopy(model), list(model.state_dict())
+    before = run(base, x)
+    adapted(model)
+    expected = run(model, x)
+    assert not torch.allclose(expected, before, rtol=1e-5, atol=1e-6), "the adapter has no effect"
+    vl.merge(model)
+    assert torch.equal(run(model, x), expected)
+    assert list(model.state_dict()) == keys
+    assert [type(m) for m in model.modules()] == [type(m) for m in base.modules()]
+    base.load_state_dict(model.state_dict(), strict=True)
+    assert torch.equal(run(base, x), expected)
+    again = copy.deepcopy(vl.merge(model).state_dict())
+    assert all(torch.equal(again[key], value) for key, value in base.state_dict().items())
+
+
+def test_saved_equals_loaded(model: nn.Module, x: Tensor, tmp_path: Path) -> None:
+    fresh = copy.deepcopy(model)
+    adapted(model)
+    vl.save_adapter(model, tmp_path / "a.safetensors")
+    vl.load_adapter(fresh, tmp_path / "a.safetensors")
+    assert torch.equal(run(fresh, x), run(model, x))
+
+
+def test_disabled_and_detached_are_the_base(model: nn.Module, x: Tensor) -> None:
+    base, expected = copy.deepcopy(model), run(model, x)
+    adapted(model)
+    with vl.disabled(model):
+        assert torch.equal(run(model, x), expected)
+    assert not torch.equal(run(model, x), expected)
+    vl.detach(model)
+    assert torch.equal(run(model, x), expected)
+    assert list(model.state_dict()) == list(base.state_dict())
+    assert [type(m) for m in model.modules()] == [type(m) for m in base.modules()]
+
+
+def test_deep_copies_are_independent(model: nn.Module, x: Tensor) -> None:
+    base = run(model, x)
+    adapted(model)
+    expected = run(model, x)
+    twin = copy.deepcopy(model)
+    assert torch.equal(run(twin, x), expected)
+    vl.detach(twin)
+    assert torch.equal(run(twin, x), base)
+    assert torch.equal(run(model, x), expected)
+    other = copy.deepcopy(model)
+    perturb(other)
+    assert torch.equal(run(model, x), expected)
+
+
+def test_pickle_and_torch_save_keep_the_model(model: nn.Module, x: Tensor) -> None:
+    adapted(model)
+    expected = run(model, x)
+    assert torch.equal(run(pickle.loads(pickle.dumps(model)), x), expected)
+    buffer = io.BytesIO()
+    torch.save(model, buffer)
+    buffer.seek(0)
+    assert torch.equal(run(torch.load(buffer, weights_only=False), x), expected)

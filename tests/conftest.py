@@ -1,0 +1,25 @@
+"""What every test may ask for."""
+
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+
+# Tiny tensors gain nothing from threads, and lose much where another job shares the cores.
+torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _seeded() -> None:
+    torch.manual_seed(0)
+
+
+@pytest.fixture(scope="session")
+def kit() -> Path:
+    """The folder with pretrained weights and real data, which is no part of the project."""
+    path = Path(os.environ.get("VISIONLORA_KIT", Path(__file__).parents[2] / "shared" / "kit"))
+    if not path.is_dir():
+        pytest.skip(f"the kit of real weights and data is not at {path} (set VISIONLORA_KIT)")
+    return path

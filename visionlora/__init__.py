@@ -1,0 +1,57 @@
+"""LoRA for vision models: attach, train, save, load, merge."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from visionlora.adapters.config import LoRAConfig
+    from visionlora.adapters.header import read_header
+    from visionlora.adapters.io import load_adapter, save_adapter
+    from visionlora.adapters.model import activate, adapter_names, attach, detach, disabled, merge, merged
+    from visionlora.adapters.report import Report
+    from visionlora.errors import InputError
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "InputError": "visionlora.errors",
+    "LoRAConfig": "visionlora.adapters.config",
+    "Report": "visionlora.adapters.report",
+    "activate": "visionlora.adapters.model",
+    "adapter_names": "visionlora.adapters.model",
+    "attach": "visionlora.adapters.model",
+    "detach": "visionlora.adapters.model",
+    "disabled": "visionlora.adapters.model",
+    "load_adapter": "visionlora.adapters.io",
+    "merge": "visionlora.adapters.model",
+    "merged": "visionlora.adapters.model",
+    "read_header": "visionlora.adapters.header",
+    "save_adapter": "visionlora.adapters.io",
+}
+
+__all__ = [
+    "InputError",
+    "LoRAConfig",
+    "Report",
+    "activate",
+    "adapter_names",
+    "attach",
+    "detach",
+    "disabled",
+    "load_adapter",
+    "merge",
+    "merged",
+    "read_header",
+    "save_adapter",
+]
+
+
+def __getattr__(name: str) -> Any:
+    # Torch takes seconds to import, so `visionlora --help` must not pay for it.
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'visionlora' has no attribute '{name}'")
+
+
+def __dir__() -> list[str]:
+    return sorted([*globals(), *_HOMES])

@@ -1,0 +1,1 @@
+"""Adapters: functions from a layer's frozen weight to its adapted weight."""

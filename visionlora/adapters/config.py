@@ -1,0 +1,83 @@
+"""What an adapter is asked to be."""
+
+import math
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any
+
+from visionlora.errors import InputError, did_you_mean
+
+METHODS = ("lora", "rslora")
+BATCHNORM_MODES = ("frozen", "recalibrate", "train")
+
+
+@dataclass(frozen=True)
+class LoRAConfig:
+    """Which layers of a model get a low-rank update, and how large it is.
+
+    Args:
+        rank: number of columns of ``lora_B``, at least 1.
+        alpha: the update is scaled by ``alpha / rank`` (``"lora"``, Hu et al. 2021, arXiv:2106.09685)
+            or ``alpha / sqrt(rank)`` (``"rslora"``, Kalajdzievski 2023, arXiv:2312.03732).
+        targets: layer names (the whole name or its end), globs, ``re:`` and a regular expression, each
+            optionally with parts of a fused projection (``"blocks.*.attn.qkv:q,v"``), or a preset:
+            ``"all"``, ``"attention"``, ``"conv"``, ``"linear"``.
+        exclude: patterns of layers to leave out.
+        unfreeze: names of modules that train fully (a new head); they belong to the adapter.
+        rank_pattern: ranks of the layers that match a pattern; the last match wins.
+        alpha_pattern: alphas likewise.
+        method: ``"lora"`` or ``"rslora"``.
+        batchnorm: ``"frozen"`` (also under ``model.train()``), ``"recalibrate"`` (the running statistics
+            follow the new images) or ``"train"`` (statistics, weight and bias).
+
+    Raises:
+        InputError: a value is out of its range.
+    """
+
+    rank: int = 8
+    alpha: float = 16.0
+    targets: str | list[str] = "all"
+    exclude: list[str] = field(default_factory=list)
+    unfreeze: list[str] = field(default_factory=list)
+    rank_pattern: dict[str, int] = field(default_factory=dict)
+    alpha_pattern: dict[str, float] = field(default_factory=dict)
+    method: str = "lora"
+    batchnorm: str = "frozen"
+
+    def __post_init__(self) -> None:
+        for pattern, rank in {"rank": self.rank, **self.rank_pattern}.items():
+            if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
+                raise InputError(f"{_entry('rank', pattern)} is {rank!r}; give a whole number of at least 1")
+        for pattern, alpha in {"alpha": self.alpha, **self.alpha_pattern}.items():
+            if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha == 0:
+                raise InputError(f"{_entry('alpha', pattern)} is {alpha!r}; give a finite number other than 0")
+        for option, known in (("method", METHODS), ("batchnorm", BATCHNORM_MODES)):
+            value = getattr(self, option)
+            if value not in known:
+                raise InputError(
+                    f"{option} is {value!r}; choose from {', '.join(known)}{did_you_mean(str(value), known)}"
+                )
+        for option in ("exclude", "unfreeze"):
+            if isinstance(getattr(self, option), str):
+                raise InputError(f"{option} is a string; give a list of names: {option}=[{getattr(self, option)!r}]")
+
+    @property
+    def target_patterns(self) -> list[str]:
+        """The targets as a list."""
+        return [self.targets] if isinstance(self.targets, str) else list(self.targets)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain data for a file's header."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "LoRAConfig":
+        """The inverse of ``to_dict``; an unknown key is an InputError."""
+        known = [f.name for f in fields(cls)]
+        for key in values:
+            if key not in known:
+                raise InputError(f"unknown LoRA setting '{key}'{did_you_mean(key, known)}")
+        return cls(**values)
+
+
+def _entry(option: str, pattern: str) -> str:
+    return option if pattern == option else f"{option}_pattern['{pattern}']"

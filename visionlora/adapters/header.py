@@ -1,0 +1,81 @@
+"""The header of an adapter's file: everything but the tensors."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+from visionlora.adapters.config import LoRAConfig
+from visionlora.errors import InputError
+
+FORMAT = "visionlora-adapter"
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Header:
+    """What an adapter's file says of itself.
+
+    Attributes:
+        config: the ``LoRAConfig`` that made it.
+        layers: parameter name -> rank, alpha, rslora, parts.
+        unfrozen: names of the modules whose tensors are in the file.
+        architecture: the base's class and timm name.
+        base: fingerprints of the base's frozen tensors.
+        classes: class names, in the order of the outputs, if they were given.
+        preprocessing: input size, mean, std ..., if it was given.
+        extra: whatever else the caller wrote.
+    """
+
+    config: LoRAConfig
+    layers: dict[str, dict[str, Any]]
+    unfrozen: list[str]
+    architecture: dict[str, str]
+    base: dict[str, str]
+    classes: list[str] | None
+    preprocessing: dict[str, Any] | None
+    extra: dict[str, Any]
+
+
+def read_header(path: str | Path) -> Header:
+    """Read what an adapter's file says of itself, without its tensors.
+
+    Raises:
+        InputError: missing, truncated, no adapter, or of a newer version.
+    """
+    return _read(Path(path), tensors=False)[0]
+
+
+def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
+    """An adapter's header and tensors; raises as ``read_header`` does."""
+    return _read(path, tensors=True)
+
+
+def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file; give an adapter's .safetensors file")
+    try:
+        with safe_open(path, framework="pt") as file:
+            fields = file.metadata() or {}
+            found = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); copy or save it again") from error
+    if fields.get("format") != FORMAT:
+        raise InputError(
+            f"{path}: a safetensors file, but no visionlora adapter; for plain weights use the model's loader"
+        )
+    version = fields.get("format_version", "")
+    if version != str(VERSION):
+        raise InputError(
+            f"{path}: adapter format {version or 'unknown'}, and this visionlora reads format {VERSION}; "
+            f"install visionlora {fields.get('visionlora', '(unknown)')}, which wrote it"
+        )
+    try:
+        names = ("layers", "unfrozen", "architecture", "base", "classes", "preprocessing", "extra")
+        config = LoRAConfig.from_dict(json.loads(fields["config"]))
+        return Header(config, **{name: json.loads(fields[name]) for name in names}), found
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: the adapter's header is damaged ({error}); save it again") from error

@@ -1,0 +1,210 @@
+"""One file per adapter: safetensors, with everything else in its header."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+import visionlora
+from visionlora.adapters import owned
+from visionlora.adapters.base import architecture, fingerprint, fingerprints, frozen_tensors
+from visionlora.adapters.fused import part_rows
+from visionlora.adapters.header import FORMAT, VERSION, Header, read_file
+from visionlora.adapters.layer import adapted_layers, adapters_of
+from visionlora.adapters.methods import LoRA
+from visionlora.adapters.model import check_name, description_of, install
+from visionlora.adapters.report import Report
+from visionlora.adapters.targets import LeftOut, Target, base_modules, is_under, obstacle, tied_parameters
+from visionlora.errors import InputError, some
+from visionlora.files import write_atomic
+
+
+def save_adapter(
+    model: nn.Module,
+    path: str | Path,
+    name: str = "default",
+    classes: Sequence[str] | None = None,
+    preprocessing: dict[str, Any] | None = None,
+    extra: dict[str, Any] | None = None,
+) -> None:
+    """Write one adapter: its factors, unfrozen modules, and BatchNorm state if it changed.
+
+    Args:
+        model: the module that ``attach`` was called on.
+        path: of the file, written as a whole or not at all; an older file is replaced.
+        name: of the adapter.
+        classes: class names in the order of the outputs.
+        preprocessing: input size, mean, std ... as plain data.
+        extra: further plain data for the header.
+
+    Raises:
+        InputError: the model has no such adapter.
+    """
+    config, unfrozen = description_of(model, name)
+    tensors, layers = _factors(model, name)
+    tensors |= _owned(model, name, unfrozen)
+    header = {
+        "format": FORMAT,
+        "format_version": str(VERSION),
+        "visionlora": visionlora.__version__,
+        "config": json.dumps(config.to_dict()),
+        "layers": json.dumps(layers),
+        "unfrozen": json.dumps(unfrozen),
+        "architecture": json.dumps(architecture(model)),
+        "base": json.dumps(fingerprints(model, name)),
+        "classes": json.dumps(None if classes is None else list(classes)),
+        "preprocessing": json.dumps(preprocessing),
+        "extra": json.dumps(extra or {}),
+    }
+    plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
+    write_atomic(Path(path), lambda temporary: save_file(plain, temporary, metadata=header))
+
+
+def load_adapter(model: nn.Module, path: str | Path, name: str = "default", heads: bool = True) -> Report:
+    """Attach an adapter from its file, and make it the active one.
+
+    Args:
+        model: a model with the very base that the adapter was made on; it may have further modules.
+        path: a file from ``save_adapter``.
+        name: for the adapter on this model.
+        heads: also load the unfrozen modules. With False only the factors (and BatchNorm state) come, for
+            a backbone that carries another task's head.
+
+    Returns:
+        the report, as from ``attach``.
+
+    Raises:
+        InputError: the file is damaged or was made on another base, or the name is taken; the model is
+            then unchanged.
+    """
+    path = Path(path)
+    check_name(model, name)
+    header, tensors = read_file(path)
+    modules = dict(base_modules(model))
+    _check_base(model, header, path)
+    methods = {target: _method(modules, target, header, tensors, path) for target in _file_targets(model, header)}
+    unfrozen = header.unfrozen if heads else []
+    values = {
+        key: tensor
+        for key, tensor in tensors.items()
+        if not key.endswith((".lora_A", ".lora_B")) and (heads or not is_under(key, header.unfrozen))
+    }
+    _check_values(modules, unfrozen, values, path)
+    report = install(model, name, header.config, methods, unfrozen, _left_out(modules, methods, unfrozen))
+    with torch.no_grad():
+        for key, tensor in values.items():
+            module_path, _, tensor_name = key.rpartition(".")
+            owned.direct_tensors(modules[module_path])[tensor_name].copy_(tensor)
+    return report
+
+
+def _factors(model: nn.Module, name: str) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    tensors: dict[str, Tensor] = {}
+    layers: dict[str, dict[str, Any]] = {}
+    for path, layer in adapted_layers(model):
+        methods = adapters_of(layer)[name] if name in adapters_of(layer) else nn.ModuleDict()
+        for parameter, lora in methods.items():  # type: ignore[operator]
+            key = _join(path, parameter)
+            tensors |= {f"{key}.lora_A": lora.lora_A, f"{key}.lora_B": lora.lora_B}
+            layers[key] = {"rank": lora.rank, "alpha": lora.alpha, "rslora": lora.rslora, "parts": lora.parts}
+    return tensors, layers
+
+
+def _owned(model: nn.Module, name: str, unfrozen: list[str]) -> dict[str, Tensor]:
+    """Tensors of unfrozen modules, and those of BatchNorm that differ from the base's."""
+    tensors = {}
+    for path, module in base_modules(model):
+        base = owned.base_tensors(module)
+        for key, value in owned.values_of(module, name).items():
+            persistent = key not in module._non_persistent_buffers_set
+            if persistent and (is_under(path, unfrozen) or not torch.equal(value, base[key])):
+                tensors[_join(path, key)] = value
+    return tensors
+
+
+def _check_base(model: nn.Module, header: Header, path: Path) -> None:
+    """The frozen tensors that the adapter was made on must be in the model, bit for bit."""
+    tensors = frozen_tensors(model)
+    made_on = header.architecture.get("timm") or header.architecture.get("class")
+    absent = [key for key in header.base if key not in tensors]
+    if absent:
+        raise InputError(
+            f"{path}: made on another architecture ({made_on}): this {type(model).__name__} has no {some(absent, 2)}; "
+            f"create the model that it was made on"
+        )
+    differing = [key for key, expected in header.base.items() if fingerprint(tensors[key]) != expected]
+    if differing:
+        raise InputError(
+            f"{path}: made on another base: {len(differing)} of {len(header.base)} frozen tensors differ, "
+            f"'{differing[0]}' first; load the weights of {made_on} that it was made on"
+        )
+
+
+def _file_targets(model: nn.Module, header: Header) -> list[Target]:
+    targets = []
+    for key, layer in header.layers.items():
+        layer_path, _, parameter = key.rpartition(".")
+        parts = str(layer["parts"])
+        rows = part_rows(model, layer_path, parts) if parts else None
+        targets.append(Target(layer_path, parameter, int(layer["rank"]), float(layer["alpha"]), parts, rows))
+    return targets
+
+
+def _method(
+    modules: dict[str, nn.Module], target: Target, header: Header, tensors: dict[str, Tensor], path: Path
+) -> LoRA:
+    layer, key = modules[target.path], _join(target.path, target.parameter)
+    weight = layer._parameters.get(target.parameter)
+    if weight is None or (reason := obstacle(layer, tied_parameters(modules))):
+        raise InputError(
+            f"{path}: {key} can't be adapted in this model: {reason if weight is not None else 'no such weight'}"
+        )
+    rslora = bool(header.layers[key]["rslora"])
+    method = LoRA(weight, target.rank, target.alpha, rslora, target.parts, target.rows)
+    with torch.no_grad():
+        for factor, parameter in method.named_parameters():
+            stored = tensors.get(f"{key}.{factor}")
+            if stored is None or stored.shape != parameter.shape:
+                shape = "absent" if stored is None else f"of shape {tuple(stored.shape)}"
+                raise InputError(
+                    f"{path}: {key}.{factor} is {shape}, and should be {tuple(parameter.shape)}; save it again"
+                )
+            parameter.copy_(stored)
+    return method
+
+
+def _check_values(modules: dict[str, nn.Module], unfrozen: list[str], values: dict[str, Tensor], path: Path) -> None:
+    expected = {
+        _join(module_path, name): tensor
+        for module_path, module in modules.items()
+        for name, tensor in owned.direct_tensors(module).items()
+        if name not in module._non_persistent_buffers_set
+    }
+    for key, tensor in values.items():
+        if key not in expected:
+            raise InputError(f"{path}: the file has '{key}', the model has not; pass heads=False to leave heads out")
+        if expected[key].shape != tensor.shape:
+            raise InputError(
+                f"{path}: '{key}' is {tuple(tensor.shape)} in the file and {tuple(expected[key].shape)} in the model; "
+                f"create the model with the same number of classes, or pass heads=False"
+            )
+    missing = [key for key in expected if is_under(key, unfrozen) and key not in values]
+    if missing:
+        raise InputError(f"{path}: the file lacks {some(missing, 2)} of the unfrozen {some(unfrozen)}; save it again")
+
+
+def _left_out(modules: dict[str, nn.Module], methods: dict[Target, LoRA], unfrozen: list[str]) -> list[LeftOut]:
+    adapted = {target.path for target in methods}
+    return [
+        LeftOut(path, type(module).__name__, "not in the adapter's file")
+        for path, module in modules.items()
+        if any(True for _ in module.parameters(recurse=False)) and path not in adapted and not is_under(path, unfrozen)
+    ]
+
+
+def _join(path: str, name: str) -> str:
+    return f"{path}.{name}" if path else name

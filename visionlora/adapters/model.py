@@ -1,0 +1,291 @@
+"""Adapters on a whole model: attach, activate, disable, merge, detach."""
+
+import copy
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from visionlora.adapters import norm, owned
+from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.layer import (
+    adapted_layers,
+    adapted_parameters,
+    adapted_weight,
+    adapters_of,
+    add_adapter,
+    is_adapted,
+    remove_adapter,
+    write_merged,
+)
+from visionlora.adapters.methods import LoRA
+from visionlora.adapters.report import AdaptedLayer, Report
+from visionlora.adapters.targets import LeftOut, Target, base_modules, is_under, resolve
+from visionlora.errors import InputError, did_you_mean
+
+_KEY = "_visionlora"
+
+
+@dataclass
+class Attached:
+    """What the model that adapters were attached to remembers: by adapter, and how it was before."""
+
+    configs: dict[str, LoRAConfig] = field(default_factory=dict)
+    unfrozen: dict[str, list[str]] = field(default_factory=dict)
+    required_grad: set[str] = field(default_factory=set)
+
+
+def attach(model: nn.Module, config: LoRAConfig | None = None, name: str = "default") -> Report:
+    """Give the model an adapter and make it the active one; everything else is frozen.
+
+    The model stays an ordinary ``nn.Module`` with the base's parameter names. A new adapter starts at
+    exactly the base (``lora_B`` is zero).
+
+    Args:
+        model: any model, on any device; changed in place.
+        config: what to adapt; by default rank 8 on every layer that can be adapted.
+        name: of the adapter, for models that hold several.
+
+    Returns:
+        the report; print it to see what is adapted and what was left out, and why.
+
+    Raises:
+        InputError: a target matches nothing or can't be adapted, or the name is taken; the model is
+            then unchanged.
+    """
+    config = config or LoRAConfig()
+    check_name(model, name)
+    targets, unfrozen, left_out = resolve(model, config)
+    methods = {target: _method(model, target, config) for target in targets}
+    return install(model, name, config, methods, unfrozen, left_out)
+
+
+def install(
+    model: nn.Module,
+    name: str,
+    config: LoRAConfig,
+    methods: dict[Target, LoRA],
+    unfrozen: list[str],
+    left_out: list[LeftOut],
+) -> Report:
+    """Put ready-made methods on the model's layers, and make the adapter the active one."""
+    attached: Attached = vars(model).setdefault(_KEY, Attached())
+    if not attached.configs:
+        attached.required_grad = {path for path, tensor in model.named_parameters() if tensor.requires_grad}
+    attached.configs[name] = config
+    attached.unfrozen[name] = unfrozen
+    by_layer: dict[str, dict[str, LoRA]] = {}
+    for target, method in methods.items():
+        by_layer.setdefault(target.path, {})[target.parameter] = method
+    report = _report(model, name, methods, unfrozen, left_out)
+    for path, layer_methods in by_layer.items():
+        add_adapter(model.get_submodule(path), name, layer_methods)
+    for path, module in base_modules(model):
+        trains_fully = is_under(path, unfrozen)
+        follows = config.batchnorm != "frozen" and norm.has_running_stats(module)
+        if (trains_fully or follows) and owned.direct_tensors(module):
+            owned.own(module, name, trains=trains_fully or config.batchnorm == "train")
+    activate(model, name)
+    return report
+
+
+def activate(model: nn.Module, names: str | Sequence[str]) -> None:
+    """Make the named adapters the active ones; their updates add up. An empty list shows the base.
+
+    The active adapters' factors and unfrozen modules require gradients, and nothing else does.
+
+    Raises:
+        InputError: no such adapter, or two of them own the same unfrozen module.
+    """
+    names = [names] if isinstance(names, str) else list(names)
+    known = adapter_names(model)
+    for name in names:
+        if name not in known:
+            raise InputError(f"no adapter '{name}' on this model{did_you_mean(name, known)}; there are: {known}")
+    for path, _, record in owned.owned_modules(model):
+        if len(owners := [name for name in names if name in record.trains]) > 1:
+            raise InputError(f"adapters {owners} both have their own '{path}'; activate one of them")
+    for _, layer in adapted_layers(model):
+        adapters_of(layer).activate(names)
+    for _, module, record in owned.owned_modules(model):
+        owned.show(module, next((name for name in names if name in record.trains), owned.BASE))
+    _freeze(model, names)
+
+
+def adapter_names(model: nn.Module) -> list[str]:
+    """Names of the adapters on the model, in the order in which they were attached."""
+    attached: Attached | None = vars(model).get(_KEY)
+    found = dict.fromkeys(attached.configs if attached else ())
+    for _, layer in adapted_layers(model):
+        found |= dict.fromkeys(adapters_of(layer))
+    for _, _, record in owned.owned_modules(model):
+        found |= dict.fromkeys(record.trains)
+    return list(found)
+
+
+def active_names(model: nn.Module) -> list[str]:
+    """Names of the active adapters."""
+    active = dict.fromkeys(name for _, layer in adapted_layers(model) for name in adapters_of(layer).active)
+    active |= dict.fromkeys(record.live for _, _, record in owned.owned_modules(model) if record.live != owned.BASE)
+    return [name for name in adapter_names(model) if name in active]
+
+
+def description_of(model: nn.Module, name: str) -> tuple[LoRAConfig, list[str]]:
+    """An adapter's config and unfrozen modules; InputError if it was not attached to this very module."""
+    attached: Attached | None = vars(model).get(_KEY)
+    if attached is None or name not in attached.configs:
+        known = list(attached.configs) if attached else []
+        elsewhere = [path for path, module in model.named_modules() if _KEY in vars(module) and path]
+        hint = f"; there is one on '{elsewhere[0]}'" if elsewhere else ""
+        raise InputError(f"no adapter '{name}' was attached to this model{did_you_mean(name, known)}{hint}")
+    return attached.configs[name], attached.unfrozen[name]
+
+
+@contextmanager
+def disabled(model: nn.Module) -> Iterator[None]:
+    """Within the block the model is exactly the base, unfrozen modules and BatchNorm state included.
+
+    Frozen BatchNorm stays in eval mode. Parameters keep their identity, so an optimizer is not disturbed.
+    """
+    active = {layer: adapters_of(layer).active for _, layer in adapted_layers(model)}
+    live = {module: record.live for _, module, record in owned.owned_modules(model)}
+    try:
+        for layer in active:
+            adapters_of(layer).active = ()
+        for module in live:
+            owned.show(module, owned.BASE)
+        yield
+    finally:
+        for layer, names in active.items():
+            adapters_of(layer).active = names
+        for module, owner in live.items():
+            owned.show(module, owner)
+
+
+def merge(model: nn.Module) -> nn.Module:
+    """Write the active adapters into the weights and take every adapter off, in place.
+
+    The model then has the base's classes, parameter names and ``requires_grad`` flags. Merging a model
+    without adapters changes nothing.
+
+    Returns:
+        the same model.
+
+    Raises:
+        InputError: an adapted weight is not finite; the model is then unchanged.
+    """
+    with torch.no_grad():
+        for path, layer in adapted_layers(model):
+            for parameter in adapted_parameters(layer):
+                if not torch.isfinite(adapted_weight(layer, parameter)).all():
+                    raise InputError(f"{path}.{parameter} is not finite with its adapters; nothing was merged")
+    for _, layer in list(adapted_layers(model)):
+        write_merged(layer)
+    for _, module, _ in list(owned.owned_modules(model)):
+        owned.keep_live(module)
+    _restore(model)
+    return model
+
+
+def merged(model: nn.Module) -> nn.Module:
+    """A merged deep copy; the model itself keeps its adapters."""
+    return merge(copy.deepcopy(model))
+
+
+def detach(model: nn.Module, name: str | None = None) -> nn.Module:
+    """Take one adapter off (all of them by default), in place; with the last one the base is back.
+
+    Raises:
+        InputError: no such adapter.
+    """
+    known = adapter_names(model)
+    if name is not None and name not in known:
+        raise InputError(f"no adapter '{name}' on this model{did_you_mean(name, known)}; there are: {known}")
+    for gone in known if name is None else [name]:
+        for _, layer in list(adapted_layers(model)):
+            remove_adapter(layer, gone)
+        for _, module, _ in list(owned.owned_modules(model)):
+            owned.disown(module, gone)
+        for _, module in model.named_modules():
+            attached: Attached | None = vars(module).get(_KEY)
+            if attached:
+                attached.configs.pop(gone, None)
+                attached.unfrozen.pop(gone, None)
+    if remaining := adapter_names(model):
+        _freeze(model, [active for active in active_names(model) if active in remaining])
+    else:
+        _restore(model)
+    return model
+
+
+def check_name(model: nn.Module, name: str) -> None:
+    """Raise InputError if an adapter can't be called so, or if there is one of that name."""
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
+        raise InputError(f"'{name}' can't name an adapter; use letters, digits, '_' and '-' (and no method's name)")
+    if name in adapter_names(model):
+        raise InputError(f"the model has an adapter '{name}' already; detach it first, or give another name")
+
+
+def _method(model: nn.Module, target: Target, config: LoRAConfig) -> LoRA:
+    weight = model.get_submodule(target.path)._parameters[target.parameter]
+    assert weight is not None
+    rslora = config.method == "rslora"
+    return LoRA(weight, target.rank, target.alpha, rslora, target.parts, target.rows)
+
+
+def _freeze(model: nn.Module, active: list[str]) -> None:
+    """Leave gradients to what the active adapters own, and hold BatchNorm unless one of them owns it."""
+    for module in [module for _, module in base_modules(model)]:
+        record = owned.owned_of(module)
+        owns = record is not None and record.live in active
+        trains = record is not None and owns and record.trains[record.live]
+        for parameter in module.parameters(recurse=False):
+            parameter.requires_grad_(trains and parameter.is_floating_point())
+        if is_adapted(module):
+            for adapter, methods in adapters_of(module).items():
+                methods.requires_grad_(adapter in active)
+        if norm.has_running_stats(module) and owns:
+            norm.unfreeze(module, model.training)
+        elif norm.has_running_stats(module):
+            norm.freeze(module)
+
+
+def _restore(model: nn.Module) -> None:
+    """Bring back ``requires_grad``, BatchNorm's classes and modes, as they were before the first attach."""
+    for _, module in list(model.named_modules()):
+        norm.unfreeze(module, model.training)
+        attached: Attached | None = vars(module).pop(_KEY, None)
+        if attached is not None:
+            for path, parameter in module.named_parameters():
+                parameter.requires_grad_(path in attached.required_grad)
+
+
+def _report(
+    model: nn.Module, name: str, methods: dict[Target, LoRA], unfrozen: list[str], left_out: list[LeftOut]
+) -> Report:
+    adapted = []
+    for target, method in methods.items():
+        layer = model.get_submodule(target.path)
+        weight = layer._parameters[target.parameter]
+        assert weight is not None
+        size = sum(factor.numel() for factor in method.parameters())
+        kind, shape = type(layer).__name__, tuple(weight.shape)
+        note = _note(weight, target.rank)
+        adapted.append(AdaptedLayer(target.path, kind, target.parameter, target.parts, shape, target.rank, size, note))
+    sizes = [(path, sum(p.numel() for p in model.get_submodule(path).parameters())) for path in unfrozen]
+    total = sum(p.numel() for _, module in base_modules(model) for p in module.parameters(recurse=False))
+    file_bytes = sum(f.numel() * f.element_size() for method in methods.values() for f in method.parameters())
+    for path in unfrozen:
+        file_bytes += sum(t.numel() * t.element_size() for t in model.get_submodule(path).state_dict().values())
+    return Report(name, adapted, sizes, left_out, total, file_bytes)
+
+
+def _note(weight: nn.Parameter, rank: int) -> str:
+    if torch.finfo(weight.dtype).bits < 32:
+        return f"stored in {str(weight.dtype).removeprefix('torch.')}: small updates round away; keep it in float32"
+    if rank > (full := min(weight.shape[0], weight[0].numel())):
+        return f"the matrix has rank {full} at most"
+    return ""

@@ -1,0 +1,101 @@
+"""Tensors that belong to an adapter besides its factors: unfrozen modules and BatchNorm state.
+
+The module that holds such tensors keeps, beside the live ones, the base's own values and those of
+every adapter that is not active. Values change places by swapping storage (``.data``), so parameters
+keep their identity (optimizers) and graphs that were built before stay valid.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+_KEY = "_visionlora_owned"
+BASE = ""
+
+
+@dataclass
+class Owned:
+    """The owned tensors of one module.
+
+    Attributes:
+        live: whose values the module shows: an adapter's name, or ``BASE``.
+        values: owner -> tensor name -> value, for every owner that is not live.
+        trains: adapter's name -> whether its parameters here train, or only its buffers follow the images.
+    """
+
+    live: str = BASE
+    values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
+    trains: dict[str, bool] = field(default_factory=dict)
+
+
+def own(module: nn.Module, adapter: str, trains: bool) -> None:
+    """Let ``adapter`` own the module's direct tensors, starting from the base's values; not live yet."""
+    values = {name: tensor.detach().clone() for name, tensor in base_tensors(module).items()}
+    owned = vars(module).setdefault(_KEY, Owned())
+    owned.values[adapter] = values
+    owned.trains[adapter] = trains
+
+
+def disown(module: nn.Module, adapter: str) -> None:
+    """Drop the values of ``adapter``; the module shows the base's if it showed these."""
+    owned = owned_of(module)
+    if owned is None or adapter not in owned.trains:
+        return
+    if owned.live == adapter:
+        show(module, BASE)
+    del owned.values[adapter], owned.trains[adapter]
+    if not owned.trains:
+        del vars(module)[_KEY]
+
+
+def keep_live(module: nn.Module) -> None:
+    """Make the live values the module's only ones."""
+    vars(module).pop(_KEY, None)
+
+
+def show(module: nn.Module, owner: str) -> None:
+    """Make the values of ``owner`` (an adapter's name or ``BASE``) the live ones."""
+    owned = owned_of(module)
+    if owned is None or owned.live == owner:
+        return
+    incoming = owned.values.pop(owner)
+    outgoing = {}
+    for name, tensor in direct_tensors(module).items():
+        outgoing[name] = tensor.data
+        tensor.data = incoming[name].to(device=tensor.device, dtype=tensor.dtype)
+    owned.values[owned.live] = outgoing
+    owned.live = owner
+
+
+def owned_of(module: nn.Module) -> Owned | None:
+    """The module's record, or None if no adapter owns its tensors."""
+    owned: Owned | None = vars(module).get(_KEY)
+    return owned
+
+
+def owned_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, Owned]]:
+    """Every module with owned tensors, its name and its record."""
+    for path, module in model.named_modules():
+        if (owned := owned_of(module)) is not None:
+            yield path, module, owned
+
+
+def direct_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The module's own parameters and buffers, without its children's."""
+    tensors: dict[str, Tensor | None] = {**module._parameters, **module._buffers}
+    return {name: tensor for name, tensor in tensors.items() if tensor is not None}
+
+
+def base_tensors(module: nn.Module) -> dict[str, Tensor]:
+    """The base's values of the module's own parameters and buffers."""
+    owned = owned_of(module)
+    return direct_tensors(module) if owned is None or owned.live == BASE else owned.values[BASE]
+
+
+def values_of(module: nn.Module, adapter: str) -> dict[str, Tensor]:
+    """The values that ``adapter`` owns on this module."""
+    owned = owned_of(module)
+    if owned is None or adapter not in owned.trains:
+        return {}
+    return direct_tensors(module) if owned.live == adapter else owned.values[adapter]

@@ -1,0 +1,110 @@
+"""What ``attach`` did, as a table."""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from visionlora.adapters.targets import LeftOut
+
+
+@dataclass(frozen=True)
+class AdaptedLayer:
+    """One adapted parameter: its layer, shape, rank and the adapter's parameters."""
+
+    path: str
+    kind: str
+    parameter: str
+    parts: str
+    shape: tuple[int, ...]
+    rank: int
+    parameters: int
+    note: str = ""
+
+    @property
+    def name(self) -> str:
+        """The layer's name, with the parameter if it is not ``weight``, and with the parts."""
+        name = self.path if self.parameter == "weight" else f"{self.path}.{self.parameter}"
+        return f"{name}:{self.parts}" if self.parts else name
+
+
+@dataclass(frozen=True)
+class Report:
+    """The result of attaching an adapter.
+
+    Attributes:
+        adapted: every adapted parameter.
+        unfrozen: (module name, its parameters) for every module that trains fully.
+        left_out: every other layer with parameters, with the reason.
+        total: parameters of the model without adapters.
+        file_bytes: bytes of the tensors in the adapter's file, as far as they are known now.
+    """
+
+    name: str
+    adapted: list[AdaptedLayer]
+    unfrozen: list[tuple[str, int]]
+    left_out: list[LeftOut]
+    total: int
+    file_bytes: int
+
+    @property
+    def adapter_parameters(self) -> int:
+        """Parameters of the low-rank factors."""
+        return sum(layer.parameters for layer in self.adapted)
+
+    @property
+    def trainable(self) -> int:
+        """Parameters that train: factors and unfrozen modules."""
+        return self.adapter_parameters + sum(parameters for _, parameters in self.unfrozen)
+
+    def __str__(self) -> str:
+        groups: dict[tuple[str, ...], list[AdaptedLayer]] = {}
+        for layer in self.adapted:
+            shape = " x ".join(map(str, layer.shape))
+            key = (collapse(layer.name), layer.kind, shape, str(layer.rank), layer.note)
+            groups.setdefault(key, []).append(layer)
+        rows = []
+        for (name, kind, shape, rank, note), layers in groups.items():
+            shown = name if len(layers) > 1 else layers[0].name
+            size = sum(layer.parameters for layer in layers)
+            rows.append((shown, kind, str(len(layers)), shape, rank, f"{size:,}", note))
+        rows += [(path, "trains fully", "1", "", "", f"{size:,}", "") for path, size in self.unfrozen]
+        share = 100 * self.trainable / max(self.total, 1)
+        summary = (
+            f"adapter '{self.name}': {self.trainable:,} of {self.total:,} parameters train ({share:.2f}%), "
+            f"{self.file_bytes / 1e6:.2f} MB to save"
+        )
+        columns = ("layer", "kind", "n", "weight", "rank", "parameters", "")
+        return "\n".join([table(columns, rows), summary, *self._left_out_lines()])
+
+    def _left_out_lines(self) -> list[str]:
+        reasons: dict[str, dict[tuple[str, str], list[str]]] = {}
+        for layer in self.left_out:
+            key = (collapse(layer.path), layer.kind)
+            reasons.setdefault(layer.reason, {}).setdefault(key, []).append(layer.path or "(the model itself)")
+        return [
+            f"left out, {reason}: "
+            + ", ".join(
+                f"{name} ({kind} x {len(paths)})" if len(paths) > 1 else f"{paths[0]} ({kind})"
+                for (name, kind), paths in groups.items()
+            )
+            for reason, groups in reasons.items()
+        ]
+
+
+def collapse(path: str) -> str:
+    """``blocks.3.attn`` -> ``blocks.*.attn``, so that equal layers share a row."""
+    return re.sub(r"(?<![^.])\d+(?![^.])", "*", path)
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Plain text columns; those of numbers to the right."""
+    widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+    numeric = [all(re.fullmatch(r"[\d.,%]*", row[column]) for row in rows) for column in range(len(header))]
+    lines = [
+        "  ".join(
+            cell.rjust(width) if right else cell.ljust(width)
+            for cell, width, right in zip(row, widths, numeric, strict=True)
+        ).rstrip()
+        for row in (header, *rows)
+    ]
+    return "\n".join([lines[0], "-" * max(map(len, lines)), *lines[1:]])

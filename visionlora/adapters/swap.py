@@ -1,0 +1,51 @@
+"""Change the class of one module instance, and have pickle and deepcopy follow.
+
+A swapped class bears its base's name and module, so that ``torch.fx`` and people see the layer that
+they know. Pickle would look that name up and find the base, hence ``__reduce_ex__``.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+
+Namespace = dict[str, Any]
+_classes: dict[tuple[Any, ...], type] = {}
+
+
+def swap(module: nn.Module, make: Callable[..., Namespace], *args: Any) -> None:
+    """Give ``module`` a subclass of its class with the members ``make(*args)``.
+
+    ``make`` is a function at a file's top level; ``args`` are hashable and can be pickled.
+    """
+    module.__class__ = _subclass(type(module), make, *args)
+
+
+def unswap(module: nn.Module) -> None:
+    """Give ``module`` back the class that it had before ``swap``."""
+    module.__class__ = vars(type(module))["__swapped__"][0]
+
+
+def is_swapped(module: nn.Module, make: Callable[..., Namespace]) -> bool:
+    """Whether ``module`` now has a class made by ``swap(module, make, ...)``."""
+    swapped = vars(type(module)).get("__swapped__")
+    return swapped is not None and swapped[1] is make
+
+
+def _subclass(base: type, make: Callable[..., Namespace], *args: Any) -> type:
+    key = (base, make, *args)
+    if key not in _classes:
+        names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
+        members = {"__swapped__": key, "__reduce_ex__": _reduce, **names, **make(*args)}
+        _classes[key] = type(base.__name__, (base,), members)
+    return _classes[key]
+
+
+def _reduce(self: nn.Module, protocol: Any) -> tuple[Any, ...]:
+    reduced: Any = object.__reduce_ex__(self, max(int(protocol), 2))
+    return (_rebuild, vars(type(self))["__swapped__"], *reduced[2:])
+
+
+def _rebuild(base: type, make: Callable[..., Namespace], *args: Any) -> Any:
+    cls: Any = _subclass(base, make, *args)
+    return cls.__new__(cls)

@@ -1,0 +1,26 @@
+"""The one error that is meant for the person at the keyboard."""
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+
+
+class InputError(ValueError):
+    """Something that was given can't be used.
+
+    The message is one line: what is wrong, where, and what to do. The command line prints it and
+    exits with code 2; in a program it is an ordinary ``ValueError``.
+    """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`` (did you mean 'x'?)`` for the nearest of the known words, or an empty string."""
+    by_lower = {name.lower(): name for name in known}
+    nearest = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
+    return f" (did you mean '{by_lower[nearest[0]]}'?)" if nearest else ""
+
+
+def some(names: Iterable[object], limit: int = 5) -> str:
+    """The first few names, comma-separated, and how many more there are."""
+    listed = [str(name) for name in names]
+    more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
+    return ", ".join(listed[:limit]) + more

@@ -1,0 +1,151 @@
+"""Order, batches and workers."""
+
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from visionlora.data.classification import LabelledImages
+from visionlora.data.loading import (
+    REPEAT,
+    ClassificationDataset,
+    balanced_order,
+    batches,
+    epoch_order,
+    make_loader,
+    sample_seed,
+)
+from visionlora.data.transforms import Preprocessing, eval_transform, train_transform
+from visionlora.errors import InputError
+
+PRE = Preprocessing(
+    height=32, width=32, mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), interpolation="bicubic", crop_pct=1.0
+)
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> LabelledImages:
+    generator = np.random.default_rng(0)
+    paths = [tmp_path / f"{i}.png" for i in range(14)]
+    for path in paths:
+        Image.fromarray(generator.integers(0, 256, (40, 50, 3), dtype=np.uint8)).save(path)
+    return LabelledImages(paths, [(i % 2,) for i in range(14)], ["a", "b"])
+
+
+def train_set(data: LabelledImages, seed: int = 3) -> ClassificationDataset:
+    return ClassificationDataset(data, train_transform(PRE, "strong"), seed=seed, train=True)
+
+
+def test_samples_hold_image_label_and_index(data: LabelledImages) -> None:
+    sample = ClassificationDataset(data, eval_transform(PRE), seed=0, train=False)[(0, 5)]
+    assert sample["image"].shape == (3, 32, 32)
+    assert sample["label"].dtype == torch.int64
+    assert (int(sample["label"]), sample["index"]) == (1, 5)
+
+
+def test_multilabel_samples_are_multi_hot(data: LabelledImages) -> None:
+    several = LabelledImages(data.paths[:3], [(0, 2), (), (1,)], ["a", "b", "c"], multilabel=True)
+    dataset = ClassificationDataset(several, eval_transform(PRE), seed=0, train=False)
+    labels = torch.stack([dataset[(0, i)]["label"] for i in range(3)])
+    assert labels.dtype == torch.float32
+    assert labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
+
+
+def test_augmentation_follows_from_seed_epoch_and_index(data: LabelledImages) -> None:
+    dataset = train_set(data)
+    image = dataset[(1, 0)]["image"]
+    assert torch.equal(train_set(data)[(1, 0)]["image"], image)
+    assert not torch.equal(dataset[(2, 0)]["image"], image)
+    assert not torch.equal(train_set(data, seed=4)[(1, 0)]["image"], image)
+
+
+def test_evaluation_is_the_same_in_every_epoch(data: LabelledImages) -> None:
+    dataset = ClassificationDataset(data, eval_transform(PRE), seed=0, train=False)
+    assert torch.equal(dataset[(0, 4)]["image"], dataset[(9, 4)]["image"])
+
+
+def test_sample_seeds_are_distinct_and_the_same_in_another_process() -> None:
+    seeds = {sample_seed(s, e, i) for s in range(5) for e in range(20) for i in range(50)}
+    assert len(seeds) == 5000
+    assert all(0 <= seed < 2**64 for seed in seeds)
+    code = "from visionlora.data.loading import sample_seed; print(sample_seed(1, 2, 3))"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(run.stdout) == sample_seed(1, 2, 3)
+
+
+def test_an_epoch_is_a_permutation_by_seed_and_epoch() -> None:
+    assert sorted(epoch_order(50, seed=1, epoch=2)) == list(range(50))
+    assert epoch_order(50, 1, 2) == epoch_order(50, 1, 2)
+    assert len({tuple(epoch_order(50, seed, epoch)) for seed in range(3) for epoch in range(3)}) == 9
+
+
+def test_balanced_draws_favour_no_class() -> None:
+    labels = [(0,)] * 950 + [(1,)] * 40 + [(3,)] * 10  # class 2 has no image
+    order = balanced_order(labels, 4, seed=0, epoch=0)
+    assert len(order) == 1000
+    drawn = Counter(labels[index][0] for index in order)
+    assert set(drawn) == {0, 1, 3}
+    assert all(280 < count < 390 for count in drawn.values())
+    assert order == balanced_order(labels, 4, 0, 0)
+    assert order != balanced_order(labels, 4, 0, 1)
+
+
+def test_balanced_draws_keep_images_without_a_label() -> None:
+    labels: list[tuple[int, ...]] = [(), (0, 1), (0,), (0,)] * 25
+    drawn = Counter(labels[index] for index in balanced_order(labels, 2, seed=0, epoch=0))
+    assert set(drawn) == {(), (0, 1), (0,)}
+
+
+def test_batches_cut_the_order() -> None:
+    assert batches([4, 2, 0, 1, 3], 7, 2, drop_last=False) == [[(7, 4), (7, 2)], [(7, 0), (7, 1)], [(7, 3)]]
+    assert batches([4, 2, 0, 1, 3], 7, 2, drop_last=True) == [[(7, 4), (7, 2)], [(7, 0), (7, 1)]]
+    assert batches([1, 0], 0, 2, drop_last=True) == [[(0, 1), (0, 0)]]
+    assert batches([], 0, 2, drop_last=True) == []
+
+
+def test_an_image_drawn_again_is_augmented_differently(data: LabelledImages) -> None:
+    [keys] = batches([0, 1, 0, 0], 2, 4, drop_last=False)
+    assert keys == [(2, 0), (2, 1), (2 + REPEAT, 0), (2 + 2 * REPEAT, 0)]
+    dataset = train_set(data)
+    assert not torch.equal(dataset[keys[0]]["image"], dataset[keys[2]]["image"])
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_resumed_epoch_equals_the_uninterrupted_one(data: LabelledImages, workers: int) -> None:
+    whole = batches(epoch_order(len(data), 3, 5), 5, 4, drop_last=False)
+    uninterrupted = list(make_loader(train_set(data), whole, workers=0))
+    resumed = list(make_loader(train_set(data), whole[2:], workers))
+    assert len(uninterrupted) == len(whole) == 4
+    assert len(resumed) == 2
+    for ours, theirs in zip(resumed, uninterrupted[2:], strict=True):
+        assert ours.keys() == theirs.keys() == {"image", "label", "index"}
+        assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_an_unreadable_image_is_one_line_with_its_name(data: LabelledImages, workers: int) -> None:
+    data.paths[9].write_bytes(b"damaged")
+    loader = make_loader(train_set(data), batches(list(range(14)), 0, 4, drop_last=False), workers)
+    with pytest.raises(InputError) as caught:
+        list(loader)
+    assert str(caught.value).startswith(f"{data.paths[9]}: not an image of a known format")
+    assert "\n" not in str(caught.value)
+
+
+def test_workers_use_one_thread_each() -> None:
+    [threads] = make_loader(Threads(), [[(0, 0)]], workers=1)
+    assert threads.tolist() == [[1, 1]]
+
+
+class Threads(torch.utils.data.Dataset):
+    """Samples that tell how many threads OpenCV and torch use where they are made."""
+
+    def __getitem__(self, _key: tuple[int, int]) -> torch.Tensor:
+        import cv2
+
+        return torch.tensor([cv2.getNumThreads(), torch.get_num_threads()])

@@ -1,0 +1,1 @@
+"""Images, labels, boxes, masks and video frames in; checked samples out."""

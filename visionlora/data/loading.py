@@ -1,0 +1,132 @@
+"""Samples in batches, in an order that follows from (seed, epoch) alone.
+
+Nothing here keeps a position: a run resumes in the middle of an epoch by building the same list of batches
+and leaving out those that are done.
+"""
+
+import hashlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from visionlora.data.classification import LabelledImages
+from visionlora.data.images import read_image
+from visionlora.errors import InputError
+
+Key = tuple[int, int]
+"""(epoch, index): which image, and in which epoch, so that its augmentation differs from epoch to epoch."""
+
+REPEAT = 2**32
+"""Added to a key's epoch for each earlier draw of the same image in that epoch (see `batches`)."""
+
+
+class ClassificationDataset(Dataset[dict[str, Any]]):
+    """Images with labels, by key (epoch, index).
+
+    A sample is `image` (3, H, W) float32; `label`, an int64 scalar or, if multilabel, (classes,) float32 of 0
+    and 1; and `index`. With `train`, `transform` is called with (image, seed of this key), else with (image).
+    """
+
+    def __init__(self, data: LabelledImages, transform: Callable[..., torch.Tensor], seed: int, train: bool) -> None:
+        self.data = data
+        self.transform = transform
+        self.seed = seed
+        self.train = train
+
+    def __len__(self) -> int:
+        return len(self.data)
+
+    def __getitem__(self, key: Key) -> dict[str, Any]:
+        """Raises InputError, naming the file, if the image can't be read."""
+        epoch, index = key
+        image = read_image(self.data.paths[index])
+        tensor = self.transform(image, sample_seed(self.seed, epoch, index)) if self.train else self.transform(image)
+        return {"image": tensor, "label": self._label(index), "index": index}
+
+    def _label(self, index: int) -> torch.Tensor:
+        label = self.data.labels[index]
+        if not self.data.multilabel:
+            return torch.tensor(label[0], dtype=torch.int64)
+        hot = torch.zeros(len(self.data.classes), dtype=torch.float32)
+        hot[list(label)] = 1
+        return hot
+
+
+def sample_seed(seed: int, epoch: int, index: int) -> int:
+    """A 64-bit seed for one sample in one epoch, the same in every process and Python version."""
+    digest = hashlib.blake2b(f"{seed}/{epoch}/{index}".encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "little")
+
+
+def epoch_order(n: int, seed: int, epoch: int) -> list[int]:
+    """A permutation of 0 to n - 1 that depends on (seed, epoch), both >= 0, alone."""
+    return np.random.default_rng([seed, epoch]).permutation(n).tolist()
+
+
+def balanced_order(labels: Sequence[Sequence[int]], n_classes: int, seed: int, epoch: int) -> list[int]:
+    """len(labels) draws with replacement, each class equally likely, from (seed, epoch) alone.
+
+    `labels[i]` are the classes of image i. A draw picks a class, then one of its images; classes without
+    images are left out, and images without any label (multi-label only) count as one more class.
+    """
+    groups: list[list[int]] = [[] for _ in range(n_classes + 1)]
+    for index, label in enumerate(labels):
+        for group in label or (n_classes,):
+            groups[group].append(index)
+    groups = [group for group in groups if group]
+    generator = np.random.default_rng([seed, epoch])
+    drawn = (groups[which] for which in generator.integers(len(groups), size=len(labels)))
+    return [group[generator.integers(len(group))] for group in drawn]
+
+
+def batches(order: list[int], epoch: int, batch_size: int, drop_last: bool) -> list[list[Key]]:
+    """Cut an epoch's order into batches of keys.
+
+    An image that is drawn again in the same epoch gets `epoch + REPEAT`, then `epoch + 2 * REPEAT`: under
+    one key a rare class would be seen under the same augmentation all epoch long. Pass the whole epoch's
+    order and slice the result, so that repeats stay the same when a run resumes or uses several processes.
+    """
+    seen: dict[int, int] = {}
+    keys = []
+    for index in order:
+        repeat = seen.get(index, 0)
+        seen[index] = repeat + 1
+        keys.append((epoch + repeat * REPEAT, index))
+    cut = [keys[start : start + batch_size] for start in range(0, len(keys), batch_size)]
+    if drop_last and cut and len(cut[-1]) < batch_size:
+        cut.pop()
+    return cut
+
+
+def make_loader(dataset: Dataset[Any], batch_list: list[list[Key]], workers: int) -> DataLoader[Any]:
+    """A loader over exactly these batches; an InputError in a worker arrives as the one line that it was."""
+    return _Loader(
+        dataset,
+        batch_sampler=batch_list,
+        num_workers=workers,
+        pin_memory=torch.cuda.is_available(),
+        worker_init_fn=_start_worker,
+    )
+
+
+class _Loader(DataLoader[Any]):
+    def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator instead of torch's iterator
+        try:
+            yield from super().__iter__()
+        except InputError as error:
+            if "\n" not in str(error):
+                raise
+            # torch rebuilds a worker's error with the whole traceback for its message; the last line is ours
+            last = str(error).rstrip().rsplit("\n", 1)[-1]
+            raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from error
+
+
+def _start_worker(_worker: int) -> None:
+    """One thread per worker; torch sees to its own, OpenCV would start one per core."""
+    import cv2
+
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

@@ -1,0 +1,225 @@
+"""From an RGB image to the model's input tensor, with and without augmentation.
+
+The only file that knows albumentations.
+"""
+
+import os
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from typing import Any
+
+import numpy as np
+import timm.data
+import torch
+from PIL import Image
+from timm.data.transforms import str_to_pil_interp
+
+from visionlora.errors import InputError, did_you_mean
+
+# importing albumentations would ask the network for its newest version
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+import albumentations as A
+import cv2
+
+STRENGTHS = ("none", "light", "strong", "surveillance")
+INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
+CROP_MODES = ("center", "squash", "border")
+
+Triple = tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """What a model expects of its input, in timm's terms.
+
+    `height` and `width` in pixels; `mean` and `std` per RGB channel of values in 0 to 1; `crop_pct` is the
+    cropped part of the resized image's side. Raises InputError for values that can't be used.
+    """
+
+    height: int
+    width: int
+    mean: Triple
+    std: Triple
+    interpolation: str
+    crop_pct: float
+    crop_mode: str = "center"
+
+    def __post_init__(self) -> None:
+        if self.height < 1 or self.width < 1:
+            raise InputError(f"preprocessing: the input size is {self.height} x {self.width}; give positive sizes")
+        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+            raise InputError(f"preprocessing: give three means and three positive stds, not {self.mean} and {self.std}")
+        if self.crop_pct <= 0:
+            raise InputError(f"preprocessing: crop_pct is {self.crop_pct}; give a number above 0")
+        _known(self.interpolation, INTERPOLATIONS, "interpolation")
+        _known(self.crop_mode, CROP_MODES, "crop_mode")
+
+    @classmethod
+    def from_timm(cls, data_config: dict[str, Any]) -> "Preprocessing":
+        """From what `timm.data.resolve_data_config` returns. Raises InputError unless the input is RGB."""
+        channels, height, width = data_config["input_size"]
+        if channels != 3:
+            raise InputError(f"the model takes {channels}-channel images; only RGB models can be used")
+        return cls(
+            height=height,
+            width=width,
+            mean=_triple(data_config["mean"]),
+            std=_triple(data_config["std"]),
+            interpolation=data_config["interpolation"],
+            crop_pct=float(data_config["crop_pct"]),
+            crop_mode=data_config["crop_mode"],
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return {**asdict(self), "mean": list(self.mean), "std": list(self.std)}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
+        """The inverse of `to_dict`. Raises InputError if a value is missing or unknown."""
+        names = {field.name for field in fields(cls)}
+        if values.keys() != names:
+            wrong = ", ".join(sorted(values.keys() ^ names))
+            raise InputError(f"preprocessing: missing or unknown: {wrong}; needed are {', '.join(sorted(names))}")
+        return cls(**{**values, "mean": _triple(values["mean"]), "std": _triple(values["std"])})
+
+
+def eval_transform(pre: Preprocessing) -> Callable[[np.ndarray], torch.Tensor]:
+    """timm's evaluation transform: (H, W, 3) uint8 RGB -> (3, pre.height, pre.width) float32.
+
+    The result can be pickled.
+    """
+    return _EvalTransform(pre)
+
+
+def train_transform(pre: Preprocessing, strength: str = "light") -> "TrainTransform":
+    """Augmentation of one of `STRENGTHS`; raises InputError for any other word."""
+    return TrainTransform(pre, strength)
+
+
+class TrainTransform:
+    """(H, W, 3) uint8 RGB and a seed >= 0 -> (3, pre.height, pre.width) float32.
+
+    A pure function of the two: nothing carries over from call to call, and no global random state is read or
+    changed. It can be pickled, and copies in other processes agree; one copy is not for several threads.
+    """
+
+    def __init__(self, pre: Preprocessing, strength: str) -> None:
+        _known(strength, STRENGTHS, "augmentation strength")
+        self.preprocessing = pre
+        self.strength = strength
+        self._plain = _EvalTransform(pre)
+        self._augment = A.Compose(_augmentations(pre, strength))
+
+    def __call__(self, image: np.ndarray, seed: int) -> torch.Tensor:
+        if self.strength == "none":
+            return self._plain(image)
+        # Not set_random_seed: it gives every transform a generator of its own with one and the same seed,
+        # so that all flips, jitters and blurs draw the same numbers.
+        self._augment.set_random_state(np.random.default_rng(seed), random.Random(seed))
+        augmented = self._augment(image=image)["image"]
+        return _normalise(torch.from_numpy(augmented).permute(2, 0, 1).contiguous(), self.preprocessing)
+
+
+class _EvalTransform:
+    def __init__(self, pre: Preprocessing) -> None:
+        self.preprocessing = pre
+        # timm's own geometry, so that it is what the model was evaluated with: PIL's resize, which averages
+        # when it shrinks. OpenCV's bicubic skips pixels instead.
+        self._geometry = timm.data.create_transform(
+            input_size=(3, pre.height, pre.width),
+            interpolation=pre.interpolation,
+            crop_pct=pre.crop_pct,
+            crop_mode=pre.crop_mode,
+            mean=pre.mean,  # the colour of crop_mode "border"
+            normalize=False,
+        )
+
+    def __call__(self, image: np.ndarray) -> torch.Tensor:
+        return _normalise(self._geometry(Image.fromarray(image)), self.preprocessing)
+
+
+class _RandomCrop(A.RandomResizedCrop):
+    """RandomResizedCrop that resizes as the evaluation does, so that both see the same kind of pixels."""
+
+    resample: Image.Resampling
+
+    def apply(self, img: np.ndarray, crop_coords: tuple[int, int, int, int], **_params: Any) -> np.ndarray:
+        left, top, right, bottom = crop_coords
+        height, width = self.size
+        crop = Image.fromarray(img[top:bottom, left:right])
+        return np.array(crop.resize((width, height), self.resample))
+
+
+def _augmentations(pre: Preprocessing, strength: str) -> list[A.BasicTransform | A.BaseCompose]:
+    if strength == "none":
+        return []
+    flip = A.HorizontalFlip(p=0.5)
+    if strength == "light":
+        return [_random_crop(pre, 0.5), flip, _colour(0.2, p=0.8)]
+    if strength == "strong":
+        return [
+            _random_crop(pre, 0.25),
+            flip,
+            A.Affine(rotate=(-15, 15), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.5),
+            _colour(0.4, p=0.8, hue=0.05),
+            A.ToGray(p=0.1),
+            A.GaussianBlur(sigma_limit=(0.5, 2.0), p=0.2),
+            A.CoarseDropout(
+                num_holes_range=(1, 4),
+                hole_height_range=(0.1, 0.3),
+                hole_width_range=(0.1, 0.3),
+                fill=tuple(round(255 * channel) for channel in pre.mean),
+                p=0.4,
+            ),
+        ]
+    # In the order of a camera: light, weather, exposure, sensor, stream. RandomFog costs 25 ms and stays out.
+    return [
+        _random_crop(pre, 0.5),
+        flip,
+        A.RandomRain(drop_width=1, blur_value=3, brightness_coefficient=0.9, p=0.1),
+        A.RandomShadow(p=0.1),
+        _colour(0.3, p=0.6),
+        A.OneOf([A.RandomGamma(gamma_limit=(120, 180)), _low_light()], p=0.3),
+        A.ToGray(p=0.25),  # infrared at night
+        A.OneOf([A.MotionBlur(blur_limit=(3, 9)), A.Downscale(scale_range=(0.4, 0.8))], p=0.3),
+        A.OneOf([A.GaussNoise(std_range=(0.02, 0.1)), A.ISONoise()], p=0.4),
+        A.ImageCompression(quality_range=(25, 80), p=0.4),
+    ]
+
+
+def _random_crop(pre: Preprocessing, smallest: float) -> _RandomCrop:
+    """A crop of `smallest` to all of the image's area."""
+    crop = _RandomCrop(size=(pre.height, pre.width), scale=(smallest, 1.0))
+    crop.resample = str_to_pil_interp(pre.interpolation)
+    return crop
+
+
+def _colour(amount: float, p: float, hue: float = 0.0) -> A.ColorJitter:
+    around_one = (1 - amount, 1 + amount)
+    return A.ColorJitter(brightness=around_one, contrast=around_one, saturation=around_one, hue=(-hue, hue), p=p)
+
+
+def _low_light() -> A.RandomBrightnessContrast:
+    return A.RandomBrightnessContrast(brightness_limit=(-0.4, -0.15), contrast_limit=(-0.3, 0.0))
+
+
+def _normalise(image: torch.Tensor, pre: Preprocessing) -> torch.Tensor:
+    """(3, H, W) uint8 -> float32, in the order of operations that timm uses."""
+    mean = torch.tensor(pre.mean).view(3, 1, 1)
+    std = torch.tensor(pre.std).view(3, 1, 1)
+    return image.to(torch.float32).div_(255).sub_(mean).div_(std)
+
+
+def _triple(values: Any) -> Triple:
+    """Raises InputError unless there is one value per RGB channel."""
+    if len(values) != 3:
+        raise InputError(f"preprocessing: mean and std need three values, not {list(values)}")
+    red, green, blue = values
+    return float(red), float(green), float(blue)
+
+
+def _known(word: str, known: tuple[str, ...], what: str) -> None:
+    if word not in known:
+        raise InputError(f"unknown {what} '{word}'{did_you_mean(word, known)}; there are {', '.join(known)}")

@@ -23,23 +23,33 @@ class Row:
 
 def read_rows(csv_path: Path, root: Path, split: str | None, multilabel: bool) -> list[Row]:
     """The rows of one split, or all rows. Raises InputError as `classification.read_csv` says."""
+    rows = _every_row(csv_path, root, split is not None, multilabel)
+    if split is not None:
+        rows = _take_split(rows, csv_path, split)
+    if not rows:
+        raise InputError(f"{csv_path}: no rows below the header")
+    _refuse_missing(rows, csv_path)
+    return rows
+
+
+def split_names(csv_path: Path, root: Path, multilabel: bool) -> set[str]:
+    """The values of the column `split`, none without such a column. Raises InputError for malformed rows."""
+    return {row.split for row in _every_row(csv_path, root, False, multilabel) if row.split}
+
+
+def _every_row(csv_path: Path, root: Path, need_split: bool, multilabel: bool) -> list[Row]:
     if not csv_path.is_file():
         raise InputError(f"{csv_path}: no such file{what_there_is(csv_path)}")
     refuse_missing_folder(root)
     with csv_path.open(encoding="utf-8-sig", newline="") as file:
         reader = csv.DictReader(file, strict=True)
         try:
-            rows = _parse(reader, csv_path, root, split is not None, multilabel)
+            rows = _parse(reader, csv_path, root, need_split, multilabel)
         except UnicodeDecodeError as error:
             raise InputError(f"{csv_path}: is not UTF-8 text ({error.reason}); save it as UTF-8") from error
         except csv.Error as error:
             raise InputError(f"{csv_path}, line {reader.line_num}: not well-formed CSV ({error})") from error
     _refuse_repeats(rows, csv_path)
-    if split is not None:
-        rows = _take_split(rows, csv_path, split)
-    if not rows:
-        raise InputError(f"{csv_path}: no rows below the header")
-    _refuse_missing(rows, csv_path)
     return rows
 
 

@@ -109,6 +109,8 @@ def make_loader(dataset: Dataset[Any], batch_list: list[list[Key]], workers: int
         num_workers=workers,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
+        # An iterator draws a number when it starts; from here, so that a resumed run's global state is untouched.
+        generator=torch.Generator(),
     )
 
 

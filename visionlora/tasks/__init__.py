@@ -1,0 +1,1 @@
+"""What differs from task to task: data sets, loss, metrics and pictures. One file each."""

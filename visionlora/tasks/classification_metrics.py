@@ -1,0 +1,93 @@
+"""Scores of a classifier, by torchmetrics."""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+Scores = dict[str, float]
+
+
+class Metrics:
+    """Scores of an evaluation, accumulated batch by batch (torchmetrics).
+
+    Args:
+        classes: names in the order of the outputs.
+        multilabel: whether an image may have several labels.
+        device: of the logits that will come.
+    """
+
+    def __init__(self, classes: list[str], multilabel: bool, device: torch.device | None = None) -> None:
+        import torchmetrics.classification as tm
+        from torchmetrics import MetricCollection
+
+        n = len(classes)
+        self.classes, self.multilabel = classes, multilabel
+        scalars: dict[str, Any]
+        per_class: dict[str, Any]
+        if multilabel:
+            scalars = {
+                "mAP": tm.MultilabelAveragePrecision(n),
+                "macro_f1": tm.MultilabelF1Score(n, average="macro"),
+                "micro_f1": tm.MultilabelF1Score(n, average="micro"),
+                "exact_match": tm.MultilabelExactMatch(n),
+            }
+            per_class = {
+                "precision": tm.MultilabelPrecision(n, average="none"),
+                "recall": tm.MultilabelRecall(n, average="none"),
+                "f1": tm.MultilabelF1Score(n, average="none"),
+            }
+            confusion: Any = tm.MultilabelConfusionMatrix(n)
+        else:
+            scalars = {"top1": tm.MulticlassAccuracy(n, average="micro")}
+            if n > 5:
+                scalars["top5"] = tm.MulticlassAccuracy(n, top_k=5, average="micro")
+            scalars["macro_f1"] = tm.MulticlassF1Score(n, average="macro")
+            scalars["calibration_error"] = tm.MulticlassCalibrationError(n)
+            per_class = {
+                "precision": tm.MulticlassPrecision(n, average="none"),
+                "recall": tm.MulticlassRecall(n, average="none"),
+                "f1": tm.MulticlassF1Score(n, average="none"),
+            }
+            confusion = tm.MulticlassConfusionMatrix(n)
+        self._order = list(scalars)
+        self._scalars = MetricCollection(scalars).to(device)
+        self._per_class = MetricCollection(per_class).to(device)
+        self._confusion = confusion.to(device)
+        self._loss = torch.zeros((), dtype=torch.float64)
+        self._count = 0
+
+    @property
+    def names(self) -> list[str]:
+        """Scores that higher is better for."""
+        return [name for name in self._order if name != "calibration_error"]
+
+    def update(self, logits: Tensor, labels: Tensor) -> None:
+        """Take in a batch: logits (N, classes); labels (N,) int64, or (N, classes) of 0 and 1 if multilabel."""
+        logits = logits.float()
+        if self.multilabel:
+            scores, hard = logits.sigmoid(), labels.long()
+            loss = F.binary_cross_entropy_with_logits(logits, labels.float(), reduction="sum") / logits.shape[1]
+        else:
+            scores, hard = logits.softmax(dim=1), labels
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+        for metric in (self._scalars, self._per_class, self._confusion):
+            metric.update(scores, hard)
+        self._loss += loss.double().cpu()
+        self._count += len(logits)
+
+    def scores(self) -> Scores:
+        """The scalars, and the mean loss (without label smoothing)."""
+        values = self._scalars.compute()
+        return {**{name: float(values[name]) for name in self._order}, "loss": float(self._loss / self._count)}
+
+    def per_class(self) -> dict[str, Scores]:
+        """Class name -> precision, recall, f1."""
+        columns = {str(name): values.tolist() for name, values in self._per_class.compute().items()}
+        return {name: {key: column[i] for key, column in columns.items()} for i, name in enumerate(self.classes)}
+
+    def confusion(self) -> list[Any]:
+        """(classes, classes) counts, rows are the true classes; (classes, 2, 2) if multilabel."""
+        matrix: list[Any] = self._confusion.compute().tolist()
+        return matrix

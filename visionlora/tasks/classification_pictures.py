@@ -1,0 +1,65 @@
+"""Pictures of a classifier's work: images with predictions, and the confusion matrix. Matplotlib figures."""
+
+import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from visionlora.data.transforms import Preprocessing
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GOOD, BAD = "#1a7f37", "#b3261e"
+
+
+def prediction_figure(images: Tensor, captions: Sequence[str], correct: Sequence[bool]) -> "Figure":
+    """A grid of images with a caption each, green where it is right.
+
+    Args:
+        images: (N, 3, H, W) in 0 to 1.
+        captions: N lines.
+        correct: N.
+    """
+    from matplotlib.figure import Figure
+
+    columns = min(6, max(1, len(images)))
+    rows = math.ceil(len(images) / columns)
+    figure = Figure(figsize=(2.1 * columns, 2.35 * rows), layout="constrained")
+    for axis in (axes := figure.subplots(rows, columns, squeeze=False).flat):
+        axis.axis("off")
+    for axis, image, caption, right in zip(axes, images, captions, correct, strict=False):
+        axis.imshow(image.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
+        axis.set_title(caption, fontsize=9, color=GOOD if right else BAD)
+    return figure
+
+
+def confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":
+    """A confusion matrix: rows are the true classes, colours the share of the row, numbers the counts."""
+    from matplotlib.figure import Figure
+
+    counts = torch.tensor(matrix, dtype=torch.float64)  # (classes, classes)
+    shares = counts / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    side = min(3 + 0.45 * len(classes), 20)
+    figure = Figure(figsize=(side, side), layout="constrained")
+    axis = figure.subplots()
+    axis.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
+    axis.set_xticks(range(len(classes)), classes, rotation=90)
+    axis.set_yticks(range(len(classes)), classes)
+    axis.set_xlabel("predicted")
+    axis.set_ylabel("true")
+    if len(classes) <= 30:
+        for row in range(len(classes)):
+            for column in range(len(classes)):
+                color = "white" if shares[row, column] > 0.5 else "black"
+                axis.text(column, row, str(int(counts[row, column])), ha="center", va="center", fontsize=8, color=color)
+    return figure
+
+
+def to_pixels(images: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """Undo the normalisation: (N, 3, H, W) model input -> (N, 3, H, W) in 0 to 1."""
+    mean = torch.tensor(preprocessing.mean, device=images.device).view(3, 1, 1)
+    std = torch.tensor(preprocessing.std, device=images.device).view(3, 1, 1)
+    return (images * std + mean).clamp(0, 1)

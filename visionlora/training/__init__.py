@@ -1,0 +1,1 @@
+"""One training loop for all tasks, with exact resume, and what surrounds it."""

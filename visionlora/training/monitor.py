@@ -1,0 +1,117 @@
+"""What is written and shown while a run goes on: metrics.jsonl, TensorBoard, progress."""
+
+import json
+import time
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from visionlora.training.folder import EVENTS, METRICS
+
+Scores = dict[str, float]
+
+
+class Monitor:
+    """Writes a run's numbers and pictures, and shows a progress bar.
+
+    Args:
+        folder: of the run.
+        step, metrics_bytes: where to go on; later lines and events of an interrupted try are dropped.
+        total_steps: optimizer steps of the whole run.
+        console: where people look.
+    """
+
+    def __init__(self, folder: Path, step: int, metrics_bytes: int, total_steps: int, console: Console) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.console = console
+        metrics = folder / METRICS
+        metrics.touch()
+        with metrics.open("r+b") as file:
+            file.truncate(metrics_bytes)
+        self._metrics = metrics.open("a", encoding="utf-8")
+        self._events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1 if step else None)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[numbers]}"),
+            TimeRemainingColumn(),
+            console=console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("training", total=total_steps, completed=step, numbers="")
+        self._started, self._images = time.perf_counter(), 0
+
+    def __enter__(self) -> "Monitor":
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self._progress.stop()
+        self._events.close()
+        self._metrics.close()
+
+    @property
+    def metrics_bytes(self) -> int:
+        """Length of metrics.jsonl so far."""
+        self._metrics.flush()
+        return self._metrics.tell()
+
+    def count_images(self, images: int) -> None:
+        """Take note of a batch, for images/s."""
+        self._images += images
+
+    def advance(self, epoch: int, epochs: int, step: int) -> None:
+        """Move the bar to ``step``."""
+        self._progress.update(self._task, completed=step, description=f"epoch {epoch + 1}/{epochs}")
+
+    def train_step(self, step: int, epoch: int, loss: float, rates: dict[str, float], layers: dict[str, float]) -> None:
+        """Log the mean loss since the last call, learning rates by role, and statistics of the adapted layers."""
+        speed = self._images / max(1e-9, time.perf_counter() - self._started)
+        self._started, self._images = time.perf_counter(), 0
+        self._line({"kind": "train", "step": step, "epoch": epoch, "loss": loss, **_prefixed("lr_", rates)})
+        scalars = {"train/loss": loss, "train/images_per_s": speed, **_prefixed("learning_rate/", rates), **layers}
+        for tag, value in scalars.items():
+            self._events.add_scalar(tag, value, step)
+        self._progress.update(self._task, numbers=f"loss {loss:.4f}  {speed:.0f} images/s")
+
+    def evaluation(self, step: int, epoch: int, scores: Scores, per_class: dict[str, Scores]) -> None:
+        """Log an evaluation's scores, per class too."""
+        self._line({"kind": "val", "step": step, "epoch": epoch, **scores})
+        for name, value in scores.items():
+            self._events.add_scalar(f"val/{name}", value, step)
+        for class_name, values in per_class.items():
+            self._events.add_scalar(f"val_f1_per_class/{class_name}", values["f1"], step)
+
+    def figure(self, tag: str, figure: Any, step: int) -> None:
+        """Log a matplotlib figure."""
+        self._events.add_figure(tag, figure, step)
+
+    def hyperparameters(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
+        """Log the settings beside the final scores, for TensorBoard's comparison of runs."""
+        plain = {
+            key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
+        }
+        self._events.add_hparams(plain, _prefixed("final/", scores), run_name=".")
+
+    def say(self, text: str) -> None:
+        """Print a line above the bar."""
+        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def restart_clock(self) -> None:
+        """Leave the time since the last step out of images/s (evaluation, saving)."""
+        self._started, self._images = time.perf_counter(), 0
+
+    def _line(self, values: dict[str, Any]) -> None:
+        self._metrics.write(json.dumps(values) + "\n")
+        self._metrics.flush()
+
+
+def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
+    return {f"{prefix}{key}": value for key, value in values.items()}

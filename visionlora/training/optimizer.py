@@ -1,0 +1,55 @@
+"""AdamW with separate learning rates, and the schedule as a function of the step."""
+
+import math
+from typing import Any
+
+import torch
+from torch import nn
+
+from visionlora.config import TrainSection
+from visionlora.errors import InputError
+
+
+def build_optimizer(model: nn.Module, head: list[str], train: TrainSection) -> torch.optim.AdamW:
+    """AdamW over what trains: the adapter (or backbone) at ``lr``, the modules ``head`` at ``head_lr``.
+
+    Biases and other vectors get no weight decay, nor do the factors' norms grow without bound: they do decay.
+
+    Raises:
+        InputError: nothing trains.
+    """
+    groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            role = "head" if any(name.startswith(f"{module}.") for module in head) else "adapter"
+            if ".lora_" in name:
+                role = "adapter"
+            groups.setdefault((role, parameter.ndim > 1), []).append(parameter)
+    if not groups:
+        raise InputError("no parameter of the model trains; give lora.targets or lora.unfreeze")
+    described: list[dict[str, Any]] = [
+        {
+            "params": parameters,
+            "role": role,
+            "peak_lr": train.head_lr if role == "head" else train.lr,
+            "weight_decay": train.weight_decay if decays else 0.0,
+        }
+        for (role, decays), parameters in groups.items()
+    ]
+    return torch.optim.AdamW(described, lr=train.lr)
+
+
+def set_learning_rates(optimizer: torch.optim.Optimizer, step: int, warmup: float, total: int) -> dict[str, float]:
+    """Set every group's learning rate for optimizer step ``step`` (from 0), and return them by role."""
+    factor = schedule(step, warmup, total)
+    for group in optimizer.param_groups:
+        group["lr"] = group["peak_lr"] * factor
+    return {group["role"]: group["lr"] for group in optimizer.param_groups}
+
+
+def schedule(step: int, warmup: float, total: int) -> float:
+    """Linear warm-up over ``warmup`` steps, then half a cosine to 0 at ``total`` (Loshchilov & Hutter 2017)."""
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
+    done = (step - warmup) / max(1.0, total - warmup)
+    return 0.5 * (1 + math.cos(math.pi * min(1.0, done)))

@@ -1,0 +1,206 @@
+"""A whole run: from a config to a run folder."""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors.torch import save_file
+from torch import nn
+
+from visionlora.adapters.base import fingerprints
+from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.io import save_adapter
+from visionlora.adapters.model import attach
+from visionlora.adapters.report import Report
+from visionlora.config import RunConfig
+from visionlora.data.split import load_split
+from visionlora.data.transforms import Preprocessing
+from visionlora.errors import InputError, some
+from visionlora.files import write_atomic, write_json
+from visionlora.models.classifier import Classifier
+from visionlora.tasks.classification import Classification, build_classifier
+from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint
+from visionlora.training.evaluation import evaluate
+from visionlora.training.folder import ADAPTER, CHECKPOINTS, MODEL, REPORT, open_folder
+from visionlora.training.loop import autocast_context, fit, steps_per_epoch
+from visionlora.training.monitor import Monitor
+from visionlora.training.optimizer import build_optimizer
+from visionlora.training.trained import load_trained
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        folder: of the run.
+        scores: of the best epoch's model on the validation images.
+        best_epoch: from 1.
+        trainable: parameters that trained.
+        saved_bytes: size of the file that holds them.
+        seconds: spent, evaluation included, over all starts.
+        skipped: unreadable images that were left out.
+    """
+
+    folder: Path
+    scores: dict[str, float]
+    best_epoch: int
+    trainable: int
+    saved_bytes: int
+    seconds: float
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    confusion: list[Any] = field(default_factory=list)
+    skipped: list[str] = field(default_factory=list)
+
+
+def train(config: RunConfig, resume: bool = False, overwrite: bool = False, console: Console | None = None) -> Result:
+    """Adapt a model as ``config`` says, and leave a run folder.
+
+    Args:
+        config: the whole run; ``config.out`` is the folder.
+        resume: go on where the run in that folder was stopped, bit for bit.
+        overwrite: replace the run in that folder.
+        console: where progress is shown; by default the terminal.
+
+    Raises:
+        InputError: anything about the input that can't be used.
+        visionlora.training.loop.Interrupted: Ctrl+C; a checkpoint is written.
+    """
+    console = console or Console()
+    device = pick_device(config.train.device)
+    data = load_split(config.data, config.train.seed)
+    torch.manual_seed(config.train.seed)
+    classifier = build_classifier(config.model, len(data.train.classes))
+    preprocessing = Preprocessing.from_timm(classifier.data_config)
+    task = Classification(config, data, preprocessing)
+    model = classifier.model
+    report = prepare(config, classifier)
+    folder = open_folder(config, resume, overwrite)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    parts = f"{len(data.train)} images of {len(task.classes)} classes, {len(data.val)} to validate"
+    say(f"{config.model.name} on {parts}")
+    if data.skipped:
+        say(f"left out, for they can't be read: {some(data.skipped)}")
+    say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
+
+    memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
+    model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    base = json.dumps(sorted(fingerprints(model, "default").items())) if report else ""
+    optimizer = build_optimizer(model, classifier.head, config.train)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
+    progress = Progress()
+    written = checkpoints(folder / CHECKPOINTS)
+    if resume and written:
+        progress = load_checkpoint(written[-1], model, optimizer, scaler, base)
+        say(f"resumed from step {progress.step}, epoch {progress.epoch + 1}")
+
+    total = steps_per_epoch(task, config.train) * config.train.epochs
+    save_best = _saver(config, folder, model, task, preprocessing)
+    with Monitor(folder, progress.step, progress.metrics_bytes, total, console) as monitor:
+        fit(model, task, config.train, folder, progress, optimizer, scaler, base, monitor, save_best)
+        result = _conclude(config, folder, task, device, progress, data.skipped, _trainable(model))
+        monitor.hyperparameters(_settings(config), result.scores)
+    say(
+        f"best epoch {result.best_epoch}: "
+        + "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
+        + f"\n{result.trainable:,} parameters trained, {result.saved_bytes / 1e6:.2f} MB saved, "
+        f"{result.seconds:.0f} s; all of it is in {folder}"
+    )
+    return result
+
+
+def prepare(config: RunConfig, classifier: Classifier) -> Report | None:
+    """Freeze and adapt the model as ``train.method`` says; the adapter's report, None for full fine-tuning."""
+    method, lora = config.train.method, config.lora
+    if method == "full":
+        classifier.model.requires_grad_()
+        return None
+    values = lora.model_dump()
+    values["unfreeze"] = classifier.head if lora.unfreeze is None else lora.unfreeze
+    if method == "head":
+        values |= {"targets": [], "exclude": [], "rank_pattern": {}, "alpha_pattern": {}, "batchnorm": "frozen"}
+    return attach(classifier.model, LoRAConfig(**values))
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first GPU, or else the CPU.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        torch.empty(0, device=name)
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(
+            f"train.device '{name}' can't be used here; leave it at auto, or give cpu or cuda:0"
+        ) from error
+    return torch.device(name)
+
+
+def _saver(
+    config: RunConfig, folder: Path, model: nn.Module, task: Classification, preprocessing: Preprocessing
+) -> Callable[[dict[str, float]], None]:
+    """What to call with the scores of each new best epoch."""
+
+    def save(scores: dict[str, float]) -> None:
+        about = {**task.describe(), "model": config.model.model_dump(mode="json"), "scores": scores}
+        if config.train.method != "full":
+            save_adapter(
+                model, folder / ADAPTER, classes=task.classes, preprocessing=preprocessing.to_dict(), extra=about
+            )
+            return
+        header = {"classes": task.classes, "preprocessing": preprocessing.to_dict(), "extra": about}
+        text = {"format": "pt", **{key: json.dumps(value) for key, value in header.items()}}
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+        write_atomic(folder / MODEL, lambda temporary: save_file(tensors, temporary, metadata=text))
+
+    return save
+
+
+def _conclude(
+    config: RunConfig,
+    folder: Path,
+    task: Classification,
+    device: torch.device,
+    progress: Progress,
+    skipped: list[Path],
+    trainable: int,
+) -> Result:
+    """Evaluate the best epoch's file as anyone would load it, and write the report."""
+    started = time.perf_counter()
+    trained = load_trained(folder)
+    metrics = task.metrics(device)
+    evaluate(trained.model.to(device), task.val_loader(), metrics, device, autocast_context(config.train, device))
+    result = Result(
+        folder=folder,
+        scores=metrics.scores(),
+        best_epoch=progress.best_epoch + 1,
+        trainable=trainable,
+        saved_bytes=trained.path.stat().st_size,
+        seconds=progress.seconds + time.perf_counter() - started,
+        per_class=metrics.per_class(),
+        confusion=metrics.confusion(),
+        skipped=[str(path) for path in skipped],
+    )
+    write_json(folder / REPORT, {**asdict(result), "folder": str(folder)})
+    return result
+
+
+def _trainable(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    sections = config.model_dump(mode="json")
+    flat = {f"{s}.{k}": v for s, values in sections.items() if isinstance(values, dict) for k, v in values.items()}
+    return {key: value for key, value in flat.items() if value not in (None, [], {})}

@@ -1,0 +1,109 @@
+"""A trained model from its run folder or file, ready to use."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import load_file
+from torch import nn
+
+from visionlora.adapters.header import FORMAT, read_header
+from visionlora.adapters.io import load_adapter
+from visionlora.adapters.model import merge
+from visionlora.config import ModelSection
+from visionlora.data.transforms import Preprocessing
+from visionlora.errors import InputError
+from visionlora.tasks.classification import build_classifier
+from visionlora.training.folder import ADAPTER, MODEL
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A plain model with what one must know to use it.
+
+    Attributes:
+        model: merged, in eval mode, on the CPU.
+        classes: names in the order of the outputs.
+        preprocessing: the model's.
+        multilabel: whether an image may have several classes.
+        path: the file that it came from.
+        about: what else the file says: task, model settings, scores.
+    """
+
+    model: nn.Module
+    classes: list[str]
+    preprocessing: Preprocessing
+    multilabel: bool
+    path: Path
+    about: dict[str, Any]
+
+
+def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True) -> Trained:
+    """Load what a run trained: the base by its name, and the adapter (or the whole model) on it.
+
+    Args:
+        path: a run folder, or an adapter's or model's file from one.
+        checkpoint: the base's weights, if they are no longer where the run found them.
+        merged: merge the adapter; without, the model keeps it.
+
+    Raises:
+        InputError: there is nothing to load, it is damaged, or the base is not the one it was trained on.
+    """
+    path = _file(path)
+    fields = _metadata(path)
+    if fields.get("format") == FORMAT:
+        header = read_header(path)
+        classes, preprocessing, about = header.classes, header.preprocessing, header.extra
+    else:
+        try:
+            classes, preprocessing, about = (json.loads(fields[key]) for key in ("classes", "preprocessing", "extra"))
+        except (KeyError, json.JSONDecodeError) as error:
+            raise InputError(
+                f"{path}: holds weights, but not what a run writes with them; give a run's file"
+            ) from error
+    if not classes or not preprocessing or "model" not in about:
+        raise InputError(
+            f"{path}: does not say its classes, preprocessing and base; load it with visionlora.load_adapter"
+        )
+    try:
+        section = ModelSection.model_validate(about["model"])
+    except ValidationError as error:
+        raise InputError(f"{path}: the settings of its base are damaged; save it again") from error
+    adapted = fields.get("format") == FORMAT
+    if checkpoint is not None:
+        section = section.model_copy(update={"checkpoint": checkpoint})
+    elif not adapted:
+        section = section.model_copy(update={"checkpoint": None, "pretrained": False})
+    elif section.checkpoint is not None and not section.checkpoint.is_file():
+        raise InputError(f"{path}: its base's weights are not at {section.checkpoint}; say where with --checkpoint")
+    model = build_classifier(section, len(classes)).model
+    if adapted:
+        load_adapter(model, path)
+        if merged:
+            merge(model)
+    else:
+        model.load_state_dict(load_file(path))
+    multilabel = bool(about.get("multilabel"))
+    return Trained(model.eval(), classes, Preprocessing.from_dict(preprocessing), multilabel, path, about)
+
+
+def _file(path: Path) -> Path:
+    if not path.is_dir():
+        return path
+    for name in (ADAPTER, MODEL):
+        if (path / name).is_file():
+            return path / name
+    raise InputError(f"{path}: holds no {ADAPTER} and no {MODEL}; give the folder of a run that has evaluated once")
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    if not path.is_file():
+        raise InputError(f"{path}: no such file or run folder")
+    try:
+        with safe_open(path, framework="pt") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error})") from error

@@ -129,9 +129,14 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
         raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise InputError(f"{path}: holds {type(values).__name__}, not settings; write 'key: value' lines")
-    for override in overrides or []:
+    return check_config(parse_overrides(values, overrides or []), str(path))
+
+
+def parse_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, Any]:
+    """Apply ``section.key=value`` texts to plain settings, in place; values are read as YAML."""
+    for override in overrides:
         _apply(values, override)
-    return check_config(values, str(path))
+    return values
 
 
 def check_config(values: dict[str, Any], where: str = "config") -> RunConfig:

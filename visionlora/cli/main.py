@@ -1,0 +1,133 @@
+"""``visionlora``: train, eval, predict, merge, inspect, demo."""
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from visionlora.errors import InputError
+
+app = typer.Typer(
+    help="LoRA for vision models: adapt, evaluate, merge.",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Run = Annotated[Path, typer.Argument(help="A run folder, or an adapter's .safetensors file.")]
+Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as data.root=PATH train.epochs=5.")]
+Checkpoint = Annotated[Path | None, typer.Option(help="The base's weights, if they have moved.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
+Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable images out, and name them.")]
+
+
+@app.command()
+def train(
+    overrides: Overrides = None,
+    config: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped config.")] = "",
+    resume: Annotated[bool, typer.Option("--resume", help="Go on exactly where the run was stopped.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
+) -> None:
+    """Adapt a model to a data set and leave a run folder."""
+    from visionlora.cli.configs import find_config, shipped_configs
+    from visionlora.config import load_config
+
+    if not config:
+        raise InputError(f"--config is missing; give a YAML file or one of {', '.join(shipped_configs())}")
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other")
+    settings = load_config(find_config(config), overrides)
+
+    from visionlora.training.run import train as run_training
+
+    run_training(settings, resume=resume, overwrite=overwrite)
+
+
+@app.command("eval")
+def evaluate(
+    run: Run,
+    overrides: Overrides = None,
+    part: Annotated[str, typer.Option(help="Folder, or value of the column split; by default the validation.")] = "",
+    out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    skip_unreadable: Skip = False,
+) -> None:
+    """Score a trained model on labelled images: those of its run, or others (data.root=PATH)."""
+    from visionlora.cli.evaluate import evaluate as run_evaluation
+
+    run_evaluation(run, overrides or [], part, out, checkpoint, device, skip_unreadable)
+
+
+@app.command()
+def predict(
+    run: Run,
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
+    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
+    out: Annotated[Path | None, typer.Option(help="Write every prediction as JSON.")] = None,
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    skip_unreadable: Skip = False,
+) -> None:
+    """Classify images."""
+    from visionlora.cli.predict import predict as run_prediction
+
+    run_prediction(run, images, top, out, checkpoint, device, skip_unreadable)
+
+
+@app.command()
+def merge(
+    run: Run,
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
+    checkpoint: Checkpoint = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")] = False,
+) -> None:
+    """Write the adapted model as plain weights, with the base's names."""
+    from visionlora.cli.merge import merge as run_merge
+
+    run_merge(run, out, checkpoint, overwrite)
+
+
+@app.command()
+def inspect(
+    model: Annotated[str, typer.Argument(help="A timm or torchvision name.")],
+    rank: Annotated[int, typer.Option(help="Of the adapter.")] = 8,
+    targets: Annotated[list[str] | None, typer.Option(help="Names, patterns or a preset; may be repeated.")] = None,
+    classes: Annotated[int, typer.Option(min=1, help="Outputs of the new head.")] = 10,
+) -> None:
+    """Show a model's layers, and what an adapter would cost. Needs no weights."""
+    from visionlora.cli.inspect import inspect as run_inspection
+
+    run_inspection(model, rank, targets or ["all"], classes)
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option(help="Where the runs and the picture go.")] = Path("runs/demo"),
+) -> None:
+    """Adapt a small model to a generated night camera, and compare. Needs no download."""
+    from visionlora.demo.run import run_demo
+
+    run_demo(out)
+
+
+def main() -> None:
+    """Run the command line; bad input is one line on stderr and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except Exception as error:
+        from visionlora.training.loop import Interrupted
+
+        if not isinstance(error, Interrupted):
+            raise
+        print(error, file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""``visionlora predict``."""
+
+from pathlib import Path
+
+from visionlora.cli.show import print_table, progress
+from visionlora.data.folders import images_in, refuse_missing_folder
+from visionlora.data.images import check_readable
+from visionlora.errors import InputError, some
+from visionlora.files import write_json
+from visionlora.training.prediction import predict as predict_images
+from visionlora.training.run import pick_device
+from visionlora.training.trained import load_trained
+
+SHOWN = 40
+
+
+def predict(
+    run: Path,
+    images: list[Path],
+    top: int,
+    out: Path | None,
+    checkpoint: Path | None,
+    device: str,
+    skip_unreadable: bool,
+) -> None:
+    """Print a table of predictions, and write them all as JSON if asked."""
+    paths = _paths(images)
+    bad = check_readable(paths, skip_unreadable)
+    paths = [path for path in paths if path not in bad]
+    if bad:
+        print(f"left out, for they can't be read: {some(sorted(bad))}")
+    trained = load_trained(run, checkpoint)
+    with progress("predicting", len(paths)) as advance:
+        predictions = predict_images(trained, paths, top, device=pick_device(device), on_batch=advance)
+    rows = [
+        [str(prediction.path), "  ".join(f"{name} {probability:.3f}" for name, probability in prediction.labels)]
+        for prediction in predictions[:SHOWN]
+    ]
+    print_table(["image", "class and probability"], rows)
+    if len(predictions) > SHOWN:
+        print(f"and {len(predictions) - SHOWN} more{'' if out else '; --out FILE writes them all'}")
+    if out is not None:
+        write_json(out, [{"image": str(p.path), "labels": [list(label) for label in p.labels]} for p in predictions])
+
+
+def _paths(images: list[Path]) -> list[Path]:
+    paths: list[Path] = []
+    for path in images:
+        if path.is_file():
+            paths.append(path)
+        else:
+            refuse_missing_folder(path)
+            found = images_in(path)
+            if not found:
+                raise InputError(f"{path}: holds no image")
+            paths += found
+    return paths

@@ -1,17 +1,21 @@
 """The configuration of a run: a strict schema, read from YAML with dotted overrides."""
 
 from pathlib import Path
+from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from visionlora.errors import InputError, did_you_mean, some
+from visionlora.errors import InputError, nearest, some
+from visionlora.plain_yaml import read_yaml
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Triple = tuple[float, float, float]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Triple = tuple[Finite, Finite, Finite]
 
 
 class _Section(BaseModel):
@@ -28,7 +32,7 @@ class ModelSection(_Section):
     name: str
     pretrained: bool = True
     checkpoint: Path | None = None
-    img_size: Annotated[int, Field(ge=1)] | tuple[int, int] | None = None
+    img_size: AtLeastOne | tuple[AtLeastOne, AtLeastOne] | None = None
     mean: Triple | None = None
     std: Triple | None = None
     interpolation: str | None = None
@@ -54,22 +58,22 @@ class DataSection(_Section):
     multilabel: bool = False
     skip_unreadable: bool = False
     balanced: bool = False
-    augment: str = "light"
+    augment: Literal["none", "light", "strong", "surveillance"] = "light"
     workers: Annotated[int, Field(ge=0)] = 2
 
 
 class LoRASection(_Section):
     """What is adapted; the fields are those of ``visionlora.LoRAConfig``. ``unfreeze`` None is the head."""
 
-    rank: int = 8
-    alpha: float = 16.0
+    rank: AtLeastOne = 8
+    alpha: Finite = 16.0
     targets: str | list[str] = "all"
     exclude: list[str] = []
     unfreeze: list[str] | None = None
-    rank_pattern: dict[str, int] = {}
-    alpha_pattern: dict[str, float] = {}
-    method: str = "lora"
-    batchnorm: str = "frozen"
+    rank_pattern: dict[str, AtLeastOne] = {}
+    alpha_pattern: dict[str, Finite] = {}
+    method: Literal["lora", "rslora"] = "lora"
+    batchnorm: Literal["frozen", "recalibrate", "train"] = "frozen"
 
 
 class TrainSection(_Section):
@@ -82,9 +86,9 @@ class TrainSection(_Section):
     """
 
     method: Literal["lora", "head", "full"] = "lora"
-    epochs: Annotated[int, Field(ge=1)] = 10
-    batch_size: Annotated[int, Field(ge=1)] = 32
-    accumulate: Annotated[int, Field(ge=1)] = 1
+    epochs: AtLeastOne = 10
+    batch_size: AtLeastOne = 32
+    accumulate: AtLeastOne = 1
     lr: Positive = 1e-3
     head_lr: Positive = 1e-3
     weight_decay: NotNegative = 0.01
@@ -93,15 +97,14 @@ class TrainSection(_Section):
     label_smoothing: Fraction = 0.0
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
-    # YAML reads `off` as false.
-    autocast: Annotated[Literal["off", "bf16", "fp16"], BeforeValidator(lambda v: "off" if v is False else v)] = "off"
+    autocast: Literal["off", "bf16", "fp16"] = "off"
     channels_last: bool = False
     device: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     monitor: str | None = None
     patience: Annotated[int, Field(ge=0)] = 0
-    log_every: Annotated[int, Field(ge=1)] = 10
-    checkpoint_every: Annotated[int, Field(ge=1)] = 200
+    log_every: AtLeastOne = 10
+    checkpoint_every: AtLeastOne = 200
 
 
 class RunConfig(_Section):
@@ -115,6 +118,19 @@ class RunConfig(_Section):
     out: Path = Path("runs/run")
 
 
+_SHOWN = 4
+_SHORT = Repr()
+_SHORT.maxlevel, _SHORT.maxstring = 2, 80
+_PLAINER = {
+    "dict_type": "input should be 'key: value' pairs",
+    "missing": "it has too few values",
+    "model_type": "it should be a section of 'key: value' lines",
+    "path_type": "input should be a path",
+    "tuple_type": "input should be a valid list",
+}
+"""What pydantic calls by its Python type."""
+
+
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
     """Read a YAML file, apply overrides such as ``train.epochs=5``, and check the whole.
 
@@ -124,11 +140,16 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
     if not path.is_file():
         raise InputError(f"{path}: no such config file")
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from error
+        values = read_yaml(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: can't be read ({error})") from error
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
     if not isinstance(values, dict):
-        raise InputError(f"{path}: holds {type(values).__name__}, not settings; write 'key: value' lines")
+        what = "nothing" if values is None else f"a {type(values).__name__}"
+        raise InputError(f"{path}: holds {what}, not settings; write 'key: value' lines")
+    # A section whose lines are all commented out reads as null.
+    values |= {name: {} for name in _sections() if name in values and values[name] is None}
     return check_config(parse_overrides(values, overrides or []), str(path))
 
 
@@ -144,7 +165,7 @@ def check_config(values: dict[str, Any], where: str = "config") -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{where}: {'; '.join(_explain(problem) for problem in _unique(error))}") from error
+        raise InputError(f"{where}: {'; '.join(_explain(error, values))}") from error
 
 
 def dump_config(config: RunConfig) -> str:
@@ -158,42 +179,49 @@ def _apply(values: dict[str, Any], override: str) -> None:
         raise InputError(f"'{override}' is no override; write section.key=value, such as train.epochs=5")
     *sections, last = key.split(".")
     for section in sections:
-        values = values.setdefault(section, {})
+        if values.get(section) is None:
+            values[section] = {}
+        values = values[section]
         if not isinstance(values, dict):
             raise InputError(f"'{override}': '{section}' is not a section")
     try:
-        values[last] = yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"'{override}': the value is not valid YAML ({' '.join(str(error).split())})") from error
-    # YAML 1.1 wants a dot in 1e-3; people do not.
-    if isinstance(values[last], str):
-        try:
-            values[last] = float(text)
-        except ValueError:
-            return
+        # A leading * would be an alias, and here there is nothing that it could refer to: it is a glob.
+        values[last] = text if text.startswith("*") else read_yaml(text)
+    except InputError as error:
+        raise InputError(f"'{override}': {error}; put the value in quotes if it is text") from error
 
 
-def _unique(error: ValidationError) -> list[Any]:
-    """The first problem of each field; a union reports one for each of its members."""
-    first: dict[tuple[Any, ...], Any] = {}
+def _explain(error: ValidationError, values: dict[str, Any]) -> list[str]:
+    """What is wrong with the first few fields, one text each; a union reports a problem for each of its members."""
+    by_field: dict[str, list[Any]] = {}
     for problem in error.errors():
-        first.setdefault(problem["loc"][:2], problem)
-    return list(first.values())
+        by_field.setdefault(".".join(str(part) for part in problem["loc"][:2]), []).append(problem)
+    texts = [_explain_field(field, problems, values) for field, problems in by_field.items()]
+    return texts if len(texts) <= _SHOWN else [*texts[:_SHOWN], f"and {len(texts) - _SHOWN} more"]
 
 
-def _explain(problem: Any) -> str:
-    location = [str(part) for part in problem["loc"]]
-    key = ".".join(location[:2])
-    if problem["type"] == "extra_forbidden":
-        section = _section(location[:-1])
-        known = [".".join([*location[:-1], name]) for name in section.model_fields]
-        elsewhere = [f"{name}.{field}" for name, sub in _sections().items() for field in sub.model_fields]
-        nearest = did_you_mean(".".join(location), known) or did_you_mean(location[-1], elsewhere)
-        return f"unknown key '{'.'.join(location)}'{nearest or f'; known are {some(known, 8)}'}"
-    if problem["type"] == "missing":
-        return f"'{key}' is missing"
-    message = problem["msg"][0].lower() + problem["msg"][1:]
-    return f"{key} is {problem['input']!r}: {message}"
+def _explain_field(field: str, problems: list[Any], values: dict[str, Any]) -> str:
+    location = problems[0]["loc"]
+    kind = problems[0]["type"]
+    if kind == "extra_forbidden":
+        return _explain_unknown([str(part) for part in location])
+    if kind == "missing" and len(location) <= 2:
+        return f"'{field}' is missing"
+    given: Any = values
+    for part in location[:2]:
+        given = given[part] if isinstance(given, dict) and part in given else problems[0]["input"]
+    messages = [_PLAINER.get(problem["type"], problem["msg"][0].lower() + problem["msg"][1:]) for problem in problems]
+    return f"{field} is {_SHORT.repr(given)}: {', or '.join(dict.fromkeys(messages))}"
+
+
+def _explain_unknown(location: list[str]) -> str:
+    *section, word = location
+    here = {name: ".".join([*section, name]) for name in _section(section).model_fields}
+    elsewhere = {field: f"{name}.{field}" for name, kind in _sections().items() for field in kind.model_fields}
+    elsewhere |= {name: name for name in RunConfig.model_fields}
+    key = elsewhere.get(word) or here.get(nearest(word, here), elsewhere.get(nearest(word, elsewhere, 0.7)))
+    hint = f" (did you mean '{key}'?)" if key else f"; known are {some(here.values(), 8)}"
+    return f"unknown key '{'.'.join(location)}'{hint}"
 
 
 def _section(location: list[str]) -> type[BaseModel]:

@@ -12,11 +12,17 @@ class InputError(ValueError):
     """
 
 
+def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:
+    """The nearest of the known words, or an empty string if none is as near as ``likeness`` (0 to 1) asks."""
+    by_lower = {name.lower(): name for name in known}
+    found = get_close_matches(word.lower(), by_lower, n=1, cutoff=likeness)
+    return by_lower[found[0]] if found else ""
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`` (did you mean 'x'?)`` for the nearest of the known words, or an empty string."""
-    by_lower = {name.lower(): name for name in known}
-    nearest = get_close_matches(word.lower(), by_lower, n=1, cutoff=0.5)
-    return f" (did you mean '{by_lower[nearest[0]]}'?)" if nearest else ""
+    found = nearest(word, known)
+    return f" (did you mean '{found}'?)" if found else ""
 
 
 def some(names: Iterable[object], limit: int = 5) -> str:

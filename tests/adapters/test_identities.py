@@ -79,7 +79,7 @@ def test_gradients_are_those_of_the_formula(model: nn.Module, x: Tensor, case: L
         torch.testing.assert_close(a.grad.flatten(1), scale * b.T @ gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_merged_equals_adapted_and_loads_strictly(model: nn.Module, x: Tensor, case: LayerCase | ModelCase) -> None:
+def test_merged_equals_adapted_and_loads_strictly(model: nn.Module, x: Tensor) -> None:
     base, keys = copy.deepcopy(model), list(model.state_dict())
     before = run(base, x)
     adapted(model)

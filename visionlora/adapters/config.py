@@ -48,7 +48,7 @@ class LoRAConfig:
             if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
                 raise InputError(f"{_entry('rank', pattern)} is {rank!r}; give a whole number of at least 1")
         for pattern, alpha in {"alpha": self.alpha, **self.alpha_pattern}.items():
-            if not isinstance(alpha, int | float) or not math.isfinite(alpha) or alpha == 0:
+            if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha) or alpha == 0:
                 raise InputError(f"{_entry('alpha', pattern)} is {alpha!r}; give a finite number other than 0")
         for option, known in (("method", METHODS), ("batchnorm", BATCHNORM_MODES)):
             value = getattr(self, option)

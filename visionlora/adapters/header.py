@@ -9,10 +9,21 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.fused import PARTS
 from visionlora.errors import InputError
 
 FORMAT = "visionlora-adapter"
 VERSION = 1
+_FIELDS: dict[str, type | tuple[type, ...]] = {
+    "layers": dict,
+    "unfrozen": list,
+    "architecture": dict,
+    "base": dict,
+    "classes": (list, type(None)),
+    "preprocessing": (dict, type(None)),
+    "extra": dict,
+}
+_LAYER_FIELDS = {"rank": int, "alpha": float, "rslora": bool, "parts": str}
 
 
 @dataclass(frozen=True)
@@ -74,8 +85,21 @@ def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
             f"install visionlora {fields.get('visionlora', '(unknown)')}, which wrote it"
         )
     try:
-        names = ("layers", "unfrozen", "architecture", "base", "classes", "preprocessing", "extra")
-        config = LoRAConfig.from_dict(json.loads(fields["config"]))
-        return Header(config, **{name: json.loads(fields[name]) for name in names}), found
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        return _parse(fields), found
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: the adapter's header is damaged ({error}); save it again") from error
+
+
+def _parse(fields: dict[str, str]) -> Header:
+    values = {name: json.loads(fields[name]) for name in _FIELDS}
+    for name, kinds in _FIELDS.items():
+        if not isinstance(values[name], kinds):
+            raise TypeError(f"{name} is {fields[name][:20]}")
+    for key, layer in values["layers"].items():
+        for name, kind in _LAYER_FIELDS.items():
+            if type(layer[name]) is not kind:
+                raise TypeError(f"{name} of {key} is {layer[name]!r}")
+        LoRAConfig(layer["rank"], layer["alpha"])
+        if not set(filter(None, layer["parts"].split(","))) <= set(PARTS):
+            raise ValueError(f"parts of {key} are {layer['parts']!r}")
+    return Header(LoRAConfig.from_dict(json.loads(fields["config"])), **values)

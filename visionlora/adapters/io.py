@@ -12,13 +12,22 @@ from torch import Tensor, nn
 import visionlora
 from visionlora.adapters import owned
 from visionlora.adapters.base import architecture, fingerprint, fingerprints, frozen_tensors
+from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.fused import part_rows
 from visionlora.adapters.header import FORMAT, VERSION, Header, read_file
 from visionlora.adapters.layer import adapted_layers, adapters_of
 from visionlora.adapters.methods import LoRA
-from visionlora.adapters.model import check_name, description_of, install
+from visionlora.adapters.model import check_name, description_of, install, owns
 from visionlora.adapters.report import Report
-from visionlora.adapters.targets import LeftOut, Target, base_modules, is_under, obstacle, tied_parameters
+from visionlora.adapters.targets import (
+    LeftOut,
+    Target,
+    base_modules,
+    is_under,
+    obstacle,
+    pattern_matches,
+    tied_parameters,
+)
 from visionlora.errors import InputError, some
 from visionlora.files import write_atomic
 
@@ -55,7 +64,7 @@ def save_adapter(
         "layers": json.dumps(layers),
         "unfrozen": json.dumps(unfrozen),
         "architecture": json.dumps(architecture(model)),
-        "base": json.dumps(fingerprints(model, name)),
+        "base": json.dumps(_base(model, name, config)),
         "classes": json.dumps(None if classes is None else list(classes)),
         "preprocessing": json.dumps(preprocessing),
         "extra": json.dumps(extra or {}),
@@ -86,14 +95,16 @@ def load_adapter(model: nn.Module, path: str | Path, name: str = "default", head
     header, tensors = read_file(path)
     modules = dict(base_modules(model))
     _check_base(model, header, path)
-    methods = {target: _method(modules, target, header, tensors, path) for target in _file_targets(model, header)}
+    targets = _file_targets(model, modules, header, path)
+    methods = {target: _method(modules, target, header, tensors, path) for target in targets}
     unfrozen = header.unfrozen if heads else []
     values = {
         key: tensor
         for key, tensor in tensors.items()
         if not key.endswith((".lora_A", ".lora_B")) and (heads or not is_under(key, header.unfrozen))
     }
-    _check_values(modules, unfrozen, values, path)
+    _check_factors(header, tensors, path)
+    _check_values(modules, header.config, unfrozen, values, path)
     report = install(model, name, header.config, methods, unfrozen, _left_out(modules, methods, unfrozen))
     with torch.no_grad():
         for key, tensor in values.items():
@@ -121,9 +132,16 @@ def _owned(model: nn.Module, name: str, unfrozen: list[str]) -> dict[str, Tensor
         base = owned.base_tensors(module)
         for key, value in owned.values_of(module, name).items():
             persistent = key not in module._non_persistent_buffers_set
-            if persistent and (is_under(path, unfrozen) or not torch.equal(value, base[key])):
+            if persistent and (is_under(path, unfrozen) or not torch.equal(value, base[key].to(value))):
                 tensors[_join(path, key)] = value
     return tensors
+
+
+def _base(model: nn.Module, name: str, config: LoRAConfig) -> dict[str, str]:
+    """Fingerprints of the base, without the heads that the adapter was made with even if it came without them."""
+    modules = dict(base_modules(model))
+    heads = [path for path in modules if path and any(pattern_matches(p, path, modules) for p in config.unfreeze)]
+    return {key: digest for key, digest in fingerprints(model, name).items() if not is_under(key, heads)}
 
 
 def _check_base(model: nn.Module, header: Header, path: Path) -> None:
@@ -144,13 +162,14 @@ def _check_base(model: nn.Module, header: Header, path: Path) -> None:
         )
 
 
-def _file_targets(model: nn.Module, header: Header) -> list[Target]:
+def _file_targets(model: nn.Module, modules: dict[str, nn.Module], header: Header, path: Path) -> list[Target]:
     targets = []
     for key, layer in header.layers.items():
         layer_path, _, parameter = key.rpartition(".")
-        parts = str(layer["parts"])
-        rows = part_rows(model, layer_path, parts) if parts else None
-        targets.append(Target(layer_path, parameter, int(layer["rank"]), float(layer["alpha"]), parts, rows))
+        if layer_path not in modules:
+            raise InputError(f"{path}: adapts '{key}', and this {type(model).__name__} has no such layer")
+        rows = part_rows(model, layer_path, layer["parts"]) if layer["parts"] else None
+        targets.append(Target(layer_path, parameter, layer["rank"], layer["alpha"], layer["parts"], rows))
     return targets
 
 
@@ -177,24 +196,37 @@ def _method(
     return method
 
 
-def _check_values(modules: dict[str, nn.Module], unfrozen: list[str], values: dict[str, Tensor], path: Path) -> None:
-    expected = {
-        _join(module_path, name): tensor
-        for module_path, module in modules.items()
-        for name, tensor in owned.direct_tensors(module).items()
-        if name not in module._non_persistent_buffers_set
-    }
+def _check_factors(header: Header, tensors: dict[str, Tensor], path: Path) -> None:
+    known = {f"{key}.{factor}" for key in header.layers for factor in ("lora_A", "lora_B")}
+    if unknown := [key for key in tensors if key.endswith((".lora_A", ".lora_B")) and key not in known]:
+        raise InputError(f"{path}: {some(unknown, 2)} is in the file and not in its header; save it again")
+
+
+def _check_values(
+    modules: dict[str, nn.Module], config: LoRAConfig, unfrozen: list[str], values: dict[str, Tensor], path: Path
+) -> None:
     for key, tensor in values.items():
-        if key not in expected:
+        module_path, _, name = key.rpartition(".")
+        present = owned.direct_tensors(modules[module_path]).get(name) if module_path in modules else None
+        if present is None:
             raise InputError(f"{path}: the file has '{key}', the model has not; pass heads=False to leave heads out")
-        if expected[key].shape != tensor.shape:
+        if not owns(config, unfrozen, module_path, modules[module_path]):
+            raise InputError(f"{path}: the file has '{key}', which its header does not unfreeze; save it again")
+        if present.shape != tensor.shape:
             raise InputError(
-                f"{path}: '{key}' is {tuple(tensor.shape)} in the file and {tuple(expected[key].shape)} in the model; "
+                f"{path}: '{key}' is {tuple(tensor.shape)} in the file and {tuple(present.shape)} in the model; "
                 f"create the model with the same number of classes, or pass heads=False"
             )
-    missing = [key for key in expected if is_under(key, unfrozen) and key not in values]
-    if missing:
-        raise InputError(f"{path}: the file lacks {some(missing, 2)} of the unfrozen {some(unfrozen)}; save it again")
+    needed = [
+        _join(module_path, name)
+        for module_path, module in modules.items()
+        if is_under(module_path, unfrozen)
+        for name in owned.direct_tensors(module)
+        if name not in module._non_persistent_buffers_set
+    ]
+    absent = [head for head in unfrozen if head not in modules] + [key for key in needed if key not in values]
+    if absent:
+        raise InputError(f"{path}: {some(absent, 2)} of the unfrozen {some(unfrozen)} is missing; save it again")
 
 
 def _left_out(modules: dict[str, nn.Module], methods: dict[Target, LoRA], unfrozen: list[str]) -> list[LeftOut]:

@@ -12,6 +12,7 @@ from torch import nn
 from visionlora.adapters import norm, owned
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.layer import (
+    LayerAdapters,
     adapted_layers,
     adapted_parameters,
     adapted_weight,
@@ -72,6 +73,7 @@ def install(
     left_out: list[LeftOut],
 ) -> Report:
     """Put ready-made methods on the model's layers, and make the adapter the active one."""
+    report = _report(model, name, methods, unfrozen, left_out)
     attached: Attached = vars(model).setdefault(_KEY, Attached())
     if not attached.configs:
         attached.required_grad = {path for path, tensor in model.named_parameters() if tensor.requires_grad}
@@ -80,16 +82,18 @@ def install(
     by_layer: dict[str, dict[str, LoRA]] = {}
     for target, method in methods.items():
         by_layer.setdefault(target.path, {})[target.parameter] = method
-    report = _report(model, name, methods, unfrozen, left_out)
     for path, layer_methods in by_layer.items():
         add_adapter(model.get_submodule(path), name, layer_methods)
     for path, module in base_modules(model):
-        trains_fully = is_under(path, unfrozen)
-        follows = config.batchnorm != "frozen" and norm.has_running_stats(module)
-        if (trains_fully or follows) and owned.direct_tensors(module):
-            owned.own(module, name, trains=trains_fully or config.batchnorm == "train")
+        if owns(config, unfrozen, path, module) and owned.direct_tensors(module):
+            owned.own(module, name, trains=is_under(path, unfrozen) or config.batchnorm == "train")
     activate(model, name)
     return report
+
+
+def owns(config: LoRAConfig, unfrozen: list[str], path: str, module: nn.Module) -> bool:
+    """Whether an adapter has its own values of the module's tensors: it is unfrozen, or BatchNorm that changes."""
+    return is_under(path, unfrozen) or (config.batchnorm != "frozen" and norm.has_running_stats(module))
 
 
 def activate(model: nn.Module, names: str | Sequence[str]) -> None:
@@ -100,7 +104,7 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
     Raises:
         InputError: no such adapter, or two of them own the same unfrozen module.
     """
-    names = [names] if isinstance(names, str) else list(names)
+    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     known = adapter_names(model)
     for name in names:
         if name not in known:
@@ -148,17 +152,23 @@ def description_of(model: nn.Module, name: str) -> tuple[LoRAConfig, list[str]]:
 def disabled(model: nn.Module) -> Iterator[None]:
     """Within the block the model is exactly the base, unfrozen modules and BatchNorm state included.
 
-    Frozen BatchNorm stays in eval mode. Parameters keep their identity, so an optimizer is not disturbed.
+    All BatchNorm is frozen meanwhile, for a forward in training mode would change the base's statistics.
+    Parameters keep their identity, so an optimizer is not disturbed.
     """
     active = {layer: adapters_of(layer).active for _, layer in adapted_layers(model)}
     live = {module: record.live for _, module, record in owned.owned_modules(model)}
+    held = [module for module in live if norm.has_running_stats(module) and not norm.is_frozen(module)]
     try:
         for layer in active:
             adapters_of(layer).active = ()
         for module in live:
             owned.show(module, owned.BASE)
+        for module in held:
+            norm.freeze(module)
         yield
     finally:
+        for module in held:
+            norm.unfreeze(module)
         for layer, names in active.items():
             adapters_of(layer).active = names
         for module, owner in live.items():
@@ -223,8 +233,8 @@ def detach(model: nn.Module, name: str | None = None) -> nn.Module:
 
 def check_name(model: nn.Module, name: str) -> None:
     """Raise InputError if an adapter can't be called so, or if there is one of that name."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(nn.ModuleDict, name):
-        raise InputError(f"'{name}' can't name an adapter; use letters, digits, '_' and '-' (and no method's name)")
+    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(LayerAdapters(), name):
+        raise InputError(f"'{name}' can't name an adapter; use letters, digits, '_' and '-' (and no attribute's name)")
     if name in adapter_names(model):
         raise InputError(f"the model has an adapter '{name}' already; detach it first, or give another name")
 
@@ -240,27 +250,35 @@ def _freeze(model: nn.Module, active: list[str]) -> None:
     """Leave gradients to what the active adapters own, and hold BatchNorm unless one of them owns it."""
     for module in [module for _, module in base_modules(model)]:
         record = owned.owned_of(module)
-        owns = record is not None and record.live in active
-        trains = record is not None and owns and record.trains[record.live]
+        is_live = record is not None and record.live in active
+        trains = record is not None and is_live and record.trains[record.live]
         for parameter in module.parameters(recurse=False):
-            parameter.requires_grad_(trains and parameter.is_floating_point())
+            # The attribute, for a lazy parameter has no method of that name yet.
+            parameter.requires_grad = trains and parameter.is_floating_point()
         if is_adapted(module):
             for adapter, methods in adapters_of(module).items():
                 methods.requires_grad_(adapter in active)
-        if norm.has_running_stats(module) and owns:
-            norm.unfreeze(module, model.training)
+        if norm.has_running_stats(module) and is_live:
+            norm.unfreeze(module)
         elif norm.has_running_stats(module):
             norm.freeze(module)
 
 
 def _restore(model: nn.Module) -> None:
     """Bring back ``requires_grad``, BatchNorm's classes and modes, as they were before the first attach."""
-    for _, module in list(model.named_modules()):
-        norm.unfreeze(module, model.training)
-        attached: Attached | None = vars(module).pop(_KEY, None)
-        if attached is not None:
-            for path, parameter in module.named_parameters():
-                parameter.requires_grad_(path in attached.required_grad)
+    for module in model.modules():
+        norm.unfreeze(module)
+    records = [(module, vars(module).pop(_KEY)) for module in model.modules() if _KEY in vars(module)]
+    # Where a model and a part of it have adapters, the later record saw what the earlier attach had frozen.
+    required_grad = {
+        id(parameter)
+        for module, attached in records
+        for path, parameter in module.named_parameters()
+        if path in attached.required_grad
+    }
+    for module, _ in records:
+        for parameter in module.parameters():
+            parameter.requires_grad = id(parameter) in required_grad
 
 
 def _report(
@@ -276,7 +294,8 @@ def _report(
         note = _note(weight, target.rank)
         adapted.append(AdaptedLayer(target.path, kind, target.parameter, target.parts, shape, target.rank, size, note))
     sizes = [(path, sum(p.numel() for p in model.get_submodule(path).parameters())) for path in unfrozen]
-    total = sum(p.numel() for _, module in base_modules(model) for p in module.parameters(recurse=False))
+    parameters = [p for _, module in base_modules(model) for p in module.parameters(recurse=False)]
+    total = sum(p.numel() for p in parameters if not nn.parameter.is_lazy(p))
     file_bytes = sum(f.numel() * f.element_size() for method in methods.values() for f in method.parameters())
     for path in unfrozen:
         file_bytes += sum(t.numel() * t.element_size() for t in model.get_submodule(path).state_dict().values())

@@ -6,6 +6,8 @@ from torch import nn
 
 from visionlora.adapters.swap import is_swapped, swap, unswap
 
+_KEY = "_visionlora_mode"
+
 
 def has_running_stats(module: nn.Module) -> bool:
     """Whether a training forward would change the module's statistics."""
@@ -15,15 +17,16 @@ def has_running_stats(module: nn.Module) -> bool:
 def freeze(module: nn.Module) -> None:
     """Keep ``module`` in eval mode, whatever ``model.train()`` says."""
     if not is_frozen(module):
+        vars(module)[_KEY] = module.training
         module.eval()
         swap(module, _members)
 
 
-def unfreeze(module: nn.Module, training: bool) -> None:
-    """Let ``module`` follow ``model.train()`` again, starting from ``training``."""
+def unfreeze(module: nn.Module) -> None:
+    """Let ``module`` follow ``model.train()`` again, in the mode that it would have without ``freeze``."""
     if is_frozen(module):
         unswap(module)
-        module.train(training)
+        module.train(vars(module).pop(_KEY))
 
 
 def is_frozen(module: nn.Module) -> bool:
@@ -36,7 +39,7 @@ def _members() -> dict[str, Any]:
 
 
 def _stay_in_eval(self: nn.Module, mode: bool = True) -> nn.Module:
-    del mode
+    vars(self)[_KEY] = mode
     for module in self.modules():
         module.training = False
     return self

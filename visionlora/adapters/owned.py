@@ -64,6 +64,8 @@ def show(module: nn.Module, owner: str) -> None:
     for name, tensor in direct_tensors(module).items():
         outgoing[name] = tensor.data
         tensor.data = incoming[name].to(device=tensor.device, dtype=tensor.dtype)
+    # timm's LeViT, TinyViT and EfficientFormer keep what they made of a parameter between eval forwards.
+    vars(module).get("attention_bias_cache", {}).clear()
     owned.values[owned.live] = outgoing
     owned.live = owner
 

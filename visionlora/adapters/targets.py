@@ -73,9 +73,14 @@ def resolve(model: nn.Module, config: LoRAConfig) -> tuple[list[Target], list[st
         InputError: a pattern matches nothing, or only layers that can't be adapted.
     """
     modules = dict(base_modules(model))
-    layers = [path for path, module in modules.items() if any(True for _ in module.parameters(recurse=False))]
-    unfrozen = _unfrozen(modules, config.unfreeze)
+    # A parametrized layer without bias has no parameters of its own, and must still be named.
+    layers = [
+        path
+        for path, module in modules.items()
+        if isinstance(module, ADAPTABLE) or any(True for _ in module.parameters(recurse=False))
+    ]
     tied = tied_parameters(modules)
+    unfrozen = _unfrozen(modules, config.unfreeze, tied)
     reasons = {path: reason for path in layers if (reason := obstacle(modules[path], tied))}
     candidates = [path for path in layers if path not in reasons and not is_under(path, unfrozen)]
 
@@ -207,13 +212,27 @@ def _targets(
         yield Target(path, names[0], rank, alpha, parts, part_rows(model, path, parts))
 
 
-def _unfrozen(modules: dict[str, nn.Module], names: list[str]) -> list[str]:
+def _unfrozen(modules: dict[str, nn.Module], names: list[str], tied: dict[int, list[str]]) -> list[str]:
     unfrozen: list[str] = []
     for name in names:
         matched = [path for path in modules if path and pattern_matches(name, path, modules)]
         if not matched:
             raise InputError(f"unfreeze '{name}' matches no module{did_you_mean(name, modules)}")
-        unfrozen += [path for path in matched if not is_under(path, unfrozen)]
+        unfrozen += matched
+    unfrozen = [
+        path for path in dict.fromkeys(unfrozen) if not is_under(path, [root for root in unfrozen if root != path])
+    ]
+    for path in unfrozen:
+        for name, parameter in modules[path].named_parameters():
+            if nn.parameter.is_lazy(parameter):
+                raise InputError(f"unfreeze '{path}': the shape of its {name} is not known before a first forward")
+            places = tied.get(id(parameter), [path])
+            # The base's value and the adapter's change places in one module, so no other may hold the parameter.
+            if len(places) > 1 or not is_under(places[0], unfrozen):
+                raise InputError(
+                    f"unfreeze '{path}': its {name} is shared with the rest of the model ({' = '.join(places)}); "
+                    f"give it a copy of its own"
+                )
     return unfrozen
 
 

@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from visionlora.cli.show import print_table, progress
+from visionlora.cli.show import check_out, print_table, progress
 from visionlora.config import DataSection, RunConfig, check_config, load_config, parse_overrides
 from visionlora.data.classification import LabelledImages
 from visionlora.data.images import check_readable
 from visionlora.data.split import load_split, read_part
-from visionlora.errors import InputError
+from visionlora.errors import InputError, some
 from visionlora.files import write_json
 from visionlora.training.folder import CONFIG
 from visionlora.training.prediction import score
@@ -25,10 +25,17 @@ def evaluate(
     skip_unreadable: bool,
 ) -> None:
     """Print scores, overall and per class, and write them if asked."""
+    check_out(out)
     trained = load_trained(run, checkpoint)
     config = _config(run, trained, overrides)
-    data = _images(config.data, config.train.seed, part, trained.classes)
-    data = data.without(check_readable(data.paths, skip_unreadable or config.data.skip_unreadable))
+    section = config.data.model_copy(update={"skip_unreadable": skip_unreadable or config.data.skip_unreadable})
+    if section.multilabel != trained.multilabel:
+        raise InputError(f"{run} was trained with data.multilabel={str(trained.multilabel).lower()}; evaluate it so")
+    data, left_out = _images(section, config.train.seed, part, trained.classes)
+    if left_out:
+        print(f"left out, for they can't be read: {some(left_out)}")
+    if not len(data):
+        raise InputError("no image is left: none of them can be read")
     with progress("evaluating", len(data)) as advance:
         metrics = score(
             trained, data, config.train.batch_size, config.data.workers, pick_device(device), on_batch=advance
@@ -55,12 +62,16 @@ def _config(run: Path, trained: Trained, overrides: list[str]) -> RunConfig:
     return check_config(parse_overrides({"model": trained.about["model"], "data": data}, overrides))
 
 
-def _images(data: DataSection, seed: int, part: str, classes: list[str]) -> LabelledImages:
-    if part:
-        return read_part(data, part, classes)
-    if data.val is not None:
-        return read_part(data, data.val, classes)
-    split = load_split(data.model_copy(update={"skip_unreadable": True}), seed)
+def _images(data: DataSection, seed: int, part: str, classes: list[str]) -> tuple[LabelledImages, list[Path]]:
+    """What to evaluate on, and the files that were left out because they can't be read."""
+    if part := part or data.val or "":
+        images = read_part(data, part, classes)
+        unreadable = check_readable(images.paths, data.skip_unreadable)
+        return images.without(unreadable), sorted(unreadable)
+    split = load_split(data, seed)
     if split.val.classes != classes:
-        raise InputError(f"the data's classes {split.val.classes} are not the model's {classes}; name the part: --part")
-    return split.val
+        raise InputError(
+            f"the data's classes ({some(split.val.classes)}) are not the model's ({some(classes)}); "
+            f"name the part of the data to evaluate on: --part"
+        )
+    return split.val, split.skipped

@@ -117,7 +117,7 @@ def main() -> None:
     """Run the command line; bad input is one line on stderr and exit code 2."""
     try:
         app()
-    except InputError as error:
+    except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
     except Exception as error:

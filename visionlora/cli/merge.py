@@ -7,8 +7,7 @@ from safetensors.torch import save_file
 
 from visionlora.errors import InputError
 from visionlora.files import write_atomic
-from visionlora.models.timm_models import is_known as is_timm
-from visionlora.models.torchvision_models import PREFIX
+from visionlora.models.classifier import creation_code
 from visionlora.training.trained import load_trained
 
 
@@ -24,14 +23,6 @@ def merge(run: Path, out: Path, checkpoint: Path | None, overwrite: bool) -> Non
     tensors = {key: value.detach().contiguous().clone() for key, value in trained.model.state_dict().items()}
     write_atomic(out, lambda temporary: save_file(tensors, temporary, metadata=header))
     print(f"{out}: {sum(t.numel() for t in tensors.values()):,} values, {out.stat().st_size / 1e6:.1f} MB. To load it:")
-    print(_snippet(trained.about["model"], out, len(trained.classes)))
-
-
-def _snippet(model: dict[str, object], out: Path, classes: int) -> str:
-    name = str(model["name"])
-    size = f", img_size={model['img_size']}" if model.get("img_size") else ""
-    create = f"import timm\nmodel = timm.create_model('{name}', num_classes={classes}{size})"
-    if not is_timm(name):
-        plain = name.removeprefix(PREFIX)
-        create = f"import torchvision\nmodel = torchvision.models.get_model('{plain}', num_classes={classes})"
-    return f"{create}\nfrom safetensors.torch import load_file\nmodel.load_state_dict(load_file('{out}'))"
+    pre = trained.preprocessing
+    print(creation_code(trained.about["model"]["name"], len(trained.classes), (pre.height, pre.width)))
+    print(f"from safetensors.torch import load_file\nmodel.load_state_dict(load_file({str(out)!r}))")

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from visionlora.cli.show import print_table, progress
-from visionlora.data.folders import images_in, refuse_missing_folder
+from visionlora.cli.show import check_out, print_table, progress
+from visionlora.data.folders import images_in, what_there_is
 from visionlora.data.images import check_readable
 from visionlora.errors import InputError, some
 from visionlora.files import write_json
@@ -24,11 +24,14 @@ def predict(
     skip_unreadable: bool,
 ) -> None:
     """Print a table of predictions, and write them all as JSON if asked."""
+    check_out(out)
     paths = _paths(images)
     bad = check_readable(paths, skip_unreadable)
     paths = [path for path in paths if path not in bad]
     if bad:
         print(f"left out, for they can't be read: {some(sorted(bad))}")
+    if not paths:
+        raise InputError("no image is left: none of them can be read")
     trained = load_trained(run, checkpoint)
     with progress("predicting", len(paths)) as advance:
         predictions = predict_images(trained, paths, top, device=pick_device(device), on_batch=advance)
@@ -46,12 +49,13 @@ def predict(
 def _paths(images: list[Path]) -> list[Path]:
     paths: list[Path] = []
     for path in images:
-        if path.is_file():
-            paths.append(path)
-        else:
-            refuse_missing_folder(path)
+        if path.is_dir():
             found = images_in(path)
             if not found:
                 raise InputError(f"{path}: holds no image")
             paths += found
+        elif path.exists():
+            paths.append(path)
+        else:
+            raise InputError(f"{path}: no such image or folder{what_there_is(path)}")
     return paths

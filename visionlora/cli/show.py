@@ -2,18 +2,23 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
+from rich.text import Text
+
+from visionlora.errors import InputError
 
 
 @contextmanager
 def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar that disappears when done; call the result with what was done since the last call."""
+    """A bar on a terminal, gone when done; call the result with what was done since the last call."""
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, transient=True) as bar:
+    console = Console()
+    with Progress(*columns, transient=True, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task(description, total=total)
         yield lambda done: bar.advance(task, done)
 
@@ -24,5 +29,20 @@ def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        table.add_row(*(Text(cell) for cell in row))  # a plain text would be searched for [markup]
     Console().print(table)
+
+
+def check_out(out: Path | None) -> None:
+    """Before the work begins: the file asked for with ``--out`` can be one.
+
+    Raises:
+        InputError: it is a folder, or lies under a file.
+    """
+    if out is None:
+        return
+    if out.is_dir():
+        raise InputError(f"--out {out}: is a folder; give a file")
+    for parent in out.parents:
+        if parent.exists() and not parent.is_dir():
+            raise InputError(f"--out {out}: {parent} is a file")

@@ -71,7 +71,7 @@ def check_readable(paths: Iterable[Path], skip: bool, on_progress: Callable[[int
         listed = some(f"{path} ({reason})" for path, reason in unreadable)
         raise InputError(
             f"{len(unreadable)} image{'s' * (len(unreadable) > 1)} can't be read: {listed}; "
-            "replace or remove them, or leave them out with data.skip_unreadable=true"
+            "replace or remove them, or leave them out: data.skip_unreadable=true or --skip-unreadable"
         )
     return {path for path, _ in unreadable}
 

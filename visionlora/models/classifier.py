@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -9,6 +10,7 @@ from torch import nn
 
 from visionlora.errors import InputError, did_you_mean
 from visionlora.models import timm_models, torchvision_models
+from visionlora.models.weights import first_line
 
 
 @dataclass(frozen=True)
@@ -55,9 +57,10 @@ def create_classifier(
     """
     if checkpoint is not None and not checkpoint.is_file():
         raise InputError(f"model.checkpoint {checkpoint}: no such file")
-    library = timm_models if timm_models.is_known(name) else torchvision_models
+    library = _library(name)
     if library is torchvision_models and not torchvision_models.is_known(name):
-        known = [*timm_models.names(), *torchvision_models.names()]
+        prefix = torchvision_models.PREFIX if name.startswith(torchvision_models.PREFIX) else ""
+        known = [f"{prefix}{known}" for known in torchvision_models.names()] + ([] if prefix else timm_models.names())
         raise InputError(f"unknown model '{name}'{did_you_mean(name, known)}; timm.list_models() shows timm's names")
     options = {"drop_rate": drop_rate, "drop_path_rate": drop_path_rate}
     model, head, config = library.create(name, num_classes, pretrained, checkpoint, img_size, options)
@@ -68,16 +71,24 @@ def create_classifier(
     return Classifier(model, head, config)
 
 
+def creation_code(name: str, num_classes: int, img_size: tuple[int, int]) -> str:
+    """Python that creates the same plain model without this package, as ``model``; img_size in pixels."""
+    return _library(name).creation_code(name, num_classes, img_size)
+
+
+def _library(name: str) -> ModuleType:
+    return timm_models if timm_models.is_known(name) else torchvision_models
+
+
 def _check_size(model: nn.Module, name: str, input_size: tuple[int, int, int]) -> None:
     training = model.training
     try:
         with torch.no_grad():
             model.eval()(torch.zeros(1, *input_size))
-    except (RuntimeError, AssertionError, ValueError, IndexError) as error:
+    except (RuntimeError, AssertionError, ValueError, LookupError, ArithmeticError) as error:
         _, height, width = input_size
-        reason = str(error).strip().split("\n")[0]
         raise InputError(
-            f"model {name} does not take images of {height} x {width} (model.img_size): {reason}"
+            f"model {name} does not take images of {height} x {width} (model.img_size): {first_line(error)}"
         ) from error
     finally:
         model.train(training)

@@ -5,10 +5,14 @@ from typing import Any
 
 import timm
 from timm.data import resolve_data_config
+from timm.models import PretrainedCfg
 from torch import nn
 
-from visionlora.errors import InputError
-from visionlora.models.weights import explain_mismatch, first_line, read_state_dict
+from visionlora.errors import InputError, did_you_mean
+from visionlora.models.weights import explain_mismatch, first_line, head_outputs, read_state_dict
+
+_REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
+"""What timm, its hub clients and torch raise for a name, a setting or weights that they can't use."""
 
 
 def names() -> list[str]:
@@ -31,37 +35,50 @@ def create(
 ) -> tuple[nn.Module, list[str], dict[str, Any]]:
     """The model, its head's names, and its data config; see ``create_classifier``."""
     kwargs: dict[str, Any] = {key: value for key, value in options.items() if value}
-    if img_size is not None and _builds_for_one_size(name):
+    config = _pretrained_config(name)
+    if img_size is not None and config is not None and config.fixed_input_size:
         kwargs["img_size"] = img_size
     if checkpoint is not None:
-        model = _from_file(name, checkpoint, kwargs)
+        model = _from_file(name, config, checkpoint, kwargs)
         if model.num_classes != num_classes:
             model.reset_classifier(num_classes)  # type: ignore[operator]
     else:
-        model = _from_hub(name, pretrained, {**kwargs, "num_classes": num_classes})
+        model = _from_hub(name, pretrained, num_classes, kwargs)
     return model, _head(model), resolve_data_config({}, model=model)
 
 
-def _from_file(name: str, checkpoint: Path, kwargs: dict[str, Any]) -> nn.Module:
+def creation_code(name: str, num_classes: int, img_size: tuple[int, int]) -> str:
+    """Python that creates the plain model; see ``classifier.creation_code``."""
+    config = _pretrained_config(name)
+    other_size = config is not None and config.fixed_input_size and config.input_size[1:] != img_size
+    size = f", img_size={img_size}" if other_size else ""
+    return f"import timm\nmodel = timm.create_model({name!r}, num_classes={num_classes}{size})"
+
+
+def _from_file(name: str, config: PretrainedCfg | None, checkpoint: Path, kwargs: dict[str, Any]) -> nn.Module:
     """timm's own loading converts layouts and resamples position embeddings.
 
     It is strict only while the head fits, hence the model is made with the file's own head first.
     """
-    outputs = _outputs(name, checkpoint)
+    tensors = read_state_dict(checkpoint)
+    classifier = config.classifier if config else None
+    outputs = head_outputs(tensors, classifier[0] if isinstance(classifier, tuple | list) else classifier)
     overlay = {"file": str(checkpoint), "num_classes": outputs}
     try:
         return timm.create_model(name, pretrained=True, num_classes=outputs, pretrained_cfg_overlay=overlay, **kwargs)
-    except (RuntimeError, KeyError, AttributeError) as error:
+    except _REFUSALS as error:
+        _from_hub(name, False, outputs, kwargs)  # it is not the file if the model can't be made without it either
         plain = timm.create_model(name, num_classes=outputs)
-        raise InputError(explain_mismatch(checkpoint, name, plain, read_state_dict(checkpoint))) from error
+        raise InputError(explain_mismatch(checkpoint, name, plain, tensors, error)) from error
 
 
-def _from_hub(name: str, pretrained: bool, kwargs: dict[str, Any]) -> nn.Module:
+def _from_hub(name: str, pretrained: bool, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
     try:
-        return timm.create_model(name, pretrained=pretrained, **kwargs)
-    except TypeError as error:
-        raise InputError(f"model {name}: {first_line(error)}") from error
-    except (OSError, ValueError, LookupError, RuntimeError) as error:
+        return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **kwargs)
+    except _REFUSALS as error:
+        if not pretrained or isinstance(error, TypeError | AssertionError):
+            given = "".join(f", model.{key}={value}" for key, value in kwargs.items())
+            raise InputError(f"model {name}{given}: can't be created ({first_line(error)})") from error
         raise InputError(
             f"model {name}: its weights could not be fetched ({type(error).__name__}: {first_line(error)}); "
             f"give a local file as model.checkpoint, or model.pretrained=false"
@@ -74,16 +91,16 @@ def _head(model: nn.Module) -> list[str]:
     return [name for name in found if any(True for _ in model.get_submodule(name).parameters())]
 
 
-def _builds_for_one_size(name: str) -> bool:
-    config = timm.get_pretrained_cfg(name) if timm.is_model(name) else None
-    return bool(config and config.fixed_input_size)
-
-
-def _outputs(name: str, checkpoint: Path) -> int:
-    """How many classes the head in the file has; 0 if it holds no head."""
-    config = timm.get_pretrained_cfg(name)
-    classifier = config.classifier if config else None
-    first = classifier if isinstance(classifier, str) or classifier is None else classifier[0]
-    tensors = read_state_dict(checkpoint)
-    bias = tensors.get(f"{first}.bias", tensors.get(f"{first}.weight"))
-    return 0 if bias is None else int(bias.shape[0])
+def _pretrained_config(name: str) -> PretrainedCfg | None:
+    """What timm knows of the model; None for one from a hub or a local folder."""
+    if not timm.is_model(name):
+        return None
+    try:
+        return timm.get_pretrained_cfg(name)
+    except RuntimeError as error:
+        base, _, tag = name.partition(".")
+        known = timm.list_pretrained(f"{base}.*")
+        raise InputError(
+            f"model {name}: {base} has no weights tagged '{tag}'{did_you_mean(name, known)}; "
+            f"timm.list_pretrained('{base}.*') shows the tags"
+        ) from error

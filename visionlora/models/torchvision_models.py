@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from visionlora.errors import InputError
-from visionlora.models.weights import explain_mismatch, first_line, read_state_dict
+from visionlora.models.weights import explain_mismatch, first_line, head_outputs, read_state_dict
 
 PREFIX = "torchvision/"
 
@@ -47,9 +47,11 @@ def create(
     _drop_auxiliary_heads(model)
     if checkpoint is not None:
         tensors = read_state_dict(checkpoint)
-        head, _ = _last_layer(model)
-        if (weight := tensors.get(f"{head}.weight")) is not None:
-            _replace_head(model, weight.shape[0])
+        head, last = _last_layer(model)
+        if outputs := head_outputs(tensors, head):
+            _replace_head(model, outputs)
+        else:
+            tensors = {f"{head}.{key}": value for key, value in last.state_dict().items()} | tensors
         _load(model, name, checkpoint, tensors)
     if img_size is not None and isinstance(model, VisionTransformer):
         model = _resize(builder, model, img_size)
@@ -59,12 +61,23 @@ def create(
     return model, [head], _data_config(name)
 
 
+def creation_code(name: str, num_classes: int, img_size: tuple[int, int]) -> str:
+    """Python that creates the plain model; see ``classifier.creation_code``."""
+    name = name.removeprefix(PREFIX)
+    options = f"num_classes={num_classes}"
+    if name in ("googlenet", "inception_v3"):
+        options += ", aux_logits=False, init_weights=False"
+    if name.startswith("vit_"):
+        options += f", image_size={img_size[0]}"
+    return f"import torchvision\nmodel = torchvision.models.get_model({name!r}, {options})"
+
+
 def _load(model: nn.Module, name: str, checkpoint: Path, tensors: dict[str, Any]) -> None:
     tensors = {key: value for key, value in tensors.items() if not key.startswith(("aux", "AuxLogits"))}
     try:
         model.load_state_dict(tensors, strict=True)
     except RuntimeError as error:
-        raise InputError(explain_mismatch(checkpoint, name, model, tensors)) from error
+        raise InputError(explain_mismatch(checkpoint, name, model, tensors, error)) from error
 
 
 def _drop_auxiliary_heads(model: nn.Module) -> None:

@@ -1,9 +1,7 @@
 """Local files of weights: reading them, and saying what is wrong with them."""
 
-import pickle
 from pathlib import Path
 
-from safetensors import SafetensorError
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -17,13 +15,31 @@ def read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
         InputError: the file is damaged or holds no weights.
     """
     try:
-        return dict(load_state_dict(str(checkpoint), use_ema=False))
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, TypeError, KeyError) as error:
-        raise InputError(f"{checkpoint}: can't be read as weights ({first_line(error)})") from error
+        tensors = dict(load_state_dict(str(checkpoint), use_ema=False))
+    except Exception as error:  # on a damaged file the unpickler raises almost anything
+        reason = first_line(error)
+        if "weights_only" in reason:
+            reason = "a pickle of more than tensors, which could run code"
+        raise InputError(
+            f"{checkpoint}: can't be read as weights ({reason}); give a state_dict(), best as safetensors"
+        ) from error
+    if other := [key for key, value in tensors.items() if not isinstance(value, Tensor)]:
+        raise InputError(f"{checkpoint}: holds {some(other)}, not weights; save model.state_dict() there")
+    return tensors
 
 
-def explain_mismatch(checkpoint: Path, name: str, model: nn.Module, tensors: dict[str, Tensor]) -> str:
-    """One line on how the tensors of a file differ from the model's."""
+def head_outputs(tensors: dict[str, Tensor], head: str | None) -> int:
+    """How many classes the head in a file has; 0 if it holds no head of that name."""
+    for name in (f"{head}.bias", f"{head}.weight"):
+        if name in tensors and tensors[name].ndim:
+            return int(tensors[name].shape[0])
+    return 0
+
+
+def explain_mismatch(
+    checkpoint: Path, name: str, model: nn.Module, tensors: dict[str, Tensor], error: BaseException
+) -> str:
+    """One line on how the tensors of a file differ from the model's; what torch said if they don't."""
     expected = model.state_dict()
     missing = [key for key in expected if key not in tensors]
     other = [key for key in expected if key in tensors and expected[key].shape != tensors[key].shape]
@@ -33,9 +49,10 @@ def explain_mismatch(checkpoint: Path, name: str, model: nn.Module, tensors: dic
         for keys, what in ((missing, "missing"), (other, "of another shape"), (surplus, "unknown"))
         if keys
     ]
-    return f"{checkpoint}: not the weights of {name}: of its {len(expected)} tensors {', '.join(found)}"
+    reason = f"of its {len(expected)} tensors {', '.join(found)}" if found else first_line(error)
+    return f"{checkpoint}: not the weights of {name}: {reason}"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line of an error's message."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+    """The first sentence, at most a line, of an error's message."""
+    return (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]

@@ -22,12 +22,15 @@ class Monitor:
         step, metrics_bytes: where to go on; later lines and events of an interrupted try are dropped.
         total_steps: optimizer steps of the whole run.
         console: where people look.
+        quiet: show the bar alone.
     """
 
-    def __init__(self, folder: Path, step: int, metrics_bytes: int, total_steps: int, console: Console) -> None:
+    def __init__(
+        self, folder: Path, step: int, metrics_bytes: int, total_steps: int, console: Console, quiet: bool
+    ) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        self.console = console
+        self._quiet = quiet
         metrics = folder / METRICS
         metrics.touch()
         with metrics.open("r+b") as file:
@@ -102,7 +105,8 @@ class Monitor:
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
-        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if not self._quiet:
+            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def restart_clock(self) -> None:
         """Leave the time since the last step out of images/s (evaluation, saving)."""

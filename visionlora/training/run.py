@@ -58,7 +58,13 @@ class Result:
     skipped: list[str] = field(default_factory=list)
 
 
-def train(config: RunConfig, resume: bool = False, overwrite: bool = False, console: Console | None = None) -> Result:
+def train(
+    config: RunConfig,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Result:
     """Adapt a model as ``config`` says, and leave a run folder.
 
     Args:
@@ -66,6 +72,7 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, cons
         resume: go on where the run in that folder was stopped, bit for bit.
         overwrite: replace the run in that folder.
         console: where progress is shown; by default the terminal.
+        quiet: show the progress bar, and no text.
 
     Raises:
         InputError: anything about the input that can't be used.
@@ -83,7 +90,8 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, cons
     folder = open_folder(config, resume, overwrite)
 
     def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False, soft_wrap=True)
+        if not quiet:
+            console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     parts = f"{len(data.train)} images of {len(task.classes)} classes, {len(data.val)} to validate"
     say(f"{config.model.name} on {parts}")
@@ -104,7 +112,7 @@ def train(config: RunConfig, resume: bool = False, overwrite: bool = False, cons
 
     total = steps_per_epoch(task, config.train) * config.train.epochs
     save_best = _saver(config, folder, model, task, preprocessing)
-    with Monitor(folder, progress.step, progress.metrics_bytes, total, console) as monitor:
+    with Monitor(folder, progress.step, progress.metrics_bytes, total, console, quiet) as monitor:
         fit(model, task, config.train, folder, progress, optimizer, scaler, base, monitor, save_best)
         result = _conclude(config, folder, task, device, progress, data.skipped, _trainable(model))
         monitor.hyperparameters(_settings(config), result.scores)
@@ -153,7 +161,8 @@ def _saver(
     """What to call with the scores of each new best epoch."""
 
     def save(scores: dict[str, float]) -> None:
-        about = {**task.describe(), "model": config.model.model_dump(mode="json"), "scores": scores}
+        model_settings = config.model.model_dump(mode="json")
+        about = {**task.describe(), "model": model_settings, "seed": config.train.seed, "scores": scores}
         if config.train.method != "full":
             save_adapter(
                 model, folder / ADAPTER, classes=task.classes, preprocessing=preprocessing.to_dict(), extra=about

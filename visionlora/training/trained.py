@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
@@ -79,7 +80,10 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         section = section.model_copy(update={"checkpoint": None, "pretrained": False})
     elif section.checkpoint is not None and not section.checkpoint.is_file():
         raise InputError(f"{path}: its base's weights are not at {section.checkpoint}; say where with --checkpoint")
-    model = build_classifier(section, len(classes)).model
+    with torch.random.fork_rng():
+        # A base without pretrained weights is what its seed makes of it.
+        torch.manual_seed(int(about.get("seed", 0)))
+        model = build_classifier(section, len(classes)).model
     if adapted:
         load_adapter(model, path)
         if merged:

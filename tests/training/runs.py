@@ -1,0 +1,38 @@
+"""Tiny runs on coloured squares, for the tests of this folder."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from visionlora.config import RunConfig, check_config
+
+COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
+
+
+def make_images(root: Path, train: int = 8, val: int = 4) -> Path:
+    """An image folder of noisy coloured squares, 32 px."""
+    generator = np.random.default_rng(0)
+    for part, count in (("train", train), ("val", val)):
+        for name, colour in COLOURS.items():
+            folder = root / part / name
+            folder.mkdir(parents=True)
+            for index in range(count):
+                pixels = np.array(colour) + generator.normal(0, 60, (32, 32, 3))
+                Image.fromarray(pixels.clip(0, 255).astype(np.uint8)).save(folder / f"{index}.png")
+    return root
+
+
+def make_config(root: Path, out: Path, **train: Any) -> RunConfig:
+    """A run of a few seconds; ``train`` replaces training settings."""
+    settings = {"epochs": 2, "batch_size": 4, "log_every": 1, "checkpoint_every": 2, "lr": 0.01, "head_lr": 0.01}
+    return check_config(
+        {
+            "model": {"name": "test_resnet", "pretrained": False, "img_size": 32, "drop_rate": 0.2},
+            "data": {"root": str(root), "workers": train.pop("workers", 0)},
+            "lora": {"rank": 2},
+            "train": {**settings, **train},
+            "out": str(out),
+        }
+    )

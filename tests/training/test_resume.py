@@ -1,0 +1,71 @@
+"""A run that is killed and resumed ends bit for bit where an uninterrupted one ends."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from runs import make_config, make_images
+from safetensors.torch import load_file
+
+from visionlora.config import dump_config
+from visionlora.training.checkpoint import checkpoints
+from visionlora.training.folder import ADAPTER, CHECKPOINTS, METRICS
+
+# Everything that draws random numbers or keeps state: dropout, mixup, accumulation, several workers.
+SETTINGS = {"epochs": 4, "mixup": 0.2, "accumulate": 2, "checkpoint_every": 2, "patience": 4}
+
+
+def start(config: Path, resume: bool) -> "subprocess.Popen[bytes]":
+    command = [sys.executable, "-m", "visionlora.cli.main", "train", "--config", str(config)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen([*command, *(["--resume"] if resume else [])], env=environment, stdout=subprocess.PIPE)
+
+
+def lines(path: Path) -> int:
+    return path.read_text().count("\n") if path.exists() else 0
+
+
+def kill_after(process: "subprocess.Popen[bytes]", metrics: Path, wanted: int) -> None:
+    """SIGKILL as soon as the run has written ``wanted`` lines."""
+    while lines(metrics) < wanted:
+        assert process.poll() is None, "the run ended before it could be killed"
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_killed_three_times_and_resumed_equals_uninterrupted(tmp_path: Path, workers: int) -> None:
+    images = make_images(tmp_path / "images", train=14)
+    configs, folders = {}, {}
+    for name in ("whole", "killed"):
+        folders[name] = tmp_path / name
+        configs[name] = tmp_path / f"{name}.yaml"
+        configs[name].write_text(dump_config(make_config(images, folders[name], workers=workers, **SETTINGS)))
+    assert start(configs["whole"], resume=False).wait() == 0
+    total = lines(folders["whole"] / METRICS)
+
+    moments = sorted(random.Random(workers).sample(range(1, total), 3))
+    metrics = folders["killed"] / METRICS
+    for count, wanted in enumerate(moments):
+        kill_after(start(configs["killed"], resume=count > 0), metrics, wanted)
+        assert lines(metrics) < total
+    assert start(configs["killed"], resume=True).wait() == 0
+
+    assert metrics.read_bytes() == (folders["whole"] / METRICS).read_bytes()
+    assert_same_tensors(*(folder / ADAPTER for folder in folders.values()))
+    whole, killed = (checkpoints(folder / CHECKPOINTS)[-1] / "tensors.safetensors" for folder in folders.values())
+    assert_same_tensors(whole, killed)
+
+
+def assert_same_tensors(first: Path, second: Path) -> None:
+    mine, theirs = load_file(first), load_file(second)
+    assert mine.keys() == theirs.keys()
+    for key, value in mine.items():
+        assert torch.equal(value, theirs[key]), key

@@ -19,6 +19,7 @@ def evaluate(
     run: Path,
     overrides: list[str],
     part: str,
+    base: bool,
     out: Path | None,
     checkpoint: Path | None,
     device: str,
@@ -26,7 +27,7 @@ def evaluate(
 ) -> None:
     """Print scores, overall and per class, and write them if asked."""
     check_out(out)
-    trained = load_trained(run, checkpoint)
+    trained = load_trained(run, checkpoint, base=base)
     config = _config(run, trained, overrides)
     section = config.data.model_copy(update={"skip_unreadable": skip_unreadable or config.data.skip_unreadable})
     if section.multilabel != trained.multilabel:

@@ -50,6 +50,7 @@ def evaluate(
     run: Run,
     overrides: Overrides = None,
     part: Annotated[str, typer.Option(help="Folder, or value of the column split; by default the validation.")] = "",
+    base: Annotated[bool, typer.Option("--base", help="Score the base without the adapter.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
@@ -58,7 +59,7 @@ def evaluate(
     """Score a trained model on labelled images: those of its run, or others (data.root=PATH)."""
     from visionlora.cli.evaluate import evaluate as run_evaluation
 
-    run_evaluation(run, overrides or [], part, out, checkpoint, device, skip_unreadable)
+    run_evaluation(run, overrides or [], part, base, out, checkpoint, device, skip_unreadable)
 
 
 @app.command()

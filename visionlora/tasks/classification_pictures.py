@@ -1,6 +1,7 @@
 """Pictures of a classifier's work: images with predictions, and the confusion matrix. Matplotlib figures."""
 
 import math
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GOOD, BAD = "#1a7f37", "#b3261e"
+WIDTH = 22
+"""Letters that fit over an image."""
 
 
 def prediction_figure(images: Tensor, captions: Sequence[str], correct: Sequence[bool]) -> "Figure":
@@ -20,19 +23,22 @@ def prediction_figure(images: Tensor, captions: Sequence[str], correct: Sequence
 
     Args:
         images: (N, 3, H, W) in 0 to 1.
-        captions: N lines.
+        captions: N, wrapped where they are wider than the image.
         correct: N.
     """
     from matplotlib.figure import Figure
 
     columns = min(6, max(1, len(images)))
     rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(2.1 * columns, 2.35 * rows), layout="constrained")
-    for axis in (axes := figure.subplots(rows, columns, squeeze=False).flat):
+    figure = Figure(figsize=(2.1 * columns, 2.45 * rows), layout="constrained")
+    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
+    for axis in axes:
         axis.axis("off")
     for axis, image, caption, right in zip(axes, images, captions, correct, strict=False):
         axis.imshow(image.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
-        axis.set_title(caption, fontsize=9, color=GOOD if right else BAD)
+        lines = [line for part in caption.split("\n") for line in textwrap.wrap(part, WIDTH)]
+        # A class name with a $ would otherwise be typeset as a formula, or fail as one.
+        axis.set_title("\n".join(lines), fontsize=9, color=GOOD if right else BAD, parse_math=False)
     return figure
 
 
@@ -46,8 +52,9 @@ def confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) ->
     figure = Figure(figsize=(side, side), layout="constrained")
     axis = figure.subplots()
     axis.imshow(shares.numpy(), cmap="Blues", vmin=0, vmax=1)
-    axis.set_xticks(range(len(classes)), classes, rotation=90)
-    axis.set_yticks(range(len(classes)), classes)
+    names = [name if len(name) <= 30 else f"{name[:27]}..." for name in classes]
+    axis.set_xticks(range(len(classes)), names, rotation=90, parse_math=False)
+    axis.set_yticks(range(len(classes)), names, parse_math=False)
     axis.set_xlabel("predicted")
     axis.set_ylabel("true")
     if len(classes) <= 30:

@@ -42,13 +42,14 @@ class Trained:
     about: dict[str, Any]
 
 
-def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True) -> Trained:
+def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True, base: bool = False) -> Trained:
     """Load what a run trained: the base by its name, and the adapter (or the whole model) on it.
 
     Args:
         path: a run folder, or an adapter's or model's file from one.
         checkpoint: the base's weights, if they are no longer where the run found them.
         merged: merge the adapter; without, the model keeps it.
+        base: load the base alone, without the adapter, to compare with.
 
     Raises:
         InputError: there is nothing to load, it is damaged, or the base is not the one it was trained on.
@@ -84,11 +85,13 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         # A base without pretrained weights is what its seed makes of it.
         torch.manual_seed(int(about.get("seed", 0)))
         model = build_classifier(section, len(classes)).model
-    if adapted:
+    if base and not adapted:
+        raise InputError(f"{path}: every weight of this model was trained, there is no base in it to compare with")
+    if adapted and not base:
         load_adapter(model, path)
         if merged:
             merge(model)
-    else:
+    if not adapted:
         model.load_state_dict(load_file(path))
     multilabel = bool(about.get("multilabel"))
     return Trained(model.eval(), classes, Preprocessing.from_dict(preprocessing), multilabel, path, about)

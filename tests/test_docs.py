@@ -1,0 +1,81 @@
+"""Every block of the tutorial and of the README is run, in order, as a reader would run it."""
+
+import re
+import shlex
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from visionlora.cli.main import main
+from visionlora.demo.scenes import NIGHT, write_folder
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+
+
+def blocks(document: Path) -> Iterator[tuple[str, str, str]]:
+    """(language, file name or "", text) of each fenced block."""
+    yield from BLOCK.findall(document.read_text(encoding="utf-8"))
+
+
+def run_command(line: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run one line of a bash block: visionlora in this process, make as a dry run, the rest must be known."""
+    words = shlex.split(line, comments=True)
+    if not words or words[0] in ("pip", "tensorboard"):
+        return
+    if words[0] == "make":
+        subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True)
+        return
+    assert words[0] == "visionlora", line
+    monkeypatch.setattr(sys, "argv", words)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code in (0, None), line
+
+
+def run_blocks(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    names: dict[str, object] = {}
+    count = 0
+    for language, name, text in blocks(document):
+        if language == "python":
+            exec(compile(text, f"{document.name}, block {count}", "exec"), names)
+        elif language == "bash":
+            for line in text.splitlines():
+                run_command(line, monkeypatch)
+        elif language == "yaml":
+            Path(name).write_text(text, encoding="utf-8")
+        else:
+            assert language == "text", f"{document.name} has a block of {language} that nothing runs"
+        count += 1
+    fences = re.findall(r"^```", document.read_text(encoding="utf-8"), re.MULTILINE)
+    assert count == len(fences) // 2 > 0, "a block was not understood"
+
+
+def test_every_block_of_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    run_blocks(ROOT / "docs" / "tutorial.md", monkeypatch)
+
+
+def test_every_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a small stand-in for the reader's images, and random weights in the hub's place."""
+    monkeypatch.chdir(tmp_path)
+    for part, seed in (("PATH/train", 1), ("PATH/val", 2)):
+        write_folder(tmp_path / part, NIGHT, 2, seed)
+    (tmp_path / "PATH" / "val").rename(tmp_path / "FOLDER")
+    write_folder(tmp_path / "PATH/val", NIGHT, 1, 2)
+    import visionlora.config as config
+
+    parse = config.parse_overrides
+    small = ["model.pretrained=false", "model.img_size=64", "train.epochs=1", "train.batch_size=4", "data.workers=0"]
+    monkeypatch.setattr(config, "parse_overrides", lambda values, given: parse(values, [*given, *small]))
+    run_blocks(ROOT / "README.md", monkeypatch)
+
+
+def test_what_documents_link_to_exists() -> None:
+    for document in (*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "data" / "README.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", document.read_text(encoding="utf-8")):
+            if "://" not in target:
+                assert (document.parent / target).exists(), f"{document.name} links to {target}"

@@ -1,0 +1,186 @@
+"""What a run leaves behind, and what it refuses."""
+
+import json
+import os
+import signal
+from io import StringIO
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+from runs import COLOURS, make_config, make_images
+from safetensors import safe_open
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from visionlora.errors import InputError
+from visionlora.training.checkpoint import checkpoints
+from visionlora.training.folder import ADAPTER, CHECKPOINTS, CONFIG, EVENTS, METRICS, MODEL, REPORT
+from visionlora.training.loop import Interrupted, fit
+from visionlora.training.run import train
+from visionlora.training.trained import load_trained
+
+
+@pytest.fixture(scope="module")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_images(tmp_path_factory.mktemp("images"))
+
+
+def read_lines(folder: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
+def test_a_run_folder_holds_what_the_tutorial_says(images: Path, tmp_path: Path) -> None:
+    screen = StringIO()
+    result = train(make_config(images, tmp_path / "run"), console=Console(file=screen, width=100))
+    assert {path.name for path in result.folder.iterdir()} == {CONFIG, ADAPTER, METRICS, REPORT, CHECKPOINTS, EVENTS}
+    report = json.loads((result.folder / REPORT).read_text())
+    assert report["scores"] == result.scores
+    assert report["saved_bytes"] == (result.folder / ADAPTER).stat().st_size
+    assert list(report["per_class"]) == sorted(COLOURS)
+    assert len(checkpoints(result.folder / CHECKPOINTS)) == 2
+    assert not list(result.folder.rglob("*.tmp"))
+    shown = screen.getvalue()
+    assert "epoch 2/2" in shown and "left out" in shown and str(result.folder) in shown
+
+
+def test_the_report_is_what_the_best_epochs_line_says(images: Path, tmp_path: Path) -> None:
+    result = train(make_config(images, tmp_path / "run", epochs=4, lr=0.05), quiet=True)
+    evaluations = [line for line in read_lines(result.folder) if line["kind"] == "val"]
+    best = max(evaluations, key=lambda line: line["top1"])
+    assert result.best_epoch == best["epoch"] + 1
+    for name, value in result.scores.items():
+        assert best[name] == pytest.approx(value, abs=1e-6)
+
+
+def test_the_saved_adapter_carries_what_using_it_needs(images: Path, tmp_path: Path) -> None:
+    result = train(make_config(images, tmp_path / "run"), quiet=True)
+    trained = load_trained(result.folder)
+    assert trained.classes == sorted(COLOURS)
+    assert (trained.preprocessing.height, trained.preprocessing.width) == (32, 32)
+    assert not trained.multilabel
+    assert not any("lora" in name for name in trained.model.state_dict())
+    adapted = load_trained(result.folder, merged=False).model
+    x = torch.randn(4, 3, 32, 32)
+    with torch.no_grad():
+        assert torch.allclose(trained.model(x), adapted(x), atol=1e-5)
+
+
+def test_tensorboard_has_curves_pictures_and_hyperparameters(images: Path, tmp_path: Path) -> None:
+    result = train(make_config(images, tmp_path / "run"), quiet=True)
+    scalars, pictures = set(), set()
+    for file in sorted((result.folder / EVENTS).iterdir()):
+        events = EventAccumulator(str(file)).Reload()
+        scalars |= set(events.Tags()["scalars"])
+        pictures |= set(events.Tags()["images"])
+        if "train/loss" in events.Tags()["scalars"]:
+            steps = [event.step for event in events.Scalars("train/loss")]
+            assert steps == list(range(1, 13))
+    assert {"train/loss", "train/images_per_s", "learning_rate/adapter", "learning_rate/head"} <= scalars
+    assert {"val/top1", "val/macro_f1", "val/calibration_error", "val/loss", "val_f1_per_class/red"} <= scalars
+    assert {"update_over_weight/conv1.0", "gradient_lora_A/conv1.0", "gradient_lora_B/conv1.0"} <= scalars
+    assert any(tag.startswith("final/") for tag in scalars)
+    assert {"predictions", "confusion_matrix"} <= pictures
+
+
+@pytest.mark.parametrize("method", ["head", "full"])
+def test_the_other_methods_train_and_load(images: Path, tmp_path: Path, method: str) -> None:
+    result = train(make_config(images, tmp_path / "run", method=method), quiet=True)
+    file = result.folder / (MODEL if method == "full" else ADAPTER)
+    assert file.is_file()
+    trained = load_trained(result.folder)
+    total = sum(parameter.numel() for parameter in trained.model.parameters())
+    head = sum(parameter.numel() for parameter in trained.model.fc.parameters())  # type: ignore[union-attr]
+    assert result.trainable == (total if method == "full" else head)
+    with safe_open(file, "pt") as tensors:
+        names = set(tensors.keys())
+    assert names == (set(trained.model.state_dict()) if method == "full" else {"fc.weight", "fc.bias"})
+
+
+@pytest.mark.parametrize("settings", [{"autocast": "bf16"}, {"channels_last": True}, {"cutmix": 1.0, "mixup": 0.5}])
+def test_options_train(images: Path, tmp_path: Path, settings: dict[str, object]) -> None:
+    result = train(make_config(images, tmp_path / "run", epochs=1, **settings), quiet=True)
+    assert (result.folder / ADAPTER).is_file()
+
+
+def test_early_stop_ends_after_patience(images: Path, tmp_path: Path) -> None:
+    # With so small a learning rate no epoch after the first is better.
+    result = train(make_config(images, tmp_path / "run", epochs=9, patience=2, lr=1e-9, head_lr=1e-9), quiet=True)
+    evaluations = [line for line in read_lines(result.folder) if line["kind"] == "val"]
+    assert len(evaluations) == 3 and result.best_epoch == 1
+
+
+def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_learning_rate(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"not finite|no longer finite.*train\.lr"):
+        train(make_config(images, tmp_path / "run", lr=1e30, head_lr=1e30, clip=0), quiet=True)
+
+
+def test_a_folder_that_is_not_empty_is_refused(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match="not empty"):
+        train(make_config(images, tmp_path), quiet=True)
+    with pytest.raises(InputError, match=r"notes\.txt, which no run wrote"):
+        train(make_config(images, tmp_path), overwrite=True, quiet=True)
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_bad_input_leaves_no_folder(images: Path, tmp_path: Path) -> None:
+    config = make_config(images, tmp_path / "run")
+    config = config.model_copy(update={"lora": config.lora.model_copy(update={"targets": "con1"})})
+    with pytest.raises(InputError, match="did you mean"):
+        train(config, quiet=True)
+    assert not (tmp_path / "run").exists()
+
+
+def test_resume_refuses_other_settings_and_finishes_a_finished_run(images: Path, tmp_path: Path) -> None:
+    first = train(make_config(images, tmp_path / "run"), quiet=True)
+    with pytest.raises(InputError, match=r"train\.lr \(0\.01, now 0\.5\)"):
+        train(make_config(images, tmp_path / "run", lr=0.5), resume=True, quiet=True)
+    before = (first.folder / METRICS).read_bytes()
+    again = train(make_config(images, tmp_path / "run"), resume=True, quiet=True)
+    assert again.scores == first.scores
+    assert (first.folder / METRICS).read_bytes() == before
+
+
+def test_resume_names_a_damaged_checkpoint(images: Path, tmp_path: Path) -> None:
+    result = train(make_config(images, tmp_path / "run"), quiet=True)
+    newest = checkpoints(result.folder / CHECKPOINTS)[-1]
+    tensors = newest / "tensors.safetensors"
+    tensors.write_bytes(tensors.read_bytes()[:-100])
+    with pytest.raises(InputError, match=f"{newest.name}: the checkpoint is damaged"):
+        train(make_config(images, tmp_path / "run"), resume=True, quiet=True)
+
+
+def test_resume_refuses_another_base(images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    train(make_config(images, tmp_path / "run"), quiet=True)
+    real = torch.manual_seed
+    monkeypatch.setattr(torch, "manual_seed", lambda seed: real(seed + 1))  # other random weights
+    with pytest.raises(InputError, match="not those that the run began with"):
+        train(make_config(images, tmp_path / "run"), resume=True, quiet=True)
+
+
+def test_interrupted_runs_write_a_checkpoint_and_go_on(
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(make_config(images, tmp_path / "whole", checkpoint_every=1000), quiet=True)
+
+    def fit_and_press_ctrl_c(*args: object) -> None:
+        task = args[1]
+        loss, calls = task.loss, []  # type: ignore[attr-defined]
+
+        def counting(model: torch.nn.Module, batch: dict[str, object]) -> torch.Tensor:
+            calls.append(1)
+            if len(calls) == 3:
+                os.kill(os.getpid(), signal.SIGINT)
+            return loss(model, batch)
+
+        task.loss = counting  # type: ignore[attr-defined]
+        fit(*args)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr("visionlora.training.run.fit", fit_and_press_ctrl_c)
+        with pytest.raises(Interrupted, match="step 3"):
+            train(make_config(images, tmp_path / "run", checkpoint_every=1000), quiet=True)
+    result = train(make_config(images, tmp_path / "run", checkpoint_every=1000), resume=True, quiet=True)
+    assert (result.folder / METRICS).read_bytes() == (whole.folder / METRICS).read_bytes()
+    assert result.scores == whole.scores

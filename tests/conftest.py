@@ -6,7 +6,6 @@ from pathlib import Path
 import pytest
 import torch
 
-
 # Tiny tensors gain nothing from threads, and lose much where another job shares the cores.
 torch.set_num_threads(1)
 

@@ -1,0 +1,166 @@
+"""Who may import whom, what importing costs, and that every shipped config fits its model."""
+
+import ast
+import dataclasses
+import subprocess
+import sys
+import typing
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import timm
+
+import visionlora
+from visionlora.adapters.config import BATCHNORM_MODES, METHODS, LoRAConfig
+from visionlora.config import DataSection, LoRASection, RunConfig, load_config
+from visionlora.data.transforms import STRENGTHS
+from visionlora.models.classifier import create_classifier
+from visionlora.training.run import prepare
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "visionlora"
+ROOMS = ("adapters", "ops", "models", "data", "tasks", "training", "demo", "cli")
+COMMON = {"errors", "files", "config"}
+"""Modules that lie beside the rooms."""
+
+ALLOWED = {
+    "adapters": {"adapters", "ops", "errors", "files", ""},
+    "ops": {"ops", "errors"},
+    "models": {"models", *COMMON},
+    "data": {"data", *COMMON},
+    "tasks": {"tasks", "models", "data", *COMMON},
+    "training": {"training", "tasks", "adapters", "data", "models", *COMMON},
+    "demo": {*ROOMS, *COMMON, ""},
+    "cli": {*ROOMS, *COMMON, ""},
+}
+"""Room -> the rooms and modules of visionlora that it may import; "" is visionlora itself."""
+
+LIBRARIES = {"adapters": {"torch", "safetensors"}, "ops": {"torch", "triton"}}
+"""Rooms that may import only these beside the standard library."""
+
+
+def imports(file: Path) -> Iterator[str]:
+    """Dotted names of every module that a file imports, at the top or inside functions."""
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{file}: a relative import"
+            assert node.module
+            # `from visionlora.models import timm_models` names modules as well
+            names = [f"{node.module}.{alias.name}" for alias in node.names]
+            yield from (name if is_module(name) else node.module for name in names)
+
+
+def is_module(name: str) -> bool:
+    path = ROOT.joinpath(*name.split("."))
+    return path.is_dir() or path.with_suffix(".py").is_file()
+
+
+def room_of(module: str) -> str:
+    """`visionlora.data.images` -> `data`; `visionlora` -> empty."""
+    return module.removeprefix("visionlora").lstrip(".").split(".")[0]
+
+
+def files_of(room: str) -> list[Path]:
+    return sorted((PACKAGE / room).rglob("*.py"))
+
+
+def test_every_room_has_its_rule() -> None:
+    folders = {path.name for path in PACKAGE.iterdir() if (path / "__init__.py").is_file()}
+    assert folders <= set(ROOMS), "a new room needs its line in ALLOWED"
+
+
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_rooms_below_it(room: str) -> None:
+    for file in files_of(room):
+        for name in imports(file):
+            if name.split(".")[0] == "visionlora":
+                assert room_of(name) in ALLOWED[room], f"{file.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("room", LIBRARIES)
+def test_the_core_needs_only_torch_and_safetensors(room: str) -> None:
+    known = LIBRARIES[room] | {"visionlora"} | sys.stdlib_module_names
+    for file in files_of(room):
+        for name in imports(file):
+            assert name.split(".")[0] in known, f"{file.relative_to(ROOT)} imports {name}"
+
+
+@pytest.mark.parametrize("module", ["errors", "files", "plain_yaml", "config"])
+def test_what_lies_beside_the_rooms_knows_no_room(module: str) -> None:
+    for name in imports(PACKAGE / f"{module}.py"):
+        assert name.split(".")[0] != "visionlora" or room_of(name) in {"errors", "plain_yaml"}, name
+
+
+def test_nobody_imports_scripts_and_tests() -> None:
+    for file in PACKAGE.rglob("*.py"):
+        assert not {"scripts", "tests"} & {name.split(".")[0] for name in imports(file)}, file
+
+
+def test_libraries_that_import_slowly_are_imported_where_they_are_used() -> None:
+    slow = {"matplotlib", "tensorboard", "torchmetrics", "albumentations"}
+    for file in PACKAGE.rglob("*.py"):
+        if file != PACKAGE / "data" / "transforms.py":
+            top = ast.parse(file.read_text(encoding="utf-8")).body
+            names = [alias.name for node in top if isinstance(node, ast.Import) for alias in node.names]
+            names += [node.module or "" for node in top if isinstance(node, ast.ImportFrom)]
+            assert not slow & {name.split(".")[0] for name in names}, file
+
+
+@pytest.mark.parametrize("statement", ["import visionlora; dir(visionlora)", "import visionlora.cli.main"])
+def test_importing_loads_nothing_slow(statement: str) -> None:
+    slow = "{'torch', 'timm', 'pydantic', 'torchvision', 'albumentations', 'matplotlib', 'numpy'}"
+    code = f"import sys; {statement}; found = {slow} & set(sys.modules); assert not found, found"
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_every_public_name_resolves() -> None:
+    assert visionlora.__all__ == sorted(visionlora.__all__)
+    assert set(visionlora.__all__) <= set(dir(visionlora))
+    for name in visionlora.__all__:
+        assert getattr(visionlora, name).__name__ == name
+    with pytest.raises(AttributeError, match="'nothing'"):
+        visionlora.nothing  # noqa: B018
+
+
+def test_the_config_has_the_adapters_settings_with_the_same_defaults() -> None:
+    here, there = LoRASection().model_dump(), dataclasses.asdict(LoRAConfig())
+    assert here.keys() == there.keys()
+    assert here.pop("unfreeze") is None  # the head, whose name depends on the model
+    assert here == {key: value for key, value in there.items() if key != "unfreeze"}
+
+
+def test_the_config_has_the_rooms_own_choices() -> None:
+    choices = {name: typing.get_args(field.annotation) for name, field in LoRASection.model_fields.items()}
+    assert (choices["method"], choices["batchnorm"]) == (METHODS, BATCHNORM_MODES)
+    assert typing.get_args(DataSection.model_fields["augment"].annotation) == STRENGTHS
+
+
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+
+
+def test_configs_are_shipped() -> None:
+    assert CONFIGS
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_config_fits_its_model(path: Path) -> None:
+    config = load_config(path)
+    model = config.model
+    created = create_classifier(
+        model.name, 3, pretrained=False, drop_rate=model.drop_rate, drop_path_rate=model.drop_path_rate
+    )
+    assert prepare(config, created) is not None
+    trainable = [name for name, parameter in created.model.named_parameters() if parameter.requires_grad]
+    for target in [config.lora.targets] if isinstance(config.lora.targets, str) else config.lora.targets:
+        assert any(".lora_" in name and (target == "all" or f"{target}." in name) for name in trainable), target
+    assert any(name.startswith(created.head[0]) for name in trainable)
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_config_is_named_like_its_run_folder_and_has_pretrained_weights(path: Path) -> None:
+    config: RunConfig = load_config(path)
+    assert config.out == Path("runs") / path.stem
+    assert timm.list_pretrained(f"{config.model.name}.*")

@@ -124,12 +124,19 @@ def test_a_folder_that_is_not_empty_is_refused(images: Path, tmp_path: Path) -> 
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
-def test_bad_input_leaves_no_folder(images: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("targets", "message"), [("con1", "did you mean"), ([], "train.method=head")])
+def test_bad_targets_leave_no_folder(images: Path, tmp_path: Path, targets: object, message: str) -> None:
     config = make_config(images, tmp_path / "run")
-    config = config.model_copy(update={"lora": config.lora.model_copy(update={"targets": "con1"})})
-    with pytest.raises(InputError, match="did you mean"):
+    config = config.model_copy(update={"lora": config.lora.model_copy(update={"targets": targets})})
+    with pytest.raises(InputError, match=message):
         train(config, quiet=True)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_below_a_file_is_refused(images: Path, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").write_text("mine")
+    with pytest.raises(InputError, match=r"notes\.txt is a file"):
+        train(make_config(images, tmp_path / "notes.txt" / "run"), quiet=True)
 
 
 def test_resume_refuses_other_settings_and_finishes_a_finished_run(images: Path, tmp_path: Path) -> None:

@@ -44,7 +44,8 @@ def create_classifier(
     Args:
         name: a timm name (with a tag, if you like), a torchvision name, or ``torchvision/NAME`` where both
             libraries know the name; timm comes first.
-        num_classes: outputs. The head of the pretrained weights is kept where it has as many.
+        num_classes: outputs. The head of the pretrained weights is kept where it has as many; else a new
+            one starts at zero.
         pretrained: take weights from the library's hub, unless there is a ``checkpoint``.
         checkpoint: a local file of weights for this architecture (safetensors or pth).
         img_size: height and width, for other sizes than the model's own.

@@ -9,7 +9,7 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from visionlora.errors import InputError, did_you_mean
-from visionlora.models.weights import explain_mismatch, first_line, head_outputs, read_state_dict
+from visionlora.models.weights import explain_mismatch, first_line, head_outputs, read_state_dict, start_at_zero
 
 _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """What timm, its hub clients and torch raise for a name, a setting or weights that they can't use."""
@@ -40,10 +40,14 @@ def create(
         kwargs["img_size"] = img_size
     if checkpoint is not None:
         model = _from_file(name, config, checkpoint, kwargs)
-        if model.num_classes != num_classes:
+        new_head = model.num_classes != num_classes
+        if new_head:
             model.reset_classifier(num_classes)  # type: ignore[operator]
     else:
         model = _from_hub(name, pretrained, num_classes, kwargs)
+        new_head = pretrained and model.pretrained_cfg.get("num_classes") != num_classes  # type: ignore[union-attr,operator]
+    if new_head:
+        start_at_zero(model, _head(model))
     return model, _head(model), resolve_data_config({}, model=model)
 
 

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from visionlora.errors import InputError
-from visionlora.models.weights import explain_mismatch, first_line, head_outputs, read_state_dict
+from visionlora.models.weights import explain_mismatch, first_line, head_outputs, read_state_dict, start_at_zero
 
 PREFIX = "torchvision/"
 
@@ -45,19 +45,23 @@ def create(
             f"give a local file as model.checkpoint, or model.pretrained=false"
         ) from error
     _drop_auxiliary_heads(model)
+    head, last = _last_layer(model)
+    new_head = pretrained and last.weight.shape[0] != num_classes
     if checkpoint is not None:
         tensors = read_state_dict(checkpoint)
-        head, last = _last_layer(model)
-        if outputs := head_outputs(tensors, head):
+        outputs = head_outputs(tensors, head)
+        new_head = outputs != num_classes
+        if outputs:
             _replace_head(model, outputs)
         else:
             tensors = {f"{head}.{key}": value for key, value in last.state_dict().items()} | tensors
         _load(model, name, checkpoint, tensors)
     if img_size is not None and isinstance(model, VisionTransformer):
         model = _resize(builder, model, img_size)
-    head, last = _last_layer(model)
-    if last.weight.shape[0] != num_classes:
+    if _last_layer(model)[1].weight.shape[0] != num_classes:
         _replace_head(model, num_classes)
+    if new_head:
+        start_at_zero(model, [head])
     return model, [head], _data_config(name)
 
 

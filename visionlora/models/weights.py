@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
 
@@ -51,6 +52,18 @@ def explain_mismatch(
     ]
     reason = f"of its {len(expected)} tensors {', '.join(found)}" if found else first_line(error)
     return f"{checkpoint}: not the weights of {name}: {reason}"
+
+
+def start_at_zero(model: nn.Module, head: list[str]) -> None:
+    """Fill a new head with zeros, as BiT does (Kolesnikov et al. 2020, arXiv:1912.11370).
+
+    Pretrained features can be large (a ViT-Tiny's have norm 60): the noise of a random head would then
+    drown what a few hundred images say, and a small learning rate would never unlearn it.
+    """
+    with torch.no_grad():
+        for name in head:
+            for parameter in model.get_submodule(name).parameters():
+                parameter.zero_()
 
 
 def first_line(error: BaseException) -> str:

@@ -20,8 +20,9 @@ def open_folder(config: RunConfig, resume: bool, overwrite: bool) -> Path:
             another run, or files that no run wrote.
     """
     folder = config.out
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"out {folder}: is a file; give a folder")
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"out {folder}: {path} is a file; give a folder")
     there = [path.name for path in folder.iterdir()] if folder.exists() else []
     if there and resume:
         _check_same(config, folder)

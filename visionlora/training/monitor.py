@@ -45,6 +45,7 @@ class Monitor:
             TimeRemainingColumn(),
             console=console,
             transient=True,
+            disable=not console.is_terminal,
         )
         self._task = self._progress.add_task("training", total=total_steps, completed=step, numbers="")
         self._started, self._images = time.perf_counter(), 0

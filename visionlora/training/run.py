@@ -132,6 +132,8 @@ def prepare(config: RunConfig, classifier: Classifier) -> Report | None:
         classifier.model.requires_grad_()
         return None
     values = lora.model_dump()
+    if method == "lora" and not lora.targets:
+        raise InputError("lora.targets is empty; name some layers, or train the head alone with train.method=head")
     values["unfreeze"] = classifier.head if lora.unfreeze is None else lora.unfreeze
     if method == "head":
         values |= {"targets": [], "exclude": [], "rank_pattern": {}, "alpha_pattern": {}, "batchnorm": "frozen"}
@@ -147,12 +149,12 @@ def pick_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        torch.empty(0, device=name)
+        device = torch.empty(0, device=name).device
     except (RuntimeError, AssertionError) as error:
-        raise InputError(
-            f"train.device '{name}' can't be used here; leave it at auto, or give cpu or cuda:0"
-        ) from error
-    return torch.device(name)
+        raise InputError(f"device '{name}' can't be used here; give auto, cpu or cuda:0") from error
+    if device.type == "meta":
+        raise InputError("device 'meta' computes nothing; give auto, cpu or cuda:0")
+    return device
 
 
 def _saver(

@@ -1,0 +1,76 @@
+"""On real weights and real photos: short runs, and a merged model that needs no visionlora."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from visionlora.cli.configs import find_config
+from visionlora.cli.main import main
+from visionlora.config import load_config
+from visionlora.training.run import train
+from visionlora.training.trained import load_trained
+
+# A batch through the plain timm model, in a process that never hears of visionlora.
+PLAIN = """
+import sys, timm, torch
+from safetensors.torch import load_file
+name, weights, images, logits = sys.argv[1:]
+model = timm.create_model(name, num_classes=2)
+model.load_state_dict(load_file(weights), strict=True)
+with torch.no_grad():
+    found = model.eval()(torch.load(images))
+assert "visionlora" not in sys.modules
+print((found - torch.load(logits)).abs().max().item())
+"""
+
+LITE_MEAN_STD = ["model.mean=[0.49804, 0.49804, 0.49804]", "model.std=[0.50196, 0.50196, 0.50196]"]
+CASES = [
+    ("classification_vit_tiny", "vit_tiny_patch16_224", []),
+    ("classification_efficientnet_lite0", "tf_efficientnet_lite0", LITE_MEAN_STD),
+]
+
+
+@pytest.mark.parametrize(("config", "name", "overrides"), CASES, ids=[case[1] for case in CASES])
+def test_a_short_run_learns_and_its_merged_model_is_plain_timm(
+    kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, name: str, overrides: list[str]
+) -> None:
+    settings = [
+        f"data.root={kit / 'data' / 'ants_bees_256'}",
+        f"model.checkpoint={kit / 'weights' / name}.safetensors",
+        f"out={tmp_path / 'run'}",
+        "data.workers=0",
+        "train.epochs=2",
+    ]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        result = train(load_config(find_config(config), [*settings, *overrides]), quiet=True)
+    finally:
+        torch.set_num_threads(threads)
+    assert result.scores["top1"] > 0.9
+    assert json.loads((result.folder / "report.json").read_text())["saved_bytes"] < 2e6
+
+    adapted = load_trained(result.folder, merged=False)
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randn(4, 3, adapted.preprocessing.height, adapted.preprocessing.width, generator=generator)
+    with torch.no_grad():
+        logits = adapted.model(images)
+    torch.save(images, tmp_path / "images.pt")
+    torch.save(logits, tmp_path / "logits.pt")
+    merged = tmp_path / "merged.safetensors"
+    monkeypatch.setattr(sys, "argv", ["visionlora", "merge", str(result.folder), "--out", str(merged)])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    assert load_file(merged).keys() == adapted.model.state_dict().keys() - {
+        key for key in adapted.model.state_dict() if ".adapters." in key
+    }
+    command = [sys.executable, "-c", PLAIN, name, str(merged), str(tmp_path / "images.pt"), str(tmp_path / "logits.pt")]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-5 * max(1.0, float(logits.abs().max()))

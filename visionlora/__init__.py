@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from visionlora.adapters.io import load_adapter, save_adapter
     from visionlora.adapters.model import activate, adapter_names, attach, detach, disabled, merge, merged
     from visionlora.adapters.report import Report
+    from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
 
 __version__ = "0.1.0"
@@ -27,6 +28,7 @@ _HOMES = {
     "merged": "visionlora.adapters.model",
     "read_header": "visionlora.adapters.header",
     "save_adapter": "visionlora.adapters.io",
+    "verify": "visionlora.adapters.verify",
 }
 
 __all__ = [
@@ -43,6 +45,7 @@ __all__ = [
     "merged",
     "read_header",
     "save_adapter",
+    "verify",
 ]
 
 

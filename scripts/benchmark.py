@@ -1,0 +1,25 @@
+"""Measure what the documents claim.
+
+python scripts/benchmark.py coverage --peft --json coverage.json
+"""
+
+import argparse
+import sys
+
+from benchmarks import coverage
+
+COMMANDS = {"coverage": coverage}
+"""Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, module in COMMANDS.items():
+        module.add_arguments(commands.add_parser(name, help=module.__doc__, description=module.__doc__))
+    arguments = parser.parse_args(argv)
+    return COMMANDS[arguments.command].run(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

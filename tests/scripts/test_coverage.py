@@ -17,7 +17,6 @@ from benchmarks.coverage_models import CLASSIFIERS, DETECTORS, SEGMENTERS, TIMM,
 SAMPLE = (
     "mobilenetv3_small_050",
     "levit_128s",
-    "vit_tiny_patch16_224",
     "shufflenet_v2_x0_5",
     "googlenet",
     "lraspp_mobilenet_v3_large",

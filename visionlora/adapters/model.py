@@ -23,7 +23,7 @@ from visionlora.adapters.layer import (
     write_merged,
 )
 from visionlora.adapters.methods import LoRA
-from visionlora.adapters.report import AdaptedLayer, Report
+from visionlora.adapters.report import Report, describe
 from visionlora.adapters.targets import LeftOut, Target, base_modules, is_under, resolve
 from visionlora.errors import InputError, did_you_mean
 
@@ -73,7 +73,7 @@ def install(
     left_out: list[LeftOut],
 ) -> Report:
     """Put ready-made methods on the model's layers, and make the adapter the active one."""
-    report = _report(model, name, methods, unfrozen, left_out)
+    report = describe(model, name, methods, unfrozen, left_out)
     attached: Attached = vars(model).setdefault(_KEY, Attached())
     if not attached.configs:
         attached.required_grad = {path for path, tensor in model.named_parameters() if tensor.requires_grad}
@@ -279,32 +279,3 @@ def _restore(model: nn.Module) -> None:
     for module, _ in records:
         for parameter in module.parameters():
             parameter.requires_grad = id(parameter) in required_grad
-
-
-def _report(
-    model: nn.Module, name: str, methods: dict[Target, LoRA], unfrozen: list[str], left_out: list[LeftOut]
-) -> Report:
-    adapted = []
-    for target, method in methods.items():
-        layer = model.get_submodule(target.path)
-        weight = layer._parameters[target.parameter]
-        assert weight is not None
-        size = sum(factor.numel() for factor in method.parameters())
-        kind, shape = type(layer).__name__, tuple(weight.shape)
-        note = _note(weight, target.rank)
-        adapted.append(AdaptedLayer(target.path, kind, target.parameter, target.parts, shape, target.rank, size, note))
-    sizes = [(path, sum(p.numel() for p in model.get_submodule(path).parameters())) for path in unfrozen]
-    parameters = [p for _, module in base_modules(model) for p in module.parameters(recurse=False)]
-    total = sum(p.numel() for p in parameters if not nn.parameter.is_lazy(p))
-    file_bytes = sum(f.numel() * f.element_size() for method in methods.values() for f in method.parameters())
-    for path in unfrozen:
-        file_bytes += sum(t.numel() * t.element_size() for t in model.get_submodule(path).state_dict().values())
-    return Report(name, adapted, sizes, left_out, total, file_bytes)
-
-
-def _note(weight: nn.Parameter, rank: int) -> str:
-    if torch.finfo(weight.dtype).bits < 32:
-        return f"stored in {str(weight.dtype).removeprefix('torch.')}: small updates round away; keep it in float32"
-    if rank > (full := min(weight.shape[0], weight[0].numel())):
-        return f"the matrix has rank {full} at most"
-    return ""

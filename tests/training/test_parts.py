@@ -77,7 +77,8 @@ def test_layer_statistics_are_norms_of_update_and_gradients() -> None:
     model(torch.randn(2, 3, 8, 8)).square().sum().backward()
     found = layer_statistics(model)
     weight = model[0]._parameters["weight"]
-    update = 3 * torch.einsum("or,rchw->ochw", factors.lora_B, factors.lora_A)
+    update = 3 * torch.einsum("or,rchw->ochw", factors.lora_B, factors.lora_A).detach()
+    weight = weight.detach()
     assert found["update_over_weight/0"] == pytest.approx(float(update.norm() / weight.norm()), rel=1e-5)
     assert found["gradient_lora_B/0"] == pytest.approx(float(factors.lora_B.grad.norm()), rel=1e-6)
 

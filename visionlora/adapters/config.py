@@ -19,7 +19,8 @@ class LoRAConfig:
         alpha: the update is scaled by ``alpha / rank`` (``"lora"``, Hu et al. 2021, arXiv:2106.09685)
             or ``alpha / sqrt(rank)`` (``"rslora"``, Kalajdzievski 2023, arXiv:2312.03732).
         targets: layer names (the whole name or its end), globs, ``re:`` and a regular expression, each
-            optionally with parts of a fused projection (``"blocks.*.attn.qkv:q,v"``), or a preset:
+            optionally with parts of a fused projection (``"blocks.*.attn.qkv:q,v"``: rows of one update,
+            which share its ``lora_A``), or a preset:
             ``"all"``, ``"attention"``, ``"conv"``, ``"linear"``.
         exclude: patterns of layers to leave out.
         unfreeze: names of modules that train fully (a new head); they belong to the adapter.

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from visionlora.adapters.config import LoRAConfig
+    from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
     from visionlora.adapters.header import read_header
     from visionlora.adapters.io import load_adapter, save_adapter
-    from visionlora.adapters.model import activate, adapter_names, attach, detach, disabled, merge, merged
+    from visionlora.adapters.model import activate, adapter_names, attach, detach, disabled, merge, merged, set_route
     from visionlora.adapters.report import Report
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
@@ -23,11 +24,14 @@ _HOMES = {
     "attach": "visionlora.adapters.model",
     "detach": "visionlora.adapters.model",
     "disabled": "visionlora.adapters.model",
+    "fold_batchnorm": "visionlora.adapters.folding",
     "load_adapter": "visionlora.adapters.io",
     "merge": "visionlora.adapters.model",
     "merged": "visionlora.adapters.model",
     "read_header": "visionlora.adapters.header",
     "save_adapter": "visionlora.adapters.io",
+    "set_route": "visionlora.adapters.model",
+    "unfold_batchnorm": "visionlora.adapters.folding",
     "verify": "visionlora.adapters.verify",
 }
 
@@ -40,11 +44,14 @@ __all__ = [
     "attach",
     "detach",
     "disabled",
+    "fold_batchnorm",
     "load_adapter",
     "merge",
     "merged",
     "read_header",
     "save_adapter",
+    "set_route",
+    "unfold_batchnorm",
     "verify",
 ]
 

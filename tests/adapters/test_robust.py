@@ -285,13 +285,16 @@ def test_a_layer_with_two_names_is_adapted_once_and_may_be_called_often() -> Non
 def test_low_precision_weights_are_noted_and_keep_float32_factors(x: Tensor) -> None:
     model = Net().bfloat16().eval()
     report = vl.attach(model, vl.LoRAConfig(rank=2))
-    assert all("stored in bfloat16: small updates round away" in layer.note for layer in report.adapted)
-    assert "stored in bfloat16" in str(report)
+    beside = {layer.path for layer in report.adapted if "runs as a branch; merging rounds it" in layer.note}
+    assert beside == {"conv", "block.0", "block.2", "head"}
+    (dense,) = (layer for layer in report.adapted if layer.parameter == "in_proj_weight")
+    assert "stored in bfloat16: small updates round away" in dense.note and "stored in bfloat16" in str(report)
     assert all(p.dtype == torch.float32 for name, p in model.named_parameters() if ".lora_" in name)
     perturb(model)
     assert model.conv.weight.dtype == torch.bfloat16
-    expected = model(x.bfloat16())
-    assert expected.dtype == torch.bfloat16 and torch.equal(vl.merge(model)(x.bfloat16()), expected)
+    out = model(x.bfloat16())
+    assert out.dtype == torch.bfloat16
+    torch.testing.assert_close(vl.merge(model)(x.bfloat16()), out, rtol=0.05, atol=0.05)
 
 
 def test_a_rank_above_the_matrix_is_noted() -> None:

@@ -1,26 +1,39 @@
 """Attach adapters to one layer, and detach them.
 
-The layer keeps its place, its forward, its parameter names and its frozen parameters. Only its
-attribute ``weight`` (``in_proj_weight`` ... of ``nn.MultiheadAttention``) becomes a property that
-answers the adapted weight.
+The layer keeps its place, its parameter names and its frozen parameters. Its attribute ``weight``
+(``in_proj_weight`` ... of ``nn.MultiheadAttention``) becomes a property that answers the adapted weight.
+Where the class is known exactly its forward becomes a fused one; elsewhere it stays.
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
+from visionlora.adapters.forward import fused_forward
 from visionlora.adapters.methods import LoRA
 from visionlora.adapters.swap import is_swapped, swap, unswap
 
+LayerRoute = Literal["auto", "factored", "dense", "reference"]
+LOW_PRECISION = (torch.bfloat16, torch.float16)
+"""Precisions of a stored weight in which a small update is rounded away."""
+
+ROUTES: tuple[LayerRoute, ...] = ("auto", "factored", "dense", "reference")
+
 
 class LayerAdapters(nn.ModuleDict):
-    """A layer's adapters: name -> parameter -> method, and which of the names are active."""
+    """A layer's adapters: name -> parameter -> method, and which of the names are active.
+
+    Attributes:
+        active: names, in the order of application.
+        route: how gradients reach the factors (see ``set_route``).
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.active: tuple[str, ...] = ()
+        self.route: LayerRoute = "auto"
 
     def activate(self, names: Sequence[str]) -> None:
         """Apply those of the named adapters that this layer holds, in this order."""
@@ -98,8 +111,42 @@ def write_merged(layer: nn.Module) -> None:
         remove_adapter(layer, name)
 
 
-def _members(parameters: tuple[str, ...]) -> dict[str, Any]:
-    return {parameter: _weight_property(parameter) for parameter in parameters}
+def trained_factors(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Any] | None:
+    """The active adapters' factors, stacked: A (r, ...), B (dim0, r), and the route of their gradients.
+
+    None where the fused operation has nothing to give: no gradient is asked for, no adapter is active, the
+    route is ``"reference"``, or the input is none that a plain layer computes with a frozen weight. The route
+    is ``"branch"``, with gradients or without, for a weight of too few bits to hold an update.
+    """
+    adapters = adapters_of(layer)
+    weight = layer._parameters["weight"]
+    if adapters.route == "reference" or weight is None or not _is_plain(x, weight):
+        return None
+    route = "branch" if weight.dtype in LOW_PRECISION else adapters.route
+    if route != "branch" and not torch.is_grad_enabled():
+        return None
+    methods = [adapters[name]["weight"] for name in adapters.active]  # type: ignore[index]
+    if not methods:
+        return None
+    factors = [method.factors(len(weight)) for method in methods]
+    if len(factors) == 1:
+        return (*factors[0], route)
+    return torch.cat([A for A, _ in factors]), torch.cat([B for _, B in factors], dim=1), route
+
+
+def _is_plain(x: Tensor, weight: Tensor) -> bool:
+    """Whether x is a batch that the layer computes with a frozen weight, outside functorch's transforms."""
+    if weight.requires_grad or type(x) not in (Tensor, nn.Parameter) or torch._C._are_functorch_transforms_active():
+        return False
+    same_dtype = x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type)
+    return same_dtype and x.is_floating_point() and (weight.dim() == 2 or x.dim() == weight.dim())
+
+
+def _members(base: type, parameters: tuple[str, ...]) -> dict[str, Any]:
+    members: dict[str, Any] = {parameter: _weight_property(parameter) for parameter in parameters}
+    if parameters == ("weight",) and (forward := fused_forward(base, trained_factors)):
+        members["forward"] = forward
+    return members
 
 
 def _weight_property(parameter: str) -> property:

@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from visionlora.ops.weight import adapted_weight
+
 
 class LoRA(nn.Module):
     """A low-rank update of a weight: ``weight + scale * (B @ A)``.
@@ -49,18 +51,22 @@ class LoRA(nn.Module):
         self.register_buffer("rows", None if rows is None else rows.to(weight.device), persistent=False)
         nn.init.kaiming_uniform_(self.lora_A.flatten(1), a=math.sqrt(5))
 
+    def factors(self, n_rows: int) -> tuple[Tensor, Tensor]:
+        """A (r, *weight.shape[1:]) and the scaled B (n_rows = dim0, r), whose product is the update."""
+        B = self.scale * self.lora_B
+        if self.rows is not None:
+            B = B.new_zeros(n_rows, self.rank).index_copy(0, self.rows, B)
+        return self.lora_A, B
+
     def delta(self, shape: torch.Size) -> Tensor:
         """The update as a tensor of the weight's ``shape``, in the factors' precision."""
-        update = self.scale * (self.lora_B @ self.lora_A.flatten(1))  # (n, prod(shape[1:]))
-        if self.rows is not None:
-            update = update.new_zeros(shape[0], update.shape[1]).index_copy(0, self.rows, update)
-        return update.view(shape)
+        A, B = self.factors(shape[0])
+        return (B @ A.flatten(1)).view(shape)
 
     def forward(self, weight: Tensor) -> Tensor:
         """The adapted weight, with the shape and dtype of ``weight``; computed without autocast."""
         with torch.autocast(weight.device.type, enabled=False):
-            delta = self.delta(weight.shape)
-            return (weight.to(delta.dtype) + delta).to(weight.dtype)
+            return adapted_weight(weight, *self.factors(weight.shape[0])).to(weight.dtype)
 
     def extra_repr(self) -> str:
         parts = f", parts={self.parts}" if self.parts else ""

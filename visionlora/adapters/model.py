@@ -9,10 +9,13 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from visionlora.adapters import norm, owned
+from visionlora.adapters import activations, norm, owned
 from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.folding import refold, unfold_batchnorm
 from visionlora.adapters.layer import (
+    ROUTES,
     LayerAdapters,
+    LayerRoute,
     adapted_layers,
     adapted_parameters,
     adapted_weight,
@@ -73,6 +76,7 @@ def install(
     left_out: list[LeftOut],
 ) -> Report:
     """Put ready-made methods on the model's layers, and make the adapter the active one."""
+    unfold_batchnorm(model)
     report = describe(model, name, methods, unfrozen, left_out)
     attached: Attached = vars(model).setdefault(_KEY, Attached())
     if not attached.configs:
@@ -85,6 +89,7 @@ def install(
     for path, layer_methods in by_layer.items():
         add_adapter(model.get_submodule(path), name, layer_methods)
     for path, module in base_modules(model):
+        activations.keep_less(module)
         if owns(config, unfrozen, path, module) and owned.direct_tensors(module):
             owned.own(module, name, trains=is_under(path, unfrozen) or config.batchnorm == "train")
     activate(model, name)
@@ -112,6 +117,7 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
     for path, _, record in owned.owned_modules(model):
         if len(owners := [name for name in names if name in record.trains]) > 1:
             raise InputError(f"adapters {owners} both have their own '{path}'; activate one of them")
+    unfold_batchnorm(model)
     for _, layer in adapted_layers(model):
         adapters_of(layer).activate(names)
     for _, module, record in owned.owned_modules(model):
@@ -155,6 +161,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
     All BatchNorm is frozen meanwhile, for a forward in training mode would change the base's statistics.
     Parameters keep their identity, so an optimizer is not disturbed.
     """
+    folded = unfold_batchnorm(model)
     active = {layer: adapters_of(layer).active for _, layer in adapted_layers(model)}
     live = {module: record.live for _, module, record in owned.owned_modules(model)}
     held = [module for module in live if norm.has_running_stats(module) and not norm.is_frozen(module)]
@@ -173,6 +180,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
             adapters_of(layer).active = names
         for module, owner in live.items():
             owned.show(module, owner)
+        refold(folded)
 
 
 def merge(model: nn.Module) -> nn.Module:
@@ -192,6 +200,7 @@ def merge(model: nn.Module) -> nn.Module:
             for parameter in adapted_parameters(layer):
                 if not torch.isfinite(adapted_weight(layer, parameter)).all():
                     raise InputError(f"{path}.{parameter} is not finite with its adapters; nothing was merged")
+    unfold_batchnorm(model)
     for _, layer in list(adapted_layers(model)):
         write_merged(layer)
     for _, module, _ in list(owned.owned_modules(model)):
@@ -214,6 +223,7 @@ def detach(model: nn.Module, name: str | None = None) -> nn.Module:
     known = adapter_names(model)
     if name is not None and name not in known:
         raise InputError(f"no adapter '{name}' on this model{did_you_mean(name, known)}; there are: {known}")
+    unfold_batchnorm(model)
     for gone in known if name is None else [name]:
         for _, layer in list(adapted_layers(model)):
             remove_adapter(layer, gone)
@@ -228,6 +238,28 @@ def detach(model: nn.Module, name: str | None = None) -> nn.Module:
         _freeze(model, [active for active in active_names(model) if active in remaining])
     else:
         _restore(model)
+    return model
+
+
+def set_route(model: nn.Module, route: LayerRoute) -> nn.Module:
+    """Choose how gradients reach the factors of every adapted layer; the numbers agree up to rounding.
+
+    Args:
+        model: with adapters.
+        route: ``"factored"`` goes through r channels, ``"dense"`` through the gradient of the whole weight,
+            ``"auto"`` takes the cheaper one for each layer by a cost model (``visionlora.ops.cost``), and
+            ``"reference"`` leaves everything to autograd on the dense adapted weight.
+
+    Returns:
+        the same model.
+
+    Raises:
+        InputError: no such route.
+    """
+    if route not in ROUTES:
+        raise InputError(f"no route '{route}'{did_you_mean(route, ROUTES)}; there are {', '.join(ROUTES)}")
+    for _, layer in adapted_layers(model):
+        adapters_of(layer).route = route
     return model
 
 
@@ -265,9 +297,10 @@ def _freeze(model: nn.Module, active: list[str]) -> None:
 
 
 def _restore(model: nn.Module) -> None:
-    """Bring back ``requires_grad``, BatchNorm's classes and modes, as they were before the first attach."""
+    """Bring back ``requires_grad``, other modules' classes and modes, as they were before the first attach."""
     for module in model.modules():
         norm.unfreeze(module)
+        activations.keep_all(module)
     records = [(module, vars(module).pop(_KEY)) for module in model.modules() if _KEY in vars(module)]
     # Where a model and a part of it have adapters, the later record saw what the earlier attach had frozen.
     required_grad = {

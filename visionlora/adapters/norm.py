@@ -2,11 +2,18 @@
 
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from visionlora.adapters.swap import is_swapped, swap, unswap
 
 _KEY = "_visionlora_mode"
+
+_FOLDABLE = {
+    "torch.nn.modules.batchnorm": {"BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "SyncBatchNorm"},
+    "torchvision.ops.misc": {"FrozenBatchNorm2d"},
+    "timm.layers.norm_act": {"BatchNormAct2d", "SyncBatchNormAct", "FrozenBatchNormAct2d"},
+}
+"""Modules that are scale and shift, then perhaps timm's ``drop`` and ``act``: module -> classes."""
 
 
 def has_running_stats(module: nn.Module) -> bool:
@@ -19,7 +26,7 @@ def freeze(module: nn.Module) -> None:
     if not is_frozen(module):
         vars(module)[_KEY] = module.training
         module.eval()
-        swap(module, _members)
+        swap(module, _members, False)
 
 
 def unfreeze(module: nn.Module) -> None:
@@ -34,8 +41,38 @@ def is_frozen(module: nn.Module) -> bool:
     return is_swapped(module, _members)
 
 
-def _members() -> dict[str, Any]:
-    return {"train": _stay_in_eval}
+def is_foldable(module: nn.Module) -> bool:
+    """Whether the module is frozen, of a known class, and nothing in it trains."""
+    if not is_frozen(module) or not has_running_stats(module):
+        return False
+    base = vars(type(module))["__swapped__"][0]
+    trains = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+    return base.__name__ in _FOLDABLE.get(base.__module__, ()) and not trains
+
+
+def pass_through(module: nn.Module) -> None:
+    """Have a frozen module pass its input on to its activation, for its scale and shift are done elsewhere."""
+    unswap(module)
+    swap(module, _members, True)
+
+
+def stop_passing(module: nn.Module) -> None:
+    """The inverse of ``pass_through``."""
+    unswap(module)
+    swap(module, _members, False)
+
+
+def after_normalisation(module: Any, x: Tensor) -> Tensor:
+    """What the module does to its normalised input: timm's BatchNormAct2d drops and activates, the others nothing."""
+    for step in ("drop", "act"):
+        if step in module._modules:
+            x = module._modules[step](x)
+    return x
+
+
+def _members(_base: type, passes: bool) -> dict[str, Any]:
+    members: dict[str, Any] = {"train": _stay_in_eval}
+    return members | {"forward": after_normalisation} if passes else members
 
 
 def _stay_in_eval(self: nn.Module, mode: bool = True) -> nn.Module:

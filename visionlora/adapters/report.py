@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from visionlora.adapters.forward import is_known
 from visionlora.adapters.methods import LoRA
 from visionlora.adapters.targets import LeftOut, Target, base_modules
 
@@ -106,7 +107,8 @@ def describe(
         assert weight is not None
         size = sum(factor.numel() for factor in method.parameters())
         kind, shape = type(layer).__name__, tuple(weight.shape)
-        note = _note(weight, target.rank)
+        beside = target.parameter == "weight" and is_known(type(layer))
+        note = _note(weight, target.rank, beside)
         adapted.append(AdaptedLayer(target.path, kind, target.parameter, target.parts, shape, target.rank, size, note))
     sizes = [(path, sum(p.numel() for p in model.get_submodule(path).parameters())) for path in unfrozen]
     parameters = [p for _, module in base_modules(model) for p in module.parameters(recurse=False)]
@@ -117,9 +119,12 @@ def describe(
     return Report(name, adapted, sizes, left_out, total, file_bytes)
 
 
-def _note(weight: nn.Parameter, rank: int) -> str:
+def _note(weight: nn.Parameter, rank: int, beside: bool) -> str:
     if torch.finfo(weight.dtype).bits < 32:
-        return f"stored in {str(weight.dtype).removeprefix('torch.')}: small updates round away; keep it in float32"
+        stored = f"stored in {str(weight.dtype).removeprefix('torch.')}"
+        if beside:
+            return f"{stored}: the update runs as a branch; merging rounds it"
+        return f"{stored}: small updates round away; keep it in float32"
     if rank > (full := min(weight.shape[0], weight[0].numel())):
         return f"the matrix has rank {full} at most"
     return ""

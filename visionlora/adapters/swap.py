@@ -14,9 +14,10 @@ _classes: dict[tuple[Any, ...], type] = {}
 
 
 def swap(module: nn.Module, make: Callable[..., Namespace], *args: Any) -> None:
-    """Give ``module`` a subclass of its class with the members ``make(*args)``.
+    """Give ``module`` a subclass of its class with the members ``make(base, *args)``.
 
-    ``make`` is a function at a file's top level; ``args`` are hashable and can be pickled.
+    ``base`` is the class that the module has now; ``make`` is a function at a file's top level; ``args``
+    are hashable and can be pickled.
     """
     module.__class__ = _subclass(type(module), make, *args)
 
@@ -36,7 +37,7 @@ def _subclass(base: type, make: Callable[..., Namespace], *args: Any) -> type:
     key = (base, make, *args)
     if key not in _classes:
         names = {"__module__": base.__module__, "__qualname__": base.__qualname__, "__doc__": base.__doc__}
-        members = {"__swapped__": key, "__reduce_ex__": _reduce, **names, **make(*args)}
+        members = {"__swapped__": key, "__reduce_ex__": _reduce, **names, **make(base, *args)}
         _classes[key] = type(base.__name__, (base,), members)
     return _classes[key]
 

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.effects import NO_EFFECT, NO_UPDATE, NOT_RUN, Effect, Verification
+from visionlora.adapters.folding import unfold_batchnorm
 from visionlora.adapters.layer import adapted_layers, adapted_parameters, adapters_of
 from visionlora.adapters.methods import LoRA
-from visionlora.adapters.model import disabled
+from visionlora.adapters.model import disabled, set_route
 from visionlora.adapters.swap import swap, unswap
 from visionlora.adapters.targets import ADAPTABLE
 from visionlora.errors import InputError
@@ -51,6 +52,9 @@ def verify(model: nn.Module, example: Any) -> Verification:
         InputError: no adapter is active, or the output holds no floating-point tensor or is not finite.
     """
     twin = copy.deepcopy(model).eval().requires_grad_(False)
+    unfold_batchnorm(twin)
+    # A fused forward doesn't read the weight.
+    set_route(twin, "reference")
     layers = dict(adapted_layers(twin))
     methods = {
         (adapter, path, parameter): method
@@ -87,10 +91,10 @@ def verify(model: nn.Module, example: Any) -> Verification:
 def _watch_reads(layer: nn.Module) -> None:
     """Have the layer note which of its adapted parameters are read, by its own forward or by anyone's."""
     vars(layer)[_READS] = set()
-    swap(layer, _members, adapted_parameters(layer), type(layer))
+    swap(layer, _members, adapted_parameters(layer))
 
 
-def _members(parameters: tuple[str, ...], base: type) -> dict[str, Any]:
+def _members(base: type, parameters: tuple[str, ...]) -> dict[str, Any]:
     return {parameter: _noted(parameter, vars(base)[parameter]) for parameter in parameters}
 
 

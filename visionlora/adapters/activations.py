@@ -1,0 +1,73 @@
+"""Activations that keep less for the backward, beside adapted layers.
+
+An adapted layer keeps its input; where an activation made it, the activation keeps its own input as well.
+One of the two is enough: either the layer runs the activation again (``ops.recall``), or the activation
+takes its gradient from its output (``ops.clamp``). The numbers stay the same to the last bit.
+"""
+
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionlora.adapters.swap import is_swapped, swap, unswap
+from visionlora.ops.clamp import clamp
+from visionlora.ops.recall import leave_note
+
+_RUN_AGAIN = {
+    "torch.nn.modules.activation": {"GELU", "SiLU", "Hardswish", "Mish", "ELU", "Softplus"},
+    "timm.layers.activations": {"GELU", "GELUTanh", "QuickGELU", "Swish", "Mish", "HardSwish"},
+}
+"""Activations that need their input in the backward, and are cheap to run: module -> classes."""
+
+_FROM_OUTPUT = {"torch.nn.modules.activation": {"ReLU6", "Hardtanh"}}
+"""Activations whose gradient follows from their output."""
+
+
+def keep_less(module: nn.Module) -> None:
+    """Have a known activation keep less, in place; other modules are left as they are."""
+    name, home = type(module).__name__, type(module).__module__
+    if is_swapped(module, _run_again) or is_swapped(module, _from_output):
+        return
+    if name in _RUN_AGAIN.get(home, ()):
+        swap(module, _run_again, "inplace" in vars(module))
+    elif name in _FROM_OUTPUT.get(home, ()):
+        swap(module, _from_output)
+
+
+def keep_all(module: nn.Module) -> None:
+    """The inverse of ``keep_less``."""
+    if is_swapped(module, _run_again) or is_swapped(module, _from_output):
+        unswap(module)
+
+
+def _run_again(base: Any, may_be_inplace: bool) -> dict[str, Any]:
+    def forward(self: nn.Module, input: Tensor) -> Tensor:
+        output: Tensor = base.forward(self, input)
+        if _in_training(input):
+            leave_note(output, input, partial(base.forward, self))
+        return output
+
+    if not may_be_inplace:
+        return {"forward": forward}
+    # In place it would overwrite the very input that is to be kept, of which it keeps a copy itself.
+    return {"forward": forward, "inplace": property(lambda _self: False, _set_inplace)}
+
+
+def _set_inplace(self: nn.Module, inplace: bool) -> None:
+    vars(self)["inplace"] = inplace
+
+
+def _from_output(base: Any) -> dict[str, Any]:
+    def forward(self: Any, input: Tensor) -> Tensor:
+        if _in_training(input) and (input.grad_fn is not None or not self.inplace):
+            return clamp(input, self.min_val, self.max_val, self.inplace)
+        output: Tensor = base.forward(self, input)
+        return output
+
+    return {"forward": forward}
+
+
+def _in_training(input: Tensor) -> bool:
+    return torch.is_grad_enabled() and input.requires_grad and not torch.compiler.is_compiling()

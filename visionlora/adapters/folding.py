@@ -1,0 +1,181 @@
+"""Fold frozen BatchNorm into the convolutions before it while training: same numbers, fewer tensors.
+
+A frozen BatchNorm is ``scale * x + shift`` per channel, so it can be a part of the convolution whose output
+it takes. The canonical weights stay as they are, and so do all parameter names: the convolution computes
+with scaled rows, and the BatchNorm passes its input on (to its activation, if it has one).
+"""
+
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+
+from visionlora.adapters import norm
+from visionlora.adapters.forward import fold_into, folded_into, fused_forward, is_known_conv, scale_and_shift, unfold
+from visionlora.adapters.layer import is_adapted
+from visionlora.adapters.swap import is_swapped, swap, unswap
+
+TOLERANCE = 1e-4
+"""Largest difference between BatchNorm and its folded form, relative to the output's norm."""
+
+
+def fold_batchnorm(model: nn.Module, example: Any) -> list[str]:
+    """Fold every frozen BatchNorm that takes just what one convolution gives, in place.
+
+    The pairs are found by running the model once, in eval mode and without gradients. Outputs agree with the
+    unfolded model's up to rounding. What changes the adapters (attach, activate, merge ...) unfolds first.
+
+    Args:
+        model: with adapters or without; only BatchNorm that is frozen is folded.
+        example: one small input that the model takes in eval mode: a batch, or a detector's list of images.
+
+    Returns:
+        names of the BatchNorm layers that are folded now.
+    """
+    unfold_batchnorm(model)
+    watch = _Watch(model)
+    with _eval_mode(model), watch, torch.no_grad():
+        model(example)
+    names = {module: path for path, module in model.named_modules()}
+    pairs = watch.pairs()
+    refold(pairs)
+    return [names[batchnorm] for _, batchnorm in pairs]
+
+
+def unfold_batchnorm(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+    """The inverse of ``fold_batchnorm``, in place; without folded layers nothing changes.
+
+    Returns:
+        the convolutions with their BatchNorm, for ``refold``.
+    """
+    pairs = [(layer, folded_into(layer)) for layer in model.modules() if folded_into(layer) is not None]
+    for layer, batchnorm in pairs:
+        unfold(layer)
+        norm.stop_passing(batchnorm)
+        if is_swapped(layer, _members):
+            unswap(layer)
+    return pairs
+
+
+def refold(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
+    """Fold pairs that are known to belong together."""
+    for layer, batchnorm in pairs:
+        if not is_adapted(layer):
+            swap(layer, _members)
+        fold_into(layer, batchnorm)
+        norm.pass_through(batchnorm)
+
+
+def _members(base: type) -> dict[str, Any]:
+    """For a convolution without adapters."""
+    return {"forward": fused_forward(base, lambda _layer, _x: None)}
+
+
+class _Watch(TorchFunctionMode):
+    """Sees which convolution's output enters which BatchNorm, and whether anything else reads it."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self._made_by: dict[int, nn.Module] = {}
+        # An id means nothing once its tensor is gone.
+        self._alive: list[Tensor] = []
+        self._calls: Counter[nn.Module] = Counter()
+        self._met: Counter[tuple[nn.Module, nn.Module]] = Counter()
+        self._spoiled: set[nn.Module] = set()
+        self._running: nn.Module | None = None
+        self._model = model
+        self._hooks: list[Any] = []
+
+    def __enter__(self) -> "_Watch":
+        for module in self._model.modules():
+            if _is_frozen_conv(module):
+                self._hooks.append(module.register_forward_hook(self._conv_ran))
+            elif norm.is_foldable(module):
+                self._hooks.append(module.register_forward_pre_hook(self._norm_starts))
+                self._hooks.append(module.register_forward_hook(self._norm_ran))
+        super().__enter__()
+        return self
+
+    def __exit__(self, *exception: Any) -> None:
+        super().__exit__(*exception)
+        for hook in self._hooks:
+            hook.remove()
+
+    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+        """Convolution and BatchNorm that belong to each other in every call."""
+        return [
+            (layer, batchnorm)
+            for (layer, batchnorm), times in self._met.items()
+            if times == self._calls[layer] == self._calls[batchnorm] and not {layer, batchnorm} & self._spoiled
+        ]
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        if self._running is None and isinstance(result, Tensor | list | tuple):
+            for tensor in _tensors((args, kwargs)):
+                if id(tensor) in self._made_by:
+                    self._spoiled.add(self._made_by[id(tensor)])
+        return result
+
+    def _conv_ran(self, layer: nn.Module, _inputs: Any, output: Tensor) -> None:
+        self._calls[layer] += 1
+        self._made_by[id(output)] = layer
+        self._alive.append(output)
+
+    def _norm_starts(self, batchnorm: nn.Module, _inputs: Any) -> None:
+        self._running = batchnorm
+
+    def _norm_ran(self, batchnorm: nn.Module, inputs: Any, output: Tensor) -> None:
+        self._calls[batchnorm] += 1
+        layer = self._made_by.get(id(inputs[0]))
+        if layer is not None:
+            self._met[layer, batchnorm] += 1
+            if not _agrees(batchnorm, inputs[0], output):
+                self._spoiled.add(batchnorm)
+        self._running = None
+
+
+def _agrees(batchnorm: nn.Module, x: Tensor, output: Tensor) -> bool:
+    scale, shift = scale_and_shift(batchnorm)
+    shape = [-1, *[1] * (x.dim() - 2)]
+    folded = norm.after_normalisation(batchnorm, scale.view(shape) * x + shift.view(shape))
+    difference = torch.linalg.vector_norm((folded - output).double())
+    return bool(difference <= TOLERANCE * torch.linalg.vector_norm(output.double()))
+
+
+def _is_frozen_conv(layer: nn.Module) -> bool:
+    base = vars(type(layer))["__swapped__"][0] if is_adapted(layer) else type(layer)
+    if not is_known_conv(base):
+        return False
+    weight, bias = layer._parameters["weight"], layer._parameters["bias"]
+    assert weight is not None
+    if weight.requires_grad or (bias is not None and bias.requires_grad):
+        return False
+    return weight.dtype in (torch.float32, torch.float64)
+
+
+@contextmanager
+def _eval_mode(model: nn.Module) -> Iterator[None]:
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes.items():
+            module.training = training
+
+
+def _tensors(value: Any) -> Iterator[Tensor]:
+    if isinstance(value, Tensor):
+        yield value
+    elif isinstance(value, dict):
+        for entry in value.values():
+            yield from _tensors(entry)
+    elif isinstance(value, list | tuple):
+        for entry in value:
+            yield from _tensors(entry)

@@ -1,0 +1,148 @@
+"""The forward of an adapted layer whose class is known exactly, through the fused operations.
+
+Other classes, and whoever reads ``layer.weight``, get the dense adapted weight, which is the reference.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visionlora.ops.branch import conv_branch, linear_branch
+from visionlora.ops.conv import conv
+from visionlora.ops.geometry import Geometry
+from visionlora.ops.linear import linear
+from visionlora.ops.recall import note_on
+
+_LINEARS = {"torch.nn.modules.linear": {"Linear"}, "timm.layers.linear": {"Linear"}}
+_CONVS = {"torch.nn.modules.conv": {"Conv1d", "Conv2d", "Conv3d"}, "timm.layers.conv2d_same": {"Conv2dSame"}}
+_FOLDED = "_visionlora_folded"
+
+Factors = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor, Any] | None]
+
+
+def is_known_conv(base: type) -> bool:
+    """Whether the class is a convolution whose forward can be replaced by ``fused_forward``."""
+    return base.__name__ in _CONVS.get(base.__module__, ())
+
+
+def is_known(base: type) -> bool:
+    """Whether ``fused_forward`` has a forward for the class."""
+    return is_known_conv(base) or base.__name__ in _LINEARS.get(base.__module__, ())
+
+
+def fused_forward(base: type, factors: Factors) -> Callable[[Any, Tensor], Tensor] | None:
+    """A forward for a subclass of ``base``, or None if the class is not known.
+
+    Args:
+        base: the layer's class.
+        factors: answers a layer's A and B and the route of their gradients (``"branch"`` for an update that
+            can't be added to the weight), or None if the dense weight is to be used on this input.
+    """
+    if is_known_conv(base):
+        return _conv_forward(base, factors)
+    return _linear_forward(base, factors) if is_known(base) else None
+
+
+def fold_into(layer: nn.Module, batchnorm: nn.Module) -> None:
+    """From now on, have the convolution compute what the frozen ``batchnorm`` makes of its output."""
+    vars(layer)[_FOLDED] = batchnorm
+
+
+def folded_into(layer: nn.Module) -> Any:
+    """The BatchNorm that is folded into the layer, or None."""
+    return vars(layer).get(_FOLDED)
+
+
+def unfold(layer: nn.Module) -> None:
+    """The inverse of ``fold_into``."""
+    vars(layer).pop(_FOLDED, None)
+
+
+def scale_and_shift(batchnorm: Any) -> tuple[Tensor, Tensor]:
+    """What a frozen BatchNorm does to each channel: ``scale * x + shift``, both (C,)."""
+    scale = (batchnorm.running_var + batchnorm.eps).rsqrt()
+    if batchnorm.weight is not None:
+        scale = scale * batchnorm.weight
+    shift = -batchnorm.running_mean * scale
+    return scale, shift if batchnorm.bias is None else shift + batchnorm.bias
+
+
+def _linear_forward(base: Any, factors: Factors) -> Callable[[Any, Tensor], Tensor]:
+    def forward(self: Any, input: Tensor) -> Tensor:
+        trained = factors(self, input)
+        if trained is None:
+            output: Tensor = base.forward(self, input)
+            return output
+        A, B, route = trained
+        weight = self._parameters["weight"]
+        if route == "branch":
+            return F.linear(input, weight, self.bias) + linear_branch(input, A, B)
+        return linear(input, weight, self.bias, A, B, route, note_on(input))
+
+    return forward
+
+
+def _conv_forward(base: Any, factors: Factors) -> Callable[[Any, Tensor], Tensor]:
+    def forward(self: Any, input: Tensor) -> Tensor:
+        trained = factors(self, input)
+        batchnorm = folded_into(self)
+        if trained is None and batchnorm is None:
+            output: Tensor = base.forward(self, input)
+            return output
+        padded, geometry = _padding(self, input)
+        bias, row_scale = self.bias, None
+        if batchnorm is not None:
+            row_scale, shift = scale_and_shift(batchnorm)
+            bias = shift if bias is None else shift + row_scale * bias
+        weight = self._parameters["weight"]
+        if trained is None:
+            kernel = row_scale.view(-1, *[1] * (self.weight.dim() - 1)) * self.weight  # type: ignore[union-attr]
+            return _plain_conv(padded, kernel, bias, geometry)
+        A, B, route = trained
+        if route == "branch":
+            return _plain_conv(padded, weight, bias, geometry) + conv_branch(padded, A, B, geometry)
+        return conv(padded, weight, bias, A, B, geometry, row_scale, route, note_on(padded))
+
+    return forward
+
+
+def _plain_conv(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    stride, padding, dilation, groups = geometry
+    return torch.convolution(x, kernel, bias, stride, padding, dilation, False, [0] * len(stride), groups)
+
+
+def _padding(layer: Any, x: Tensor) -> tuple[Tensor, Geometry]:
+    """The layer's geometry, and its input with the padding that a geometry can't express."""
+    mode, padding = layer.padding_mode, layer.padding
+    spatial = len(layer.kernel_size)
+    around: list[int] = []
+    if type(layer).__name__ == "Conv2dSame":
+        around = _tensorflow_same(layer, x)
+    elif mode != "zeros" or isinstance(padding, str):
+        # torch keeps the padding of every kind here, last dimension first: before, after.
+        around = layer._reversed_padding_repeated_twice
+    if around:
+        padding = (0,) * spatial
+        if mode == "zeros" and around[::2] == around[1::2]:
+            padding = tuple(around[::2][::-1])
+        else:
+            x = F.pad(x, around, mode="constant" if mode == "zeros" else mode)
+    return x, Geometry(layer.stride, padding, layer.dilation, layer.groups)
+
+
+def _tensorflow_same(layer: Any, x: Tensor) -> list[int]:
+    """Zeros before and after, last dimension first, so that ceil(size / stride) pixels come out."""
+    around = []
+    for size, kernel, stride, dilation in zip(
+        reversed(x.shape[2:]),
+        reversed(layer.kernel_size),
+        reversed(layer.stride),
+        reversed(layer.dilation),
+        strict=True,
+    ):
+        total = max((-(-size // stride) - 1) * stride + (kernel - 1) * dilation + 1 - size, 0)
+        around += [total // 2, total - total // 2]
+    return around

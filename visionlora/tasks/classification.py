@@ -87,6 +87,11 @@ class Classification:
             return F.binary_cross_entropy_with_logits(logits, labels)
         return F.cross_entropy(logits, labels, label_smoothing=self._train.label_smoothing)
 
+    def example(self, device: torch.device) -> Tensor:
+        """What the model takes in eval mode, (1, 3, H, W)."""
+        image: Tensor = self.val_set[0, 0]["image"]
+        return image[None].to(device)
+
     def metrics(self, device: torch.device) -> Metrics:
         """A fresh accumulator for one evaluation."""
         return Metrics(self.classes, self.multilabel, device)

@@ -14,6 +14,7 @@ from torch import nn
 
 from visionlora.adapters.base import fingerprints
 from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.folding import fold_batchnorm
 from visionlora.adapters.io import save_adapter
 from visionlora.adapters.model import attach
 from visionlora.adapters.report import Report
@@ -101,6 +102,8 @@ def train(
 
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
     model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    if report:
+        fold_batchnorm(model, task.example(device))
     base = json.dumps(sorted(fingerprints(model, "default").items())) if report else ""
     optimizer = build_optimizer(model, classifier.head, config.train)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")

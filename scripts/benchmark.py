@@ -1,14 +1,15 @@
 """Measure what the documents claim.
 
 python scripts/benchmark.py coverage --peft --json coverage.json
+python scripts/benchmark.py step --model resnet50 --peak
 """
 
 import argparse
 import sys
 
-from benchmarks import coverage
+from benchmarks import coverage, step
 
-COMMANDS = {"coverage": coverage}
+COMMANDS = {"coverage": coverage, "step": step}
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 
 

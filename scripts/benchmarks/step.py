@@ -1,0 +1,124 @@
+"""What a training step costs: full fine-tuning, PEFT, visionlora and the floor, interleaved in one run."""
+
+import json
+import statistics
+import subprocess
+import sys
+from argparse import ArgumentParser, ArgumentTypeError, Namespace
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from benchmarks.step_measures import Measured, interleave, peak_bytes, saved_bytes
+from benchmarks.step_methods import METHODS, Setup, make_step
+
+MIB = 2**20
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's own options."""
+    parser.add_argument("--model", default="resnet50", help="timm's name; random weights (default: %(default)s)")
+    parser.add_argument("--batch", type=_positive, default=8, help="images in a timed step (default: %(default)s)")
+    parser.add_argument("--bytes-batch", type=_positive, default=16, help="images when bytes are counted (%(default)s)")
+    parser.add_argument("--size", type=_positive, default=224, help="side of the images (default: %(default)s)")
+    parser.add_argument("--rank", type=_positive, default=8, help="(default: %(default)s)")
+    parser.add_argument("--route", default="auto", help="of visionlora's gradients: auto, factored, dense, reference")
+    parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument("--autocast", choices=("off", "bf16"), default="off")
+    parser.add_argument("--compile", action="store_true", help="torch.compile every model")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--rounds", type=_positive, default=9, help="of every method in turn (default: %(default)s)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--peak", action="store_true", help="peak memory too, each method in a process of its own")
+    parser.add_argument("--peak-of", choices=METHODS, help="print the bytes of this method's peak, and nothing else")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+
+
+def run(arguments: Namespace) -> int:
+    """Measure and print the table."""
+    setup = Setup(
+        model=arguments.model,
+        batch=arguments.batch,
+        size=arguments.size,
+        rank=arguments.rank,
+        route=arguments.route,
+        channels_last=arguments.channels_last,
+        autocast=arguments.autocast,
+        compile=arguments.compile,
+        device=arguments.device,
+    )
+    if arguments.peak_of:
+        print(peak_bytes(arguments.peak_of, setup))
+        return 0
+    console = Console(width=None if Console().is_terminal else 120)
+    with Progress(MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=console) as bar:
+        results = measure(setup, arguments, bar)
+    show(results, setup, arguments, console)
+    if arguments.json:
+        data = {"setup": asdict(setup), "results": {name: asdict(result) for name, result in results.items()}}
+        arguments.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
+    return 0
+
+
+def measure(setup: Setup, arguments: Namespace, bar: Progress) -> dict[str, Measured]:
+    """Bytes first, each method alone in memory; then times of all of them in turn; then peaks."""
+    methods = arguments.methods
+    task = bar.add_task("", total=len(methods) * (1 + arguments.peak) + arguments.rounds)
+    results = {}
+    for name in methods:
+        bar.update(task, description=f"bytes of {name}")
+        results[name] = Measured(saved=saved_bytes(name, setup, arguments.bytes_batch))
+        bar.advance(task)
+    steps = {name: make_step(name, setup) for name in methods}
+    bar.update(task, description="time")
+    seconds = interleave(steps, arguments.rounds, setup.device, on_round=lambda: bar.advance(task))
+    del steps
+    for name in methods:
+        results[name].seconds = seconds[name]
+        if arguments.peak:
+            bar.update(task, description=f"peak of {name}")
+            own = [argument for argument in sys.argv if argument != "--peak"]
+            printed = subprocess.run([sys.executable, *own, "--peak-of", name], check=True, stdout=subprocess.PIPE)
+            results[name].peak = int(printed.stdout)
+            bar.advance(task)
+    return results
+
+
+def show(results: dict[str, Measured], setup: Setup, arguments: Namespace, console: Console) -> None:
+    """A row for each method; ratios are medians over the rounds with their quartiles."""
+    others = [name for name in ("floor", "peft", "full") if name in results]
+    table = Table("", "step, ms", *(f"/ {name}" for name in others), "saved, MiB", "/ peft", "peak, MiB")
+    for name, result in results.items():
+        ratios = ["" if name == other else _ratio(result, results[other]) for other in others]
+        bytes_ratio = f"{result.saved / results['peft'].saved:.2f}" if "peft" in results and name != "peft" else ""
+        peak = f"{result.peak / MIB:.0f}" if result.peak else ""
+        milliseconds = f"{1e3 * statistics.median(result.seconds):.0f}"
+        table.add_row(name, milliseconds, *ratios, f"{result.saved / MIB:.0f}", bytes_ratio, peak)
+    console.print(table)
+    layout = "channels_last" if setup.channels_last else "NCHW"
+    compiled = ", compiled" if setup.compile else ""
+    where = torch.cuda.get_device_name() if setup.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
+    console.print(
+        f"{setup.model}, {layout}, {setup.size} px, rank {setup.rank}, batch {setup.batch} (bytes: "
+        f"{arguments.bytes_batch}), autocast {setup.autocast}{compiled}; {where}, torch {torch.__version__}; "
+        f"{arguments.rounds} rounds, median (quartiles)"
+    )
+
+
+def _ratio(result: Measured, other: Measured) -> str:
+    ratios = [mine / theirs for mine, theirs in zip(result.seconds, other.seconds, strict=True)]
+    if len(ratios) < 2:
+        return f"{ratios[0]:.2f}"
+    low, middle, high = statistics.quantiles(ratios, n=4)
+    return f"{middle:.2f} ({low:.2f}-{high:.2f})"
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise ArgumentTypeError(f"{number} is not above 0")
+    return number

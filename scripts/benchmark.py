@@ -2,14 +2,15 @@
 
 python scripts/benchmark.py coverage --peft --json coverage.json
 python scripts/benchmark.py step --model resnet50 --peak
+python scripts/benchmark.py routes --model vit_small_patch16_224
 """
 
 import argparse
 import sys
 
-from benchmarks import coverage, step
+from benchmarks import coverage, routes, step
 
-COMMANDS = {"coverage": coverage, "step": step}
+COMMANDS = {"coverage": coverage, "step": step, "routes": routes}
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 
 

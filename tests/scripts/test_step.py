@@ -1,0 +1,72 @@
+"""`scripts/benchmark.py step` and `routes` on a tiny model: what is counted, and what is printed."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from benchmark import main
+from benchmarks.step_measures import interleave, saved_bytes
+from benchmarks.step_methods import METHODS, Setup, make_model, make_step
+
+pytest.importorskip("peft")
+SETUP = Setup("test_resnet", 2, 32, 2, "auto", False, "off", False, "cpu")
+
+
+def test_the_command_prints_every_method_and_writes_the_results(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "step.json"
+    small = ["--model", "test_resnet", "--size", "32", "--batch", "2", "--bytes-batch", "2", "--rounds", "3"]
+    assert main(["step", *small, "--json", str(file)]) == 0
+    shown = capsys.readouterr().out
+    assert all(f"│ {name}" in shown for name in METHODS) and "batch 2 (bytes: 2)" in shown
+    results = json.loads(file.read_text())["results"]
+    assert list(results) == list(METHODS)
+    assert all(len(result["seconds"]) == 3 and result["saved"] > 0 for result in results.values())
+
+
+def test_an_adapted_step_saves_less_than_peft_and_full_fine_tuning() -> None:
+    saved = {name: saved_bytes(name, SETUP, batch=2) for name in METHODS}
+    assert saved["visionlora"] < 0.6 * min(saved["peft"], saved["full"])
+
+
+def test_saved_bytes_are_those_of_the_activations() -> None:
+    """In the floor a convolution saves its input, and frozen BatchNorm its own."""
+    model, images, _ = make_model("floor", SETUP, batch=2)
+    entered = []
+    for module in model.modules():
+        if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
+            module.register_forward_hook(lambda _module, inputs, _output: entered.append(inputs[0]))
+    with torch.no_grad():
+        model(images)
+    inputs = sum(tensor.untyped_storage().nbytes() for tensor in entered[1:])  # no gradient at the image
+    assert 0.8 * inputs < saved_bytes("floor", SETUP, batch=2) < 1.5 * inputs
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_step_trains_what_the_method_trains(method: str) -> None:
+    model, _, _ = make_model(method, SETUP)
+    trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
+    frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+    assert bool(trained) == (method != "floor") and bool(frozen) == (method != "full")
+    if method in ("peft", "visionlora"):
+        assert all("lora_" in name or "fc" in name for name in trained)
+    make_step(method, SETUP)()
+
+
+def test_methods_take_turns_and_each_is_warmed_up() -> None:
+    order: list[str] = []
+    steps = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    rounds: list[None] = []
+    seconds = interleave(steps, 2, "cpu", on_round=lambda: rounds.append(None))
+    assert "".join(order) == "ab" + "aaabbb" + "bbbaaa" and len(rounds) == 2
+    assert [len(times) for times in seconds.values()] == [2, 2]
+
+
+def test_routes_lists_every_kind_of_layer(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["routes", "--model", "test_efficientnet", "--size", "32", "--batch", "2"]) == 0
+    shown = capsys.readouterr().out
+    assert "dense" in shown and "factored" in shown and "ms over all layers" in shown

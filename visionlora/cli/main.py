@@ -91,6 +91,24 @@ def merge(
     run_merge(run, out, checkpoint, overwrite)
 
 
+@app.command("check-data")
+def check_data(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(help="A COCO .json, a YOLO data.yaml, or a folder; several are parts of one data set."),
+    ],
+    root: Annotated[Path | None, typer.Option(help="The folder of the images, if not the layout's own.")] = None,
+    by: Annotated[str | None, typer.Option(help="A field of the images that makes the parts: day, camera ...")] = None,
+    out: Annotated[Path | None, typer.Option(help="Also write the report as JSON.")] = None,
+    fix: Annotated[Path | None, typer.Option(help="An empty or absent folder for a mended COCO copy.")] = None,
+    every: Annotated[bool, typer.Option("--all", help="Show every fault, not three of each kind.")] = False,
+) -> None:
+    """Show what is in a data set and what is wrong with it; exit code 1 if training would refuse it."""
+    from visionlora.cli.check_data import check_data as run_check
+
+    raise typer.Exit(run_check(paths, root, by, out, fix, every))
+
+
 @app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="A timm or torchvision name.")],

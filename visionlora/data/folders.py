@@ -6,7 +6,9 @@ from pathlib import Path
 from visionlora.data.images import is_image
 from visionlora.errors import InputError, did_you_mean, some
 
-_SPLITS = {"train", "training", "val", "valid", "validation", "test"}
+PARTS = ("train", "training", "val", "valid", "validation", "test")
+"""Folders of these names, in upper or lower case, are parts of a data set and no classes."""
+
 _UNREAD_SUFFIXES = {".avif", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl"}
 
 
@@ -24,7 +26,7 @@ def class_folders(root: Path) -> dict[str, Path]:
             f"{root}: no class folders; put the images into one folder per class, {root.name}/<class>/<image>"
             f" ({loose} image{'s' * (loose != 1)} directly in it)"
         )
-    if {name.lower() for name in folders} <= _SPLITS:
+    if {name.lower() for name in folders} <= set(PARTS):
         raise InputError(
             f"{root}: holds {some(folders)}, which are parts of a data set and no classes; "
             f"give one of them, as in {root / next(iter(folders))}"

@@ -1,13 +1,16 @@
 """Image files: read one as RGB, and find those that can't be read before training starts."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
+from visionlora.data.near_duplicates import fingerprint
 from visionlora.errors import InputError, some
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -15,6 +18,28 @@ IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".
 
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
 _SIXTEEN_BIT = 65535
+_SMALLEST = (72, 64)
+"""Down to which size a JPEG may be decoded where it is only looked at."""
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """What an image file is.
+
+    Attributes:
+        path: the file.
+        width, height: in pixels, as `read_image` returns it (EXIF orientation applied); 0 if it can't be read.
+        orientation: EXIF's, 1 to 8, where the stored pixels are otherwise: from 5 on, width and height are swapped.
+        fingerprint: for `near_duplicates`.
+        reason: why `read_image` would refuse it; None if it can be read.
+    """
+
+    path: Path
+    width: int = 0
+    height: int = 0
+    orientation: int = 1
+    fingerprint: bytes = b""
+    reason: str | None = None
 
 
 class _UnreadableError(Exception):
@@ -39,25 +64,33 @@ def read_image(path: Path) -> np.ndarray:
             `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     try:
-        return _decode(path, reduced=False)
+        with _opened(path) as image:
+            return _to_rgb(ImageOps.exif_transpose(image))
     except _UnreadableError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def examine_images(paths: Iterable[Path], on_progress: Callable[[int], None] | None = None) -> list[ImageFacts]:
+    """Decode every file, and say what it is, in the order given.
+
+    JPEGs are decoded at an eighth of their size: the whole stream is still read, so truncation shows, for a
+    fraction of the time. `on_progress` is called in this thread with the number of files done so far.
+    """
+    facts = []
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # PIL decodes without holding the GIL
+        for done, found in enumerate(pool.map(_examine, paths), start=1):
+            facts.append(found)
+            if on_progress is not None:
+                on_progress(done)
+    return facts
 
 
 def find_unreadable(paths: Iterable[Path], on_progress: Callable[[int], None] | None = None) -> list[tuple[Path, str]]:
     """Decode every file and return those that `read_image` would refuse, with the reason, in the order given.
 
-    JPEGs are decoded at an eighth of their size: the whole stream is still read, so truncation shows, for a
-    fraction of the time. `on_progress` is called in this thread with the number of files done so far.
+    `on_progress` is called in this thread with the number of files done so far.
     """
-    unreadable = []
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # PIL decodes without holding the GIL
-        for done, (path, reason) in enumerate(pool.map(_check, paths), start=1):
-            if reason is not None:
-                unreadable.append((path, reason))
-            if on_progress is not None:
-                on_progress(done)
-    return unreadable
+    return [(facts.path, facts.reason) for facts in examine_images(paths, on_progress) if facts.reason is not None]
 
 
 def check_readable(paths: Iterable[Path], skip: bool, on_progress: Callable[[int], None] | None = None) -> set[Path]:
@@ -76,15 +109,25 @@ def check_readable(paths: Iterable[Path], skip: bool, on_progress: Callable[[int
     return {path for path, _ in unreadable}
 
 
-def _check(path: Path) -> tuple[Path, str | None]:
+def _examine(path: Path) -> ImageFacts:
     try:
-        _decode(path, reduced=True)
+        with _opened(path) as image:
+            width, height = image.size
+            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            image.draft(None, _SMALLEST)
+            pixels = Image.fromarray(_to_rgb(ImageOps.exif_transpose(image)))
     except _UnreadableError as error:
-        return path, str(error)
-    return path, None
+        return ImageFacts(path, reason=str(error))
+    if orientation not in range(1, 9):
+        orientation = 1
+    if orientation >= 5 and image.format != "TIFF":  # for a TIFF, PIL has swapped the size already
+        width, height = height, width
+    return ImageFacts(path, width, height, orientation, fingerprint(pixels))
 
 
-def _decode(path: Path, reduced: bool) -> np.ndarray:
+@contextmanager
+def _opened(path: Path) -> Iterator[Image.Image]:
+    """PIL's image, not decoded yet; whatever goes wrong until it is closed becomes an _UnreadableError."""
     try:
         # Not by path: PIL then maps an uncompressed grey TIFF into memory with its sides swapped where the
         # orientation tag says so, and the rows come out scrambled (Pillow 13.0).
@@ -95,9 +138,7 @@ def _decode(path: Path, reduced: bool) -> np.ndarray:
                 raise _UnreadableError(
                     f"has {image.width} x {image.height} pixels, more than the {limit} that are taken as safe"
                 )
-            if reduced:
-                image.draft(None, (1, 1))
-            return _to_rgb(ImageOps.exif_transpose(image))
+            yield image
     except (_UnreadableError, MemoryError):
         raise
     except FileNotFoundError as error:

@@ -1,0 +1,136 @@
+"""``visionlora check-data``."""
+
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+from rich.padding import Padding
+from rich.text import Text
+
+from visionlora.cli.show import check_out, print_table, progress
+from visionlora.data.check_data import check
+from visionlora.data.data_report import DataReport, PartReport
+from visionlora.data.faults import Fault, count_by_title
+from visionlora.errors import some
+from visionlora.files import write_json
+
+_LAYOUTS = {"coco": "COCO", "voc": "Pascal VOC", "yolo": "YOLO", "folders": "class folders"}
+_SHOWN = 3
+"""Faults of each kind, unless all are asked for."""
+_SHOWN_PARTS = 4
+"""More would not fit into a table of 80 columns."""
+_QUANTILES = (5, 50, 95)
+
+
+def check_data(
+    paths: list[Path], root: Path | None, by: str | None, out: Path | None, fix: Path | None, every: bool
+) -> int:
+    """Print what is in a data set and what is wrong with it; returns the exit code, 1 if training would refuse it."""
+    check_out(out)
+    report = _check(paths, root, by, fix)
+    console = Console()
+    _print_contents(report, console)
+    _print_boxes(report)
+    _print_near_duplicates(report, console)
+    base = paths[0].parent if paths[0].is_file() else paths[0]
+    _print_faults("remarks: training takes these as they are", report.remarks, base, every, console)
+    _print_faults("errors: training refuses these", report.errors, base, every, console)
+    if out is not None:
+        write_json(out, report.to_dict())
+    if report.changes is not None:
+        print(f"\n{fix}: the mended copy, with {_count(len(report.changes), 'change')}, listed in its changes.txt")
+    elif not report.errors:
+        print("\nno errors: training takes this")
+    elif report.layout != "folders":
+        print("\nto write a mended copy: --fix FOLDER")
+    return 1 if report.errors else 0
+
+
+def _check(paths: list[Path], root: Path | None, by: str | None, fix: Path | None) -> DataReport:
+    """Under a bar; each path begins a new one."""
+    with ExitStack() as bars:
+        advance: Callable[[int], None] = print
+
+        def tell(done: int, total: int) -> None:
+            nonlocal advance
+            if done == 1:
+                bars.close()
+                advance = bars.enter_context(progress("looking at images", total))
+            advance(1)
+
+        return check(paths, root, by, fix, tell)
+
+
+def _print_contents(report: DataReport, console: Console) -> None:
+    parts = report.parts
+    images, objects = sum(part.images for part in parts), sum(part.objects for part in parts)
+    classified = report.layout == "folders"
+    what = "" if classified else f", {_count(objects, 'object')}"
+    if not classified and len(parts) == 1:
+        further = ", ".join(f"{name}: {number}" for name, number in _further(parts[0]).items() if number)
+        what += f" ({further})" if further else ""
+    sizes = [f"{count} of {size}" for size, count in report.image_sizes.items()]
+    console.print(Text(f"{some(report.paths)}: {_LAYOUTS[report.layout]}, {_count(images, 'image')}{what}"))
+    console.print(Text(f"image sizes in pixels: {some(sizes, 4) or 'none'}"))
+    if not classified and len(parts) > 1:
+        rows = [
+            [part.name, str(part.images), str(part.objects), *(str(number) for number in _further(part).values())]
+            for part in parts
+        ]
+        print_table(("part", "images", "objects", *_further(parts[0])), rows)
+    shown = parts if 1 < len(parts) <= _SHOWN_PARTS else []
+    rows = []
+    for name in dict.fromkeys(name for part in parts for name in part.classes):
+        counts = [part.classes[name].objects if name in part.classes else 0 for part in parts]
+        share = f"{sum(counts) / objects:.1%}" if objects else "-"
+        rows.append([name, str(sum(counts)), share, *(str(count) for count in (counts if shown else []))])
+    print_table(("class", "images" if classified else "objects", "share", *(part.name for part in shown)), rows)
+
+
+def _further(part: PartReport) -> dict[str, int]:
+    return {"empty images": part.negatives, "masks": part.masks, "ignored": part.crowds}
+
+
+def _print_boxes(report: DataReport) -> None:
+    rows = []
+    for part in report.parts:
+        if (boxes := part.boxes) is not None:
+            width, height = ("/".join(f"{side[q]:.0f}" for q in _QUANTILES) for side in (boxes.width, boxes.height))
+            share = "/".join(f"{100 * boxes.share[q]:.2g}" for q in _QUANTILES)
+            rows.append([part.name or "all", *map(str, (boxes.small, boxes.medium, boxes.large)), width, height, share])
+    if rows:
+        print_table(("boxes", "small", "medium", "large", "width px", "height px", "% of image"), rows)
+        print("small: below 32 x 32 px; large: from 96 x 96; a/b/c: the 5th, 50th and 95th percentile\n")
+
+
+def _print_near_duplicates(report: DataReport, console: Console) -> None:
+    if not report.bursts:
+        print("near-duplicates: none within a part")
+        return
+    inside = sum(len(burst.images) for burst in report.bursts)
+    largest = report.bursts[0]
+    bursts = f"{_count(len(report.bursts), 'burst')} of nearly equal images, {inside} in all"
+    example = f"the largest has {len(largest.images)}, among them {Path(largest.images[0]).name}"
+    console.print(Text(f"near-duplicates: {bursts}; {example}"))
+
+
+def _print_faults(title: str, faults: list[Fault], base: Path, every: bool, console: Console) -> None:
+    if not faults:
+        return
+    print(f"\n{title} ({len(faults)})")
+    for kind, count in count_by_title(faults).items():
+        _print_indented(Text(f"{count} x {kind}", style="bold"), 2, console)
+        lines = [str(fault).removeprefix(f"{base}/") for fault in faults if fault.title == kind]
+        if count > _SHOWN and not every:
+            lines = [*lines[:_SHOWN], f"and {count - _SHOWN} more: --all shows them"]
+        for line in lines:
+            _print_indented(Text(line), 6, console)
+
+
+def _print_indented(text: Text, left: int, console: Console) -> None:
+    console.print(Padding(text, (0, 0, 0, left), expand=False))
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}{'s' * (number != 1)}"

@@ -1,0 +1,134 @@
+"""What is wrong with a data set, one fault at a time."""
+
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from reprlib import Repr
+
+from visionlora.errors import InputError, some
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
+
+ERRORS = {
+    "box-outside": "box outside the image",
+    "box-partly-outside": "box partly outside the image",
+    "broken-file": "file can't be read as what it should be",
+    "duplicate-annotation-id": "annotation id used twice",
+    "duplicate-file": "image file listed twice",
+    "duplicate-image-id": "image id used twice",
+    "empty": "nothing there",
+    "exif-size": "annotated before EXIF rotation",
+    "in-two-parts": "same image file in two parts",
+    "malformed": "key missing, or value of the wrong kind",
+    "mask-box": "mask and box disagree",
+    "mask-outside": "mask outside the image",
+    "missing-file": "file is missing",
+    "negative-size": "negative size",
+    "no-image": "annotation without image",
+    "not-a-number": "not a number",
+    "not-finite": "NaN or infinite",
+    "not-normalised": "YOLO value not in 0 to 1",
+    "outside-folder": "path leaves the data folder",
+    "polygon-odd": "polygon with an odd number of coordinates",
+    "polygon-points": "polygon with less than three points",
+    "rle-counts": "run lengths don't add up",
+    "rle-size": "run lengths for another image size",
+    "unknown-class": "unknown class",
+    "unread-format": "image format that isn't read",
+    "unreadable": "image can't be decoded",
+    "wrong-columns": "wrong number of columns",
+    "wrong-size": "annotated size isn't the file's",
+    "zero-area": "zero area",
+}
+"""Kind -> what it is. Training refuses a data set that has one of these."""
+
+REMARKS = {
+    "crowd": "crowd: ignored in training and evaluation",
+    "difficult": "marked difficult: ignored in training and evaluation",
+    "exif-unclear": "EXIF orientation that the annotated size doesn't show",
+    "leak": "near-duplicates in two parts",
+    "left-out": "image can't be decoded, left out as asked",
+    "no-annotation": "image files that aren't annotated",
+    "no-label-file": "image without a label file: a negative",
+    "no-size": "image size not annotated",
+    "other-path": "path as written isn't there, another is meant",
+    "overhang": "up to one pixel beyond the image, clipped",
+    "repeated-object": "same object twice",
+}
+"""Kind -> what it is. Training takes these as they are."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong, or worth knowing.
+
+    Attributes:
+        kind: a key of `ERRORS` or `REMARKS`.
+        file: where it was found.
+        where: in that file ("annotation 17", "line 3"), or empty.
+        message: one line: what is wrong, and what to do.
+        mended: what the mended copy of `check-data --fix` does about it; empty: nothing.
+    """
+
+    kind: str
+    file: str
+    where: str
+    message: str
+    mended: str = ""
+
+    @property
+    def is_error(self) -> bool:
+        """Whether training refuses it; otherwise it is a remark."""
+        return self.kind not in REMARKS
+
+    @property
+    def title(self) -> str:
+        """What its kind means, in a few words."""
+        return ERRORS[self.kind] if self.is_error else REMARKS[self.kind]
+
+    def __str__(self) -> str:
+        return f"{self.file}{', ' * bool(self.where)}{self.where}: {self.message}"
+
+
+@dataclass(frozen=True)
+class Spot:
+    """A place in a file, and the list that its faults are noted in."""
+
+    file: Path
+    where: str
+    found: list[Fault]
+
+    def note(self, kind: str, message: str, mended: str = "") -> None:
+        """Add a fault of this place."""
+        self.found.append(Fault(kind, str(self.file), self.where, message, mended))
+
+
+def count_by_title(faults: Iterable[Fault]) -> dict[str, int]:
+    """How many of each kind, the most frequent first."""
+    return dict(Counter(fault.title for fault in faults).most_common())
+
+
+def refuse_errors(faults: Iterable[Fault], path: Path) -> None:
+    """Raises InputError, with the kinds and the first few in full, if there is a fault that is no remark."""
+    errors = [fault for fault in faults if fault.is_error]
+    if not errors:
+        return
+    kinds = ", ".join(f"{count} x {title}" for title, count in count_by_title(errors).items())
+    first = "; ".join(str(fault) for fault in errors[:3])
+    more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
+    raise InputError(
+        f"{path}: {len(errors)} fault{'s' * (len(errors) > 1)} ({kinds}): {first}{more}. "
+        f"Run visionlora check-data {path} to see all, and with --fix FOLDER to write a mended copy"
+    )
+
+
+def shown(value: object) -> str:
+    """A value from a file in a message: on one line, escaped, and never long."""
+    return _SHORT.repr(value)
+
+
+def listed(values: Iterable[object], limit: int = 5) -> str:
+    """The first few values from a file, for a message."""
+    return some((shown(value) for value in values), limit)

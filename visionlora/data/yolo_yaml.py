@@ -1,0 +1,94 @@
+"""The data.yaml of a YOLO data set: its folder, its parts, its classes."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from visionlora.data.faults import Fault, Spot, shown
+from visionlora.data.folders import refuse_missing_folder, what_there_is
+from visionlora.errors import InputError, did_you_mean, some
+
+PARTS = ("train", "val", "test")
+
+
+@dataclass(frozen=True)
+class YoloSet:
+    """Folder, classes, and for each part the folders of images, or .txt files that list some."""
+
+    root: Path
+    classes: list[str]
+    parts: dict[str, list[str]]
+
+
+class _TextLoader(yaml.SafeLoader):
+    """Every scalar stays text: a class may be called no, or 1."""
+
+
+_TextLoader.yaml_implicit_resolvers = {}
+
+
+def load_yolo_yaml(path: Path, root: Path | None, faults: list[Fault]) -> YoloSet:
+    """Read a data.yaml in the layout of ultralytics.
+
+    `path` in it is the data folder, absolute or relative to the file, and may be missing. Where it is not there,
+    as after a download, the folder of the file is taken, with a remark. `root` goes before either.
+
+    Raises:
+        InputError: no such file, no YAML, no names or no parts, or another value that makes no sense.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such file{what_there_is(path)}")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_TextLoader)  # a SafeLoader
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: holds {shown(content)}; it needs names, and train or val")
+    if root is None:
+        root = _root(path, content.get("path"), faults)
+    refuse_missing_folder(root)
+    parts = {part: _entries(content[part], part, path) for part in PARTS if content.get(part)}
+    if not parts:
+        hint = did_you_mean("train", [str(key) for key in content])
+        raise InputError(f"{path}: has none of {some(PARTS)}{hint}; write where the images are, as in train: images")
+    return YoloSet(root, _classes(content, path), parts)
+
+
+def _root(path: Path, given: Any, faults: list[Fault]) -> Path:
+    if not given:
+        return path.parent
+    if not isinstance(given, str):
+        raise InputError(f"{path}: 'path' is {shown(given)}; it should be a folder")
+    root = path.parent / given
+    if root.is_dir():
+        return root
+    text = f"path: {shown(given)} is not there, and the folder of {path.name} is taken"
+    Spot(path, "", faults).note("other-path", text, "written for its own folder")
+    return path.parent
+
+
+def _entries(given: Any, part: str, path: Path) -> list[str]:
+    entries = [given] if isinstance(given, str) else given
+    if not isinstance(entries, list) or not all(isinstance(entry, str) and entry for entry in entries):
+        raise InputError(f"{path}: '{part}' is {shown(given)}; it should be a folder, a .txt file, or a list of them")
+    return entries
+
+
+def _classes(content: dict[Any, Any], path: Path) -> list[str]:
+    names = content.get("names")
+    if isinstance(names, dict):
+        if sorted(names) != sorted(str(index) for index in range(len(names))):
+            raise InputError(f"{path}: the numbers in 'names' are {some(names, 10)}; count from 0 without gaps")
+        names = [names[str(index)] for index in range(len(names))]
+    if not isinstance(names, list) or not names:
+        raise InputError(f"{path}: 'names' is {shown(names)}; name the classes, as in names: [car, van]")
+    wrong = [name for name in names if not isinstance(name, str) or not name.strip() or not name.isprintable()]
+    if wrong:
+        raise InputError(f"{path}: the class {shown(wrong[0])} in 'names' is no name")
+    if repeated := [name for name in names if names.count(name) > 1]:
+        raise InputError(f"{path}: the class {shown(repeated[0])} is in 'names' twice")
+    if content.get("nc", str(len(names))) != str(len(names)):
+        raise InputError(f"{path}: 'nc' is {shown(content['nc'])}, but there are {len(names)} names; correct one")
+    return names

@@ -1,0 +1,50 @@
+"""Small videos, and how far an image is from what it should be."""
+
+from pathlib import Path
+
+import av
+import numpy as np
+
+from visionlora.data.video_writer import VideoWriter
+
+WIDTH, HEIGHT = 96, 64
+
+
+def scene(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """A grey ramp with a red block at the top left and a green one that moves with the frame number."""
+    image = np.empty((height, width, 3), np.uint8)
+    image[:] = np.linspace(60, 180, width, dtype=np.uint8)[None, :, None]
+    image[: height // 4, : width // 4] = (200, 40, 40)
+    left = number * 3 % (width - 16)
+    image[height // 2 : height // 2 + 16, left : left + 16] = (40, 180, 60)
+    return image
+
+
+def encode(path: Path, frames: int = 30, codec: str = "libx264", rotation: int = 0, noise: int = 0) -> Path:
+    """A video at 10 frames per second by PyAV alone; noise spreads its bytes over all frames."""
+    rng = np.random.default_rng(0)
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, 10)
+        stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        if rotation:
+            stream.set_display_rotation(rotation)
+        for number in range(frames):
+            grain = rng.integers(-noise, noise + 1, (HEIGHT, WIDTH, 3))
+            image = np.clip(scene(number) + grain, 0, 255).astype(np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(image, "rgb24")))
+        container.mux(stream.encode())
+    return path
+
+
+def write(path: Path, images: list[np.ndarray], fps: float = 10) -> Path:
+    height, width = images[0].shape[:2]
+    with VideoWriter(path, fps, (width, height)) as writer:
+        for image in images:
+            writer.write(image)
+    return path
+
+
+def difference(image: np.ndarray, expected: np.ndarray) -> float:
+    """Mean over pixels and channels."""
+    assert image.shape == expected.shape
+    return float(np.abs(image.astype(int) - expected).mean())

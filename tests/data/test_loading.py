@@ -44,14 +44,14 @@ def train_set(data: LabelledImages, seed: int = 3) -> ClassificationDataset:
 def test_samples_hold_image_label_and_index(data: LabelledImages) -> None:
     sample = ClassificationDataset(data, eval_transform(PRE), seed=0, train=False)[(0, 5)]
     assert sample["image"].shape == (3, 32, 32)
-    assert sample["label"].dtype == torch.int64
-    assert (int(sample["label"]), sample["index"]) == (1, 5)
+    assert sample["target"].dtype == torch.int64
+    assert (int(sample["target"]), sample["index"]) == (1, 5)
 
 
 def test_multilabel_samples_are_multi_hot(data: LabelledImages) -> None:
     several = LabelledImages(data.paths[:3], [(0, 2), (), (1,)], ["a", "b", "c"], multilabel=True)
     dataset = ClassificationDataset(several, eval_transform(PRE), seed=0, train=False)
-    labels = torch.stack([dataset[(0, i)]["label"] for i in range(3)])
+    labels = torch.stack([dataset[(0, i)]["target"] for i in range(3)])
     assert labels.dtype == torch.float32
     assert labels.tolist() == [[1, 0, 1], [0, 0, 0], [0, 1, 0]]
 
@@ -123,7 +123,7 @@ def test_a_resumed_epoch_equals_the_uninterrupted_one(data: LabelledImages, work
     assert len(uninterrupted) == len(whole) == 4
     assert len(resumed) == 2
     for ours, theirs in zip(resumed, uninterrupted[2:], strict=True):
-        assert ours.keys() == theirs.keys() == {"image", "label", "index"}
+        assert ours.keys() == theirs.keys() == {"image", "target", "index"}
         assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 

@@ -14,7 +14,8 @@ import timm
 import torch
 from PIL import Image
 
-from visionlora.data.transforms import STRENGTHS, Preprocessing, eval_transform, train_transform
+from visionlora.data.augmentations import STRENGTHS
+from visionlora.data.transforms import Preprocessing, eval_transform, train_transform
 from visionlora.errors import InputError
 
 PRE = Preprocessing(

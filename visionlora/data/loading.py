@@ -26,7 +26,7 @@ REPEAT = 2**32
 class ClassificationDataset(Dataset[dict[str, Any]]):
     """Images with labels, by key (epoch, index).
 
-    A sample is `image` (3, H, W) float32; `label`, an int64 scalar or, if multilabel, (classes,) float32 of 0
+    A sample is `image` (3, H, W) float32; `target`, an int64 scalar or, if multilabel, (classes,) float32 of 0
     and 1; and `index`. With `train`, `transform` is called with (image, seed of this key), else with (image).
     """
 
@@ -44,9 +44,9 @@ class ClassificationDataset(Dataset[dict[str, Any]]):
         epoch, index = key
         image = read_image(self.data.paths[index])
         tensor = self.transform(image, sample_seed(self.seed, epoch, index)) if self.train else self.transform(image)
-        return {"image": tensor, "label": self._label(index), "index": index}
+        return {"image": tensor, "target": self._target(index), "index": index}
 
-    def _label(self, index: int) -> torch.Tensor:
+    def _target(self, index: int) -> torch.Tensor:
         label = self.data.labels[index]
         if not self.data.multilabel:
             return torch.tensor(label[0], dtype=torch.int64)
@@ -101,12 +101,21 @@ def batches(order: list[int], epoch: int, batch_size: int, drop_last: bool) -> l
     return cut
 
 
-def make_loader(dataset: Dataset[Any], batch_list: list[list[Key]], workers: int) -> DataLoader[Any]:
-    """A loader over exactly these batches; an InputError in a worker arrives as the one line that it was."""
+def make_loader(
+    dataset: Dataset[Any],
+    batch_list: list[list[Key]],
+    workers: int,
+    collate: Callable[[list[Any]], Any] | None = None,
+) -> DataLoader[Any]:
+    """A loader over exactly these batches; an InputError in a worker arrives as the one line that it was.
+
+    `collate` makes a batch of a list of samples; without it, their tensors are stacked.
+    """
     return _Loader(
         dataset,
         batch_sampler=batch_list,
         num_workers=workers,
+        collate_fn=collate,
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_start_worker,
         # An iterator draws a number when it starts; from here, so that a resumed run's global state is untouched.

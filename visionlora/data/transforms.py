@@ -1,10 +1,5 @@
-"""From an RGB image to the model's input tensor, with and without augmentation.
+"""From an RGB image to a classifier's input tensor, with and without augmentation."""
 
-The only file that knows albumentations.
-"""
-
-import os
-import random
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from typing import Any
@@ -15,14 +10,9 @@ import torch
 from PIL import Image
 from timm.data.transforms import str_to_pil_interp
 
+from visionlora.data.augmentations import Augmentation, classification_chain, refuse_unknown_strength
 from visionlora.errors import InputError, did_you_mean
 
-# importing albumentations would ask the network for its newest version
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
-import albumentations as A
-import cv2
-
-STRENGTHS = ("none", "light", "strong", "surveillance")
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
 
@@ -94,31 +84,31 @@ def eval_transform(pre: Preprocessing) -> Callable[[np.ndarray], torch.Tensor]:
 
 
 def train_transform(pre: Preprocessing, strength: str = "light") -> "TrainTransform":
-    """Augmentation of one of `STRENGTHS`; raises InputError for any other word."""
+    """Augmentation of one of `augmentations.STRENGTHS`; raises InputError for any other word."""
     return TrainTransform(pre, strength)
 
 
 class TrainTransform:
     """(H, W, 3) uint8 RGB and a seed >= 0 -> (3, pre.height, pre.width) float32.
 
-    A pure function of the two: nothing carries over from call to call, and no global random state is read or
-    changed. It can be pickled, and copies in other processes agree; one copy is not for several threads.
+    A pure function of the two, as `Augmentation` is.
     """
 
     def __init__(self, pre: Preprocessing, strength: str) -> None:
-        _known(strength, STRENGTHS, "augmentation strength")
+        refuse_unknown_strength(strength)
         self.preprocessing = pre
         self.strength = strength
         self._plain = _EvalTransform(pre)
-        self._augment = A.Compose(_augmentations(pre, strength))
+        red, green, blue = (round(255 * channel) for channel in pre.mean)
+        resample = str_to_pil_interp(pre.interpolation)
+        self._augment = Augmentation(
+            classification_chain(strength, pre.height, pre.width, resample, (red, green, blue))
+        )
 
     def __call__(self, image: np.ndarray, seed: int) -> torch.Tensor:
         if self.strength == "none":
             return self._plain(image)
-        # Not set_random_seed: it gives every transform a generator of its own with one and the same seed,
-        # so that all flips, jitters and blurs draw the same numbers.
-        self._augment.set_random_state(np.random.default_rng(seed), random.Random(seed))
-        augmented = self._augment(image=image)["image"]
+        augmented = self._augment(image, seed)
         return _normalise(torch.from_numpy(augmented).permute(2, 0, 1).contiguous(), self.preprocessing)
 
 
@@ -138,71 +128,6 @@ class _EvalTransform:
 
     def __call__(self, image: np.ndarray) -> torch.Tensor:
         return _normalise(self._geometry(Image.fromarray(image)), self.preprocessing)
-
-
-class _RandomCrop(A.RandomResizedCrop):
-    """RandomResizedCrop that resizes as the evaluation does, so that both see the same kind of pixels."""
-
-    resample: Image.Resampling
-
-    def apply(self, img: np.ndarray, crop_coords: tuple[int, int, int, int], **_params: Any) -> np.ndarray:
-        left, top, right, bottom = crop_coords
-        height, width = self.size
-        crop = Image.fromarray(img[top:bottom, left:right])
-        return np.array(crop.resize((width, height), self.resample))
-
-
-def _augmentations(pre: Preprocessing, strength: str) -> list[A.BasicTransform | A.BaseCompose]:
-    if strength == "none":
-        return []
-    flip = A.HorizontalFlip(p=0.5)
-    if strength == "light":
-        return [_random_crop(pre, 0.5), flip, _colour(0.2, p=0.8)]
-    if strength == "strong":
-        return [
-            _random_crop(pre, 0.25),
-            flip,
-            A.Affine(rotate=(-15, 15), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.5),
-            _colour(0.4, p=0.8, hue=0.05),
-            A.ToGray(p=0.1),
-            A.GaussianBlur(sigma_limit=(0.5, 2.0), p=0.2),
-            A.CoarseDropout(
-                num_holes_range=(1, 4),
-                hole_height_range=(0.1, 0.3),
-                hole_width_range=(0.1, 0.3),
-                fill=tuple(round(255 * channel) for channel in pre.mean),
-                p=0.4,
-            ),
-        ]
-    # In the order of a camera: light, weather, exposure, sensor, stream. RandomFog costs 25 ms and stays out.
-    return [
-        _random_crop(pre, 0.5),
-        flip,
-        A.RandomRain(drop_width=1, blur_value=3, brightness_coefficient=0.9, p=0.1),
-        A.RandomShadow(p=0.1),
-        _colour(0.3, p=0.6),
-        A.OneOf([A.RandomGamma(gamma_limit=(120, 180)), _low_light()], p=0.3),
-        A.ToGray(p=0.25),  # infrared at night
-        A.OneOf([A.MotionBlur(blur_limit=(3, 9)), A.Downscale(scale_range=(0.4, 0.8))], p=0.3),
-        A.OneOf([A.GaussNoise(std_range=(0.02, 0.1)), A.ISONoise()], p=0.4),
-        A.ImageCompression(quality_range=(25, 80), p=0.4),
-    ]
-
-
-def _random_crop(pre: Preprocessing, smallest: float) -> _RandomCrop:
-    """A crop of `smallest` to all of the image's area."""
-    crop = _RandomCrop(size=(pre.height, pre.width), scale=(smallest, 1.0))
-    crop.resample = str_to_pil_interp(pre.interpolation)
-    return crop
-
-
-def _colour(amount: float, p: float, hue: float = 0.0) -> A.ColorJitter:
-    around_one = (1 - amount, 1 + amount)
-    return A.ColorJitter(brightness=around_one, contrast=around_one, saturation=around_one, hue=(-hue, hue), p=p)
-
-
-def _low_light() -> A.RandomBrightnessContrast:
-    return A.RandomBrightnessContrast(brightness_limit=(-0.4, -0.15), contrast_limit=(-0.3, 0.0))
 
 
 def _normalise(image: torch.Tensor, pre: Preprocessing) -> torch.Tensor:

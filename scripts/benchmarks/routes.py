@@ -19,6 +19,7 @@ from visionlora.ops.conv import factor_gradients as conv_gradients
 from visionlora.ops.convolution import convolve, input_gradient
 from visionlora.ops.cost import conv_route
 from visionlora.ops.geometry import Geometry
+from visionlora.ops.linear import factor_gradients as linear_gradients
 from visionlora.ops.weight import passing_weight
 
 COPIES = 4
@@ -115,8 +116,8 @@ def measure(shape: Shape, batch: int, rank: int, channels_last: bool) -> dict[st
         ways: dict[str, Way] = {
             "forward": lambda t: t.x @ t.weight.t(),
             "input": lambda t: t.g @ t.weight,
-            "factored": lambda t: ((t.g @ t.B).t() @ t.x, (t.x @ t.A.t()).t() @ t.g),
-            "dense": lambda t: _through_dense(t.g.t() @ t.x, t),
+            "factored": lambda t: linear_gradients(t.x, t.g, t.A, t.B, through_rank=True),
+            "dense": lambda t: linear_gradients(t.x, t.g, t.A, t.B, through_rank=False),
         }
     else:
         ways = {
@@ -132,10 +133,6 @@ def _build_twice(t: Tensors) -> None:
     for _ in range(2):
         with torch.no_grad(), passing_weight(t.weight, t.A, t.B):
             pass
-
-
-def _through_dense(gradient: Tensor, t: Tensors) -> tuple[Tensor, Tensor]:
-    return t.B.t() @ gradient, gradient @ t.A.t()
 
 
 def _tensors(shape: Shape, batch: int, rank: int, channels_last: bool) -> Tensors:

@@ -30,6 +30,8 @@ def keep_less(module: nn.Module) -> None:
     name, home = type(module).__name__, type(module).__module__
     if is_swapped(module, _run_again) or is_swapped(module, _from_output):
         return
+    if name == "ELU" and vars(module).get("inplace"):
+        return  # It takes its gradient from its output already.
     if name in _RUN_AGAIN.get(home, ()):
         swap(module, _run_again, "inplace" in vars(module))
     elif name in _FROM_OUTPUT.get(home, ()):
@@ -70,4 +72,7 @@ def _from_output(base: Any) -> dict[str, Any]:
 
 
 def _in_training(input: Tensor) -> bool:
-    return torch.is_grad_enabled() and input.requires_grad and not torch.compiler.is_compiling()
+    # Tracers and functorch look into a forward, and know nothing of notes and of the clamp.
+    if not isinstance(input, Tensor) or torch.compiler.is_compiling() or torch.jit.is_tracing():
+        return False
+    return torch.is_grad_enabled() and input.requires_grad and not torch._C._are_functorch_transforms_active()

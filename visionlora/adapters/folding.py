@@ -39,7 +39,7 @@ def fold_batchnorm(model: nn.Module, example: Any) -> list[str]:
     unfold_batchnorm(model)
     watch = _Watch(model)
     with _eval_mode(model), watch, torch.no_grad():
-        model(example)
+        watch.leaves(model(example))
     names = {module: path for path, module in model.named_modules()}
     pairs = watch.pairs()
     refold(pairs)
@@ -94,9 +94,11 @@ class _Watch(TorchFunctionMode):
         for module in self._model.modules():
             if _is_frozen_conv(module):
                 self._hooks.append(module.register_forward_hook(self._conv_ran))
-            elif norm.is_foldable(module):
+            elif norm.is_foldable(module) and not module._forward_pre_hooks:
                 self._hooks.append(module.register_forward_pre_hook(self._norm_starts))
                 self._hooks.append(module.register_forward_hook(self._norm_ran))
+            elif not module._modules and not isinstance(module, nn.Identity):
+                self._hooks.append(module.register_forward_pre_hook(self._other_starts))
         super().__enter__()
         return self
 
@@ -107,25 +109,37 @@ class _Watch(TorchFunctionMode):
 
     def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
         """Convolution and BatchNorm that belong to each other in every call."""
+        readers = Counter(layer for layer, _ in self._met)
         return [
             (layer, batchnorm)
             for (layer, batchnorm), times in self._met.items()
-            if times == self._calls[layer] == self._calls[batchnorm] and not {layer, batchnorm} & self._spoiled
+            if times == self._calls[layer] == self._calls[batchnorm]
+            and readers[layer] == 1
+            and not {layer, batchnorm} & self._spoiled
         ]
+
+    def leaves(self, value: Any) -> None:
+        """Take note of what reads ``value``: nobody knows, so no convolution whose output is in it can be folded."""
+        for tensor in _tensors(value):
+            if id(tensor) in self._made_by:
+                self._spoiled.add(self._made_by[id(tensor)])
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         result = function(*args, **kwargs)
-        if self._running is None and isinstance(result, Tensor | list | tuple):
-            for tensor in _tensors((args, kwargs)):
-                if id(tensor) in self._made_by:
-                    self._spoiled.add(self._made_by[id(tensor)])
+        # None, for that is what an assignment to a part of the tensor answers.
+        if self._running is None and isinstance(result, Tensor | list | tuple | None):
+            self.leaves((args, kwargs))
         return result
 
     def _conv_ran(self, layer: nn.Module, _inputs: Any, output: Tensor) -> None:
         self._calls[layer] += 1
         self._made_by[id(output)] = layer
         self._alive.append(output)
+
+    def _other_starts(self, _module: nn.Module, inputs: Any) -> None:
+        # What passes its input on in eval mode need not do so in training (DropPath).
+        self.leaves(inputs)
 
     def _norm_starts(self, batchnorm: nn.Module, _inputs: Any) -> None:
         self._running = batchnorm
@@ -150,7 +164,8 @@ def _agrees(batchnorm: nn.Module, x: Tensor, output: Tensor) -> bool:
 
 def _is_frozen_conv(layer: nn.Module) -> bool:
     base = vars(type(layer))["__swapped__"][0] if is_adapted(layer) else type(layer)
-    if not is_known_conv(base):
+    # A hook sees, and may change, what the convolution gives; the old weight_norm leaves no parameter `weight`.
+    if not is_known_conv(base) or layer._forward_hooks or "weight" not in layer._parameters:
         return False
     weight, bias = layer._parameters["weight"], layer._parameters["bias"]
     assert weight is not None
@@ -162,7 +177,9 @@ def _is_frozen_conv(layer: nn.Module) -> bool:
 @contextmanager
 def _eval_mode(model: nn.Module) -> Iterator[None]:
     modes = {module: module.training for module in model.modules()}
-    model.eval()
+    # Not by eval(): frozen BatchNorm would take that as the mode to go back to when it is detached.
+    for module in modes:
+        module.training = False
     try:
         yield
     finally:

@@ -6,12 +6,12 @@ Other classes, and whoever reads ``layer.weight``, get the dense adapted weight,
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionlora.ops.branch import conv_branch, linear_branch
 from visionlora.ops.conv import conv
+from visionlora.ops.convolution import plain_convolution
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.linear import linear
 from visionlora.ops.recall import note_on
@@ -100,18 +100,18 @@ def _conv_forward(base: Any, factors: Factors) -> Callable[[Any, Tensor], Tensor
         weight = self._parameters["weight"]
         if trained is None:
             kernel = row_scale.view(-1, *[1] * (self.weight.dim() - 1)) * self.weight  # type: ignore[union-attr]
-            return _plain_conv(padded, kernel, bias, geometry)
+            return plain_convolution(padded, kernel, bias, geometry)
         A, B, route = trained
         if route == "branch":
-            return _plain_conv(padded, weight, bias, geometry) + conv_branch(padded, A, B, geometry)
+            update = conv_branch(padded, A, B, geometry)
+            if row_scale is None:
+                return plain_convolution(padded, weight, bias, geometry) + update
+            # Folded before the model went to fewer bits: the rows stay as they are stored.
+            scale, shift = (each.view(-1, *[1] * (weight.dim() - 2)) for each in (row_scale, bias))
+            return scale * (plain_convolution(padded, weight, None, geometry) + update) + shift
         return conv(padded, weight, bias, A, B, geometry, row_scale, route, note_on(padded))
 
     return forward
-
-
-def _plain_conv(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
-    stride, padding, dilation, groups = geometry
-    return torch.convolution(x, kernel, bias, stride, padding, dilation, False, [0] * len(stride), groups)
 
 
 def _padding(layer: Any, x: Tensor) -> tuple[Tensor, Geometry]:

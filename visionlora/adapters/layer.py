@@ -135,11 +135,17 @@ def trained_factors(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Any] |
 
 
 def _is_plain(x: Tensor, weight: Tensor) -> bool:
-    """Whether x is a batch that the layer computes with a frozen weight, outside functorch's transforms."""
-    if weight.requires_grad or type(x) not in (Tensor, nn.Parameter) or torch._C._are_functorch_transforms_active():
+    """Whether x is a batch that the layer computes with a frozen weight, outside functorch and torch.jit.trace."""
+    if weight.requires_grad or type(x) not in (Tensor, nn.Parameter):
         return False
-    same_dtype = x.dtype == weight.dtype or torch.is_autocast_enabled(x.device.type)
-    return same_dtype and x.is_floating_point() and (weight.dim() == 2 or x.dim() == weight.dim())
+    if torch._C._are_functorch_transforms_active() or torch.jit.is_tracing():
+        return False
+    is_cast = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, weight.dtype)
+    return (
+        (is_cast or x.dtype == weight.dtype)
+        and x.is_floating_point()
+        and (weight.dim() == 2 or x.dim() == weight.dim())
+    )
 
 
 def _members(base: type, parameters: tuple[str, ...]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Autocast for the fused operations: their input is cast, and nothing inside is."""
+"""Autocast for the fused operations: their input is cast, and nothing inside is. Float64 is never cast."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +11,7 @@ from torch import Tensor
 def plain_autocast(x: Tensor) -> Iterator[Tensor]:
     """``x`` as autocast would give it to a layer; within the block autocast is off."""
     device = x.device.type
-    if not torch.is_autocast_enabled(device):
+    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
         yield x
         return
     with torch.autocast(device, enabled=False):

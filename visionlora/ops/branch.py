@@ -4,10 +4,10 @@ Added to a bfloat16 weight, an update below 2^-9 of it is rounded away; added to
 branch costs a second pass over the input and an addition over the output.
 """
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visionlora.ops.convolution import plain_convolution
 from visionlora.ops.geometry import Geometry
 
 
@@ -18,10 +18,9 @@ def linear_branch(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
 
 def conv_branch(x: Tensor, A: Tensor, B: Tensor, geometry: Geometry) -> Tensor:
     """The convolution of x (N, Cin, ...) with the kernel ``B @ A``, for A (r, Cin / groups, ...), B (Cout, r)."""
-    stride, padding, dilation, groups = geometry
-    zeros = [0] * len(stride)
-    ones = [1] * len(stride)
+    groups = geometry.groups
+    zeros, ones = (0,) * len(geometry.stride), (1,) * len(geometry.stride)
     narrow = A.repeat(groups, *[1] * (A.dim() - 1)).to(x.dtype)  # (groups * r, Cin / groups, ...)
-    z = torch.convolution(x, narrow, None, stride, padding, dilation, False, zeros, groups)
+    z = plain_convolution(x, narrow, None, geometry)
     wide = B.view(*B.shape, *ones).to(x.dtype)  # (Cout, r, 1, ...)
-    return torch.convolution(z, wide, None, ones, zeros, ones, False, zeros, groups)
+    return plain_convolution(z, wide, None, Geometry(ones, zeros, ones, groups))

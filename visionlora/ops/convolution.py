@@ -23,6 +23,13 @@ def convolve(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry)
     return torch.convolution(x, kernel, bias, stride, padding, dilation, False, [0] * len(stride), groups)
 
 
+def plain_convolution(x: Tensor, kernel: Tensor, bias: Tensor | None, geometry: Geometry) -> Tensor:
+    """``convolve`` as plain layers do it, under autocast too (on a CPU it overlooks torch.convolution)."""
+    function = (F.conv1d, F.conv2d, F.conv3d)[kernel.dim() - 3]
+    output: Tensor = function(x, kernel, bias, *geometry)
+    return output
+
+
 def input_gradient(g: Tensor, x: Tensor, kernel: Tensor, geometry: Geometry) -> Tensor:
     """Gradient of ``convolve``'s x, from that of its output, g (N, Cout, ...).
 

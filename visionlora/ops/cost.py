@@ -35,11 +35,3 @@ def conv_route(n_out: int, factor_shape: Sequence[int], groups: int, route: Rout
     factored = 2 * rank * n_out + 2 * per_tap * inputs * taps + 2 * reads
     dense = n_out * factor_shape[1] * taps + reads
     return "factored" if factored < dense else "dense"
-
-
-def rebuild_weight(rows: int, n_out: int) -> bool:
-    """Whether ``g @ (W + B @ A)`` is cheaper than ``g @ W + (g @ B) @ A``, for g (rows, n_out).
-
-    The one reads and writes the weight four times, the other the result twice.
-    """
-    return rows > 2 * n_out

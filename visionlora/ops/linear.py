@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visionlora.ops.autocast import plain_autocast
-from visionlora.ops.cost import Route, linear_route, rebuild_weight
+from visionlora.ops.cost import Route, linear_route
 from visionlora.ops.recall import Recall
 from visionlora.ops.weight import passing_weight
 
@@ -37,9 +37,8 @@ def linear(
         (..., out).
     """
     through_rank = linear_route(weight.shape[1], weight.shape[0], len(A), route) == "factored"
-    source, make = (recall.source, recall.again) if recall else (None, None)
     with plain_autocast(x) as x:
-        output: Tensor = _Linear.apply(x, weight, bias, A, B, through_rank, source, make)
+        output: Tensor = _Linear.apply(x, weight, bias, A, B, through_rank, recall)
     return output
 
 
@@ -54,39 +53,38 @@ class _Linear(torch.autograd.Function):
         A: Tensor,
         B: Tensor,
         through_rank: bool,
-        source: Any,
-        make: Any,
+        recall: Recall | None,
     ) -> Tensor:
-        ctx.make, ctx.dtype = make, x.dtype
-        # Now, for the input is in the cache; in the backward it would be read twice from memory.
-        z = _rows(x) @ A.to(x.dtype).t() if through_rank else None  # (rows, r)
-        ctx.save_for_backward(x if source is None else source, weight, A, B, z)
+        ctx.through_rank, ctx.dtype = through_rank, x.dtype
+        ctx.again = None if recall is None else recall.again
+        ctx.save_for_backward(x if recall is None else recall.source, weight, A, B)
         with passing_weight(weight, A, B) as adapted:
             return F.linear(x, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, A, B, z = ctx.saved_tensors
+        x, weight, A, B = ctx.saved_tensors
         needs_x, _, needs_bias, needs_A, needs_B, *_ = ctx.needs_input_grad
-        shape, g = g.shape, _rows(g)  # (rows, out)
         grad_x = grad_A = grad_B = None
-        g_r = g @ B.to(g.dtype)  # (rows, r)
-        if needs_x and rebuild_weight(len(g), len(B)):
+        if needs_x:
             with passing_weight(weight, A, B) as adapted:
                 grad_x = g @ adapted.to(g.dtype)
-        elif needs_x:
-            grad_x = (g @ weight.to(g.dtype)).addmm_(g_r, A.to(g.dtype))
+        g = _rows(g)  # (rows, out)
         if needs_A or needs_B:
-            x = _rows(x if ctx.make is None else ctx.make(x).to(ctx.dtype))  # (rows, in)
-            if z is None:
-                grad_weight = (g.t() @ x).to(A.dtype)  # (out, in)
-                grad_A, grad_B = B.t() @ grad_weight, grad_weight @ A.t()
-            else:
-                # Narrow on the left: g.t() @ z would take twice as long.
-                grad_A, grad_B = (g_r.t() @ x).to(A.dtype), (z.t() @ g).t().to(B.dtype)
+            x = _rows(x if ctx.again is None else ctx.again(x).to(ctx.dtype))  # (rows, in)
+            grad_A, grad_B = factor_gradients(x, g, A, B, ctx.through_rank)
         grad_bias = g.sum(0) if needs_bias else None
-        grad_x = None if grad_x is None else grad_x.view(*shape[:-1], -1)
-        return grad_x, None, grad_bias, grad_A, grad_B, None, None, None
+        return grad_x, None, grad_bias, grad_A, grad_B, None, None
+
+
+def factor_gradients(x: Tensor, g: Tensor, A: Tensor, B: Tensor, through_rank: bool) -> tuple[Tensor, Tensor]:
+    """Gradients of ``A`` and ``B``, from the input x (rows, in) and the output's gradient g (rows, out)."""
+    if not through_rank:
+        grad_weight = (g.t() @ x).to(A.dtype)  # (out, in)
+        return B.t() @ grad_weight, grad_weight @ A.t()
+    g_r, z = g @ B.to(g.dtype), x @ A.to(x.dtype).t()  # (rows, r)
+    # Narrow on the left: g.t() @ z would take twice as long.
+    return (g_r.t() @ x).to(A.dtype), (z.t() @ g).t().to(B.dtype)
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -7,6 +7,7 @@ and gives the same bits.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,35 +17,34 @@ _NOTE = "_visionlora_recall"
 
 @dataclass(frozen=True)
 class Recall:
-    """How a tensor was made: ``make(source)``, under the same autocast.
+    """How a tensor was made: ``again(source)``.
 
     Attributes:
         source: what it was made from, which its maker keeps for the backward, too.
-        make: the maker's forward.
-        autocast: the dtype, or None if it was off.
-        version: of the tensor when it was made; it changes when somebody writes into it.
+        again: the maker's forward, under the same autocast; it does not hold the source, for it outlives
+            the saved tensors.
+        versions: of source and tensor when it was made; they change when somebody writes into them.
     """
 
     source: Tensor
-    make: Callable[[Tensor], Tensor]
-    autocast: torch.dtype | None
-    version: int
-
-    def again(self, source: Tensor) -> Tensor:
-        """The tensor, from the saved ``source``."""
-        device = source.device.type
-        with torch.autocast(device, dtype=self.autocast, enabled=self.autocast is not None):
-            return self.make(source)
+    again: Callable[[Tensor], Tensor]
+    versions: tuple[int, int]
 
 
 def leave_note(output: Tensor, source: Tensor, make: Callable[[Tensor], Tensor]) -> None:
     """Note on ``output`` that it is ``make(source)``."""
     device = source.device.type
     autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-    setattr(output, _NOTE, Recall(source.detach(), make, autocast, output._version))
+    versions = (source._version, output._version)
+    setattr(output, _NOTE, Recall(source, partial(_make_again, make, autocast), versions))
 
 
 def note_on(tensor: Tensor) -> Recall | None:
     """The tensor's note, or None if there is none or it holds no longer."""
     note: Recall | None = getattr(tensor, _NOTE, None)
-    return note if note is not None and note.version == tensor._version else None
+    return note if note is not None and note.versions == (note.source._version, tensor._version) else None
+
+
+def _make_again(make: Callable[[Tensor], Tensor], autocast: torch.dtype | None, source: Tensor) -> Tensor:
+    with torch.autocast(source.device.type, dtype=autocast, enabled=autocast is not None):
+        return make(source)

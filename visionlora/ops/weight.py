@@ -42,7 +42,8 @@ def passing_weight(weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | Non
 
     Fresh memory costs a CPU more (page faults) than the product itself.
     """
-    if not weight.is_cpu or torch.is_grad_enabled() or torch.compiler.is_compiling():
+    keeps = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
+    if keeps or not weight.is_cpu:
         yield adapted_weight(weight, A, B, row_scale)
         return
     # Taken while it is in use, so that a nested use gets other memory.

@@ -14,7 +14,7 @@ import timm
 import visionlora
 from visionlora.adapters.config import BATCHNORM_MODES, METHODS, LoRAConfig
 from visionlora.config import DataSection, LoRASection, RunConfig, load_config
-from visionlora.data.transforms import STRENGTHS
+from visionlora.data.augmentations import STRENGTHS
 from visionlora.models.classifier import create_classifier
 from visionlora.training.run import prepare
 
@@ -102,7 +102,7 @@ def test_nobody_imports_scripts_and_tests() -> None:
 def test_libraries_that_import_slowly_are_imported_where_they_are_used() -> None:
     slow = {"matplotlib", "tensorboard", "torchmetrics", "albumentations"}
     for file in PACKAGE.rglob("*.py"):
-        if file != PACKAGE / "data" / "transforms.py":
+        if file != PACKAGE / "data" / "augmentations.py":
             top = ast.parse(file.read_text(encoding="utf-8")).body
             names = [alias.name for node in top if isinstance(node, ast.Import) for alias in node.names]
             names += [node.module or "" for node in top if isinstance(node, ast.ImportFrom)]

@@ -22,19 +22,27 @@ ERRORS = {
     "exif-size": "annotated before EXIF rotation",
     "in-two-parts": "same image file in two parts",
     "malformed": "key missing, or value of the wrong kind",
+    "lossy-mask": "mask in a lossy format",
     "mask-box": "mask and box disagree",
+    "mask-color": "mask colour that is no class",
     "mask-outside": "mask outside the image",
+    "mask-size": "mask of another size than its image",
+    "mask-value": "mask value that is no class",
     "missing-file": "file is missing",
     "negative-size": "negative size",
+    "no-colors": "mask of colours, and classes without",
     "no-image": "annotation without image",
+    "no-mask": "image without a mask",
     "not-a-number": "not a number",
     "not-finite": "NaN or infinite",
     "not-normalised": "YOLO value not in 0 to 1",
+    "one-class": "masks show a single class",
     "outside-folder": "path leaves the data folder",
     "polygon-odd": "polygon with an odd number of coordinates",
     "polygon-points": "polygon with less than three points",
     "rle-counts": "run lengths don't add up",
     "rle-size": "run lengths for another image size",
+    "same-name": "two files for the same name",
     "unknown-class": "unknown class",
     "unread-format": "image format that isn't read",
     "unreadable": "image can't be decoded",
@@ -45,6 +53,7 @@ ERRORS = {
 """Kind -> what it is. Training refuses a data set that has one of these."""
 
 REMARKS = {
+    "all-ignored": "mask without a pixel of any class",
     "crowd": "crowd: ignored in training and evaluation",
     "difficult": "marked difficult: ignored in training and evaluation",
     "exif-unclear": "EXIF orientation that the annotated size doesn't show",
@@ -56,6 +65,7 @@ REMARKS = {
     "other-path": "path as written isn't there, another is meant",
     "overhang": "up to one pixel beyond the image, clipped",
     "repeated-object": "same object twice",
+    "unused-class": "class that no mask shows",
 }
 """Kind -> what it is. Training takes these as they are."""
 
@@ -110,18 +120,19 @@ def count_by_title(faults: Iterable[Fault]) -> dict[str, int]:
     return dict(Counter(fault.title for fault in faults).most_common())
 
 
-def refuse_errors(faults: Iterable[Fault], path: Path) -> None:
-    """Raises InputError, with the kinds and the first few in full, if there is a fault that is no remark."""
+def refuse_errors(faults: Iterable[Fault], path: Path, advice: str | None = None) -> None:
+    """Raises InputError, with the kinds and the first few in full, if there is a fault that is no remark.
+
+    `advice` is how to see all; without it, check-data on the path.
+    """
     errors = [fault for fault in faults if fault.is_error]
     if not errors:
         return
     kinds = ", ".join(f"{count} x {title}" for title, count in count_by_title(errors).items())
     first = "; ".join(str(fault) for fault in errors[:3])
     more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
-    raise InputError(
-        f"{path}: {len(errors)} fault{'s' * (len(errors) > 1)} ({kinds}): {first}{more}. "
-        f"Run visionlora check-data {path} to see all, and with --fix FOLDER to write a mended copy"
-    )
+    advice = advice or f"Run visionlora check-data {path} to see all, and with --fix FOLDER to write a mended copy"
+    raise InputError(f"{path}: {len(errors)} fault{'s' * (len(errors) > 1)} ({kinds}): {first}{more}. {advice}")
 
 
 def shown(value: object) -> str:

@@ -43,17 +43,19 @@ class View:
 
 @dataclass(frozen=True)
 class Moves:
-    """Ranges that random views are drawn from; half of them are mirrored.
+    """Ranges that random views are drawn from.
 
     Attributes:
         zoom: size of objects relative to evaluation, the logarithm drawn evenly; 1 lies between the two.
         tilt: up to so many degrees either way, in half of the views.
         shear: along x, likewise.
+        mirror: whether half of the views are mirrored.
     """
 
     zoom: tuple[float, float]
     tilt: float = 0.0
     shear: float = 0.0
+    mirror: bool = True
 
 
 def whole_view(width: int, height: int, size: int) -> View:
@@ -64,7 +66,13 @@ def whole_view(width: int, height: int, size: int) -> View:
 
 
 def random_view(
-    width: int, height: int, size: int, boxes: np.ndarray, moves: Moves, generator: np.random.Generator
+    width: int,
+    height: int,
+    size: int,
+    boxes: np.ndarray,
+    moves: Moves,
+    generator: np.random.Generator,
+    window: tuple[int, int] | None = None,
 ) -> View:
     """A view that is zoomed, moved, tilted and mirrored at random.
 
@@ -74,13 +82,16 @@ def random_view(
 
     Args:
         boxes: (n, 4) of the objects, in pixels of the image.
+        window: width and height of the view; by default the whole image's.
     """
     whole = whole_view(width, height, size)
+    if window is not None:
+        whole = View(whole.matrix, *window)
     zoom = math.exp(generator.uniform(*np.log(moves.zoom)))
     after = np.eye(3)
     if (moves.tilt or moves.shear) and generator.random() < 0.5:
         after = _tilt(whole, generator.uniform(-1, 1) * moves.tilt, generator.uniform(-1, 1) * moves.shear)
-    if generator.random() < 0.5:
+    if moves.mirror and generator.random() < 0.5:
         after = _shift(whole.width, 0) @ _scale(-1, 1) @ after
     best, fewest = View((after @ _square(whole.matrix))[:2], whole.width, whole.height), len(boxes) + 1
     for _ in range(_TRIES):
@@ -174,14 +185,13 @@ def _show_tilted(image: np.ndarray, view: View) -> np.ndarray:
 
 def _placed(width: int, height: int, whole: View, zoom: float, along: float, down: float) -> np.ndarray:
     """(3, 3): the image zoomed, and moved by shares of the room that there is (0 to 1)."""
-    if zoom >= 1:
-        scale = np.diag(whole.matrix) * zoom
-        room_x, room_y = width * scale[0] - whole.width, height * scale[1] - whole.height
-        return _shift(-along * room_x, -down * room_y) @ _scale(*scale)
-    # whole pixels, so that the image's border is one
-    across, tall = max(1, round(whole.width * zoom)), max(1, round(whole.height * zoom))
-    x, y = round(along * (whole.width - across)), round(down * (whole.height - tall))
-    return _shift(x, y) @ _scale(across / width, tall / height)
+    scale = np.diag(whole.matrix) * zoom
+    across, tall = width * scale[0], height * scale[1]
+    if zoom < 1:  # whole pixels, so that the image's border is one
+        across, tall = max(1, round(across)), max(1, round(tall))
+        x, y = round(along * (whole.width - across)), round(down * (whole.height - tall))
+        return _shift(x, y) @ _scale(across / width, tall / height)
+    return _shift(along * (whole.width - across), down * (whole.height - tall)) @ _scale(*scale)
 
 
 def _tilt(view: View, degrees: float, shear: float) -> np.ndarray:

@@ -42,8 +42,8 @@ class ImageFacts:
     reason: str | None = None
 
 
-class _UnreadableError(Exception):
-    """Carries only the reason; the callers know which file it is."""
+class UnreadableError(Exception):
+    """Carries only the reason why a file can't be read; the callers know which one it is."""
 
 
 def is_image(path: Path) -> bool:
@@ -64,9 +64,9 @@ def read_image(path: Path) -> np.ndarray:
             `PIL.Image.MAX_IMAGE_PIXELS`.
     """
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             return _to_rgb(ImageOps.exif_transpose(image))
-    except _UnreadableError as error:
+    except UnreadableError as error:
         raise InputError(f"{path}: {error}") from error
 
 
@@ -111,12 +111,12 @@ def check_readable(paths: Iterable[Path], skip: bool, on_progress: Callable[[int
 
 def _examine(path: Path) -> ImageFacts:
     try:
-        with _opened(path) as image:
+        with opened(path) as image:
             width, height = image.size
             orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
             image.draft(None, _SMALLEST)
             pixels = Image.fromarray(_to_rgb(ImageOps.exif_transpose(image)))
-    except _UnreadableError as error:
+    except UnreadableError as error:
         return ImageFacts(path, reason=str(error))
     if orientation not in range(1, 9):
         orientation = 1
@@ -126,8 +126,8 @@ def _examine(path: Path) -> ImageFacts:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Image.Image]:
-    """PIL's image, not decoded yet; whatever goes wrong until it is closed becomes an _UnreadableError."""
+def opened(path: Path) -> Iterator[Image.Image]:
+    """PIL's image, not decoded yet; whatever goes wrong until it is closed becomes an UnreadableError."""
     try:
         # Not by path: PIL then maps an uncompressed grey TIFF into memory with its sides swapped where the
         # orientation tag says so, and the rows come out scrambled (Pillow 13.0).
@@ -135,21 +135,21 @@ def _opened(path: Path) -> Iterator[Image.Image]:
             # PIL only warns here, and turning a warning into an error isn't thread-safe
             limit = Image.MAX_IMAGE_PIXELS
             if limit is not None and image.width * image.height > limit:
-                raise _UnreadableError(
+                raise UnreadableError(
                     f"has {image.width} x {image.height} pixels, more than the {limit} that are taken as safe"
                 )
             yield image
-    except (_UnreadableError, MemoryError):
+    except (UnreadableError, MemoryError):
         raise
     except FileNotFoundError as error:
-        raise _UnreadableError("no such file") from error
+        raise UnreadableError("no such file") from error
     except UnidentifiedImageError as error:
         empty = path.stat().st_size == 0
         reason = "empty file" if empty else f"not an image of a known format ({', '.join(_FORMATS)})"
-        raise _UnreadableError(reason) from error
+        raise UnreadableError(reason) from error
     except Exception as error:  # on a damaged file a decoder raises almost anything
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise _UnreadableError(f"can't be decoded: {reason}") from error
+        raise UnreadableError(f"can't be decoded: {reason}") from error
 
 
 def _to_rgb(image: Image.Image) -> np.ndarray:
@@ -157,7 +157,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):
         return _grey_to_rgb(np.asarray(image))
     if image.mode == "F":
-        raise _UnreadableError("holds floating point values of no known range; save it with 8 or 16 bits")
+        raise UnreadableError("holds floating point values of no known range; save it with 8 or 16 bits")
     if image.mode == "P":
         image = image.convert("RGBA")  # straight to RGB, PIL warns about transparency in a palette
     return np.array(image.convert("RGB"))
@@ -167,6 +167,6 @@ def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:
     """(H, W) integers in 0 to 65535 -> (H, W, 3) uint8; 257 = 65535 / 255."""
     low, high = int(grey.min()), int(grey.max())
     if low < 0 or high > _SIXTEEN_BIT:
-        raise _UnreadableError(f"holds 32-bit values from {low} to {high}; save it with 8 or 16 bits")
+        raise UnreadableError(f"holds 32-bit values from {low} to {high}; save it with 8 or 16 bits")
     scaled = ((grey.astype(np.uint32) + 128) // 257).astype(np.uint8)
     return np.repeat(scaled[:, :, None], 3, axis=2)

@@ -38,7 +38,7 @@ def head_outputs(tensors: dict[str, Tensor], head: str | None) -> int:
 
 
 def explain_mismatch(
-    checkpoint: Path, name: str, model: nn.Module, tensors: dict[str, Tensor], error: BaseException
+    checkpoint: Path | str, name: str, model: nn.Module, tensors: dict[str, Tensor], error: BaseException
 ) -> str:
     """One line on how the tensors of a file differ from the model's; what torch said if they don't."""
     expected = model.state_dict()

@@ -64,7 +64,7 @@ def unfold_batchnorm(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
 def refold(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
     """Fold pairs that are known to belong together."""
     for layer, batchnorm in pairs:
-        if not is_adapted(layer):
+        if not is_adapted(layer) and not is_swapped(layer, _members):
             swap(layer, _members)
         fold_into(layer, batchnorm)
         norm.pass_through(batchnorm)

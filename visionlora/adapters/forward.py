@@ -97,6 +97,8 @@ def _conv_forward(base: Any, factors: Factors) -> Callable[[Any, Tensor], Tensor
         if batchnorm is not None:
             row_scale, shift = scale_and_shift(batchnorm)
             bias = shift if bias is None else shift + row_scale * bias
+            if row_scale.requires_grad:
+                trained = None  # By hand, after the fold: the fused operation gives it no gradient.
         weight = self._parameters["weight"]
         if trained is None:
             kernel = row_scale.view(-1, *[1] * (self.weight.dim() - 1)) * self.weight  # type: ignore[union-attr]

@@ -13,15 +13,16 @@ import timm
 
 import visionlora
 from visionlora.adapters.config import BATCHNORM_MODES, METHODS, LoRAConfig
-from visionlora.config import DataSection, LoRASection, RunConfig, load_config
+from visionlora.config import SCHEMAS, DataSection, LoRASection, load_config
 from visionlora.data.augmentations import STRENGTHS
-from visionlora.models.classifier import create_classifier
+from visionlora.tasks.set_up import SetUp
 from visionlora.training.run import prepare
+from visionlora.training.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "visionlora"
 ROOMS = ("adapters", "ops", "models", "data", "tasks", "training", "demo", "cli")
-COMMON = {"errors", "files", "config"}
+COMMON = {"errors", "files", "config", "config_errors", "plain_yaml"}
 """Modules that lie beside the rooms."""
 
 ALLOWED = {
@@ -88,10 +89,10 @@ def test_the_core_needs_only_torch_and_safetensors(room: str) -> None:
             assert name.split(".")[0] in known, f"{file.relative_to(ROOT)} imports {name}"
 
 
-@pytest.mark.parametrize("module", ["errors", "files", "plain_yaml", "config"])
+@pytest.mark.parametrize("module", ["errors", "files", "plain_yaml", "config", "config_errors"])
 def test_what_lies_beside_the_rooms_knows_no_room(module: str) -> None:
     for name in imports(PACKAGE / f"{module}.py"):
-        assert name.split(".")[0] != "visionlora" or room_of(name) in {"errors", "plain_yaml"}, name
+        assert name.split(".")[0] != "visionlora" or room_of(name) in {"errors", "plain_yaml", "config_errors"}, name
 
 
 def test_nobody_imports_scripts_and_tests() -> None:
@@ -138,6 +139,12 @@ def test_the_config_has_the_rooms_own_choices() -> None:
     assert typing.get_args(DataSection.model_fields["augment"].annotation) == STRENGTHS
 
 
+def test_every_task_has_its_schema() -> None:
+    assert TASKS.keys() == SCHEMAS.keys()
+    for name, schema in SCHEMAS.items():
+        assert schema.model_fields["task"].default == name
+
+
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
 
 
@@ -148,19 +155,20 @@ def test_configs_are_shipped() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_config_fits_its_model(path: Path) -> None:
     config = load_config(path)
-    model = config.model
-    created = create_classifier(
-        model.name, 3, pretrained=False, drop_rate=model.drop_rate, drop_path_rate=model.drop_path_rate
-    )
-    assert prepare(config, created) is not None
+    created = TASKS[config.task].build(config.model.model_copy(update={"pretrained": False}), ["a", "b", "c"])
+    unused = getattr(created, "unused", [])
+    parts = SetUp(created.model, created.head, unused, None, {}, {}, "", [])
+    assert prepare(config, parts) is not None
     trainable = [name for name, parameter in created.model.named_parameters() if parameter.requires_grad]
     for target in [config.lora.targets] if isinstance(config.lora.targets, str) else config.lora.targets:
         assert any(".lora_" in name and (target == "all" or f"{target}." in name) for name in trainable), target
-    assert any(name.startswith(created.head[0]) for name in trainable)
+    for head in created.head:
+        assert any(name.startswith(f"{head}.") for name in trainable), head
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_config_is_named_like_its_run_folder_and_has_pretrained_weights(path: Path) -> None:
-    config: RunConfig = load_config(path)
+    config = load_config(path)
     assert config.out == Path("runs") / path.stem
-    assert timm.list_pretrained(f"{config.model.name}.*")
+    assert path.stem.startswith(config.task)
+    assert timm.list_pretrained(f"{getattr(config.model, 'backbone', None) or config.model.name}.*")

@@ -1,13 +1,13 @@
-"""The configuration of a run: a strict schema, read from YAML with dotted overrides."""
+"""The configuration of a run: a strict schema for each task, read from YAML with dotted overrides."""
 
 from pathlib import Path
-from reprlib import Repr
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from visionlora.errors import InputError, nearest, some
+from visionlora.config_errors import explain, sections_of
+from visionlora.errors import InputError, did_you_mean, some
 from visionlora.plain_yaml import read_yaml
 
 Fraction = Annotated[float, Field(ge=0, lt=1)]
@@ -23,26 +23,64 @@ class _Section(BaseModel):
 
 
 class ModelSection(_Section):
-    """Which plain model to start from.
+    """What every task says of its plain model.
 
-    ``checkpoint`` is a local file (safetensors or pth) in the place of the hub's weights. ``img_size`` is one
-    side or (height, width) in pixels. What is None comes from the model's own data config.
+    ``checkpoint`` is a local file (safetensors or pth) in the place of the hub's weights. What is None comes from
+    the model's own data config.
     """
 
     name: str
     pretrained: bool = True
     checkpoint: Path | None = None
-    img_size: AtLeastOne | tuple[AtLeastOne, AtLeastOne] | None = None
     mean: Triple | None = None
     std: Triple | None = None
+
+
+class ClassifierSection(ModelSection):
+    """Which plain classifier to start from. ``img_size`` is one side or (height, width) in pixels."""
+
+    img_size: AtLeastOne | tuple[AtLeastOne, AtLeastOne] | None = None
     interpolation: str | None = None
     crop_pct: Positive | None = None
     drop_rate: Fraction = 0.0
     drop_path_rate: Fraction = 0.0
 
 
+class AnchorSection(_Section):
+    """Anchors of each level of a pyramid, finest first, as ``models.anchors.Anchors`` has them."""
+
+    sizes: list[list[Positive]]
+    aspect_ratios: list[list[Positive]]
+
+
+class DetectorSection(ModelSection):
+    """Which plain detector to start from, as ``models.detector.create_detector`` takes it.
+
+    ``name`` is retinanet, fcos, faster_rcnn or mask_rcnn over a timm ``backbone``, whose weights ``checkpoint`` then
+    holds, or one of torchvision's detectors. ``size`` is the longest side of an image in pixels; ``levels``,
+    ``fpn_channels`` and ``head_convs`` lay out what is new over a backbone. ``anchors: fit`` moves the anchors to
+    the training boxes first; the model's file then has them.
+    """
+
+    backbone: str | None = None
+    size: AtLeastOne | None = None
+    levels: list[int] | None = None
+    fpn_channels: AtLeastOne | None = None
+    head_convs: AtLeastOne | None = None
+    anchors: Literal["fit"] | AnchorSection | None = None
+
+
 class DataSection(_Section):
-    """Which images, and how they reach the model.
+    """What every task says of its images: the folder they lie in, and how they reach the model."""
+
+    root: Path | None = None
+    skip_unreadable: bool = False
+    augment: Literal["none", "light", "strong", "surveillance"] = "light"
+    workers: Annotated[int, Field(ge=0)] = 2
+
+
+class ClassificationData(DataSection):
+    """Which labelled images.
 
     An image folder: ``root`` with ``train`` and ``val`` inside, each with a folder per class, or with the class
     folders themselves. A table: ``csv`` with the columns path, label and split, its paths relative to ``root``.
@@ -50,16 +88,44 @@ class DataSection(_Section):
     part, ``val_fraction`` of the training images is split off at random.
     """
 
-    root: Path | None = None
     csv: Path | None = None
     train: str | None = None
     val: str | None = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     multilabel: bool = False
-    skip_unreadable: bool = False
     balanced: bool = False
-    augment: Literal["none", "light", "strong", "surveillance"] = "light"
-    workers: Annotated[int, Field(ge=0)] = 2
+
+
+Selection = str | dict[str, list[Annotated[str, Field(coerce_numbers_to_str=True)]]] | None
+"""Images of an annotated data set: a part's name, or values by field such as ``{day: [20171027, 20171030]}``."""
+
+
+class DetectionData(DataSection):
+    """Which annotated images.
+
+    ``annotations`` is a COCO .json, a YOLO data.yaml or a folder of Pascal VOC; ``val_annotations`` another one for
+    validation; ``root`` the folder of the images, if it is not the layout's own. ``train`` and ``val`` choose a part
+    (by default those called train and val, where there are such) or images by their fields. Where nothing says
+    what to validate on, that is the last ``val_fraction`` of the images, in the order of the file or of the field
+    ``order_by``, and ``gap`` images before them are not used: neighbours in a video are nearly equal.
+
+    ``leave_out`` are classes whose objects become background, ``every`` takes each n-th training image alone, and
+    images with classes that a smaller share of them than ``repeat_threshold`` shows come more often (LVIS).
+    ``tile`` cuts images into windows of so many pixels a side that share ``tile_overlap`` pixels, for small objects.
+    """
+
+    annotations: Path | None = None
+    val_annotations: Path | None = None
+    train: Selection = None
+    val: Selection = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    gap: Annotated[int, Field(ge=0)] = 0
+    order_by: str | None = None
+    leave_out: list[str] = []
+    every: AtLeastOne = 1
+    repeat_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
+    tile: AtLeastOne | None = None
+    tile_overlap: Annotated[int, Field(ge=0)] = 0
 
 
 class LoRASection(_Section):
@@ -94,9 +160,6 @@ class TrainSection(_Section):
     weight_decay: NotNegative = 0.01
     warmup_epochs: NotNegative = 1.0
     clip: NotNegative = 1.0
-    label_smoothing: Fraction = 0.0
-    mixup: NotNegative = 0.0
-    cutmix: NotNegative = 0.0
     autocast: Literal["off", "bf16", "fp16"] = "off"
     channels_last: bool = False
     device: str = "auto"
@@ -107,28 +170,44 @@ class TrainSection(_Section):
     checkpoint_every: AtLeastOne = 200
 
 
-class RunConfig(_Section):
-    """A whole run. ``out`` is its folder."""
+class ClassificationTrain(TrainSection):
+    """How a classifier is trained: as everything, and with what mixes images or labels."""
 
-    task: Literal["classification"] = "classification"
+    label_smoothing: Fraction = 0.0
+    mixup: NotNegative = 0.0
+    cutmix: NotNegative = 0.0
+
+
+class RunConfig(_Section):
+    """What the configs of all tasks have in common. ``out`` is the run's folder."""
+
+    task: str
     model: ModelSection
-    data: DataSection = DataSection()
+    data: DataSection
     lora: LoRASection = LoRASection()
     train: TrainSection = TrainSection()
     out: Path = Path("runs/run")
 
 
-_SHOWN = 4
-_SHORT = Repr()
-_SHORT.maxlevel, _SHORT.maxstring = 2, 80
-_PLAINER = {
-    "dict_type": "input should be 'key: value' pairs",
-    "missing": "it has too few values",
-    "model_type": "it should be a section of 'key: value' lines",
-    "path_type": "input should be a path",
-    "tuple_type": "input should be a valid list",
-}
-"""What pydantic calls by its Python type."""
+class ClassificationConfig(RunConfig):
+    """A whole run of image classification."""
+
+    task: Literal["classification"] = "classification"
+    model: ClassifierSection
+    data: ClassificationData = ClassificationData()
+    train: ClassificationTrain = ClassificationTrain()
+
+
+class DetectionConfig(RunConfig):
+    """A whole run of object detection, or of instance segmentation with a model that makes masks."""
+
+    task: Literal["detection"] = "detection"
+    model: DetectorSection
+    data: DetectionData = DetectionData()
+
+
+SCHEMAS: dict[str, type[RunConfig]] = {"classification": ClassificationConfig, "detection": DetectionConfig}
+"""By the key ``task``; the first is what a config without one is."""
 
 
 def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
@@ -149,7 +228,7 @@ def load_config(path: Path, overrides: list[str] | None = None) -> RunConfig:
         what = "nothing" if values is None else f"a {type(values).__name__}"
         raise InputError(f"{path}: holds {what}, not settings; write 'key: value' lines")
     # A section whose lines are all commented out reads as null.
-    values |= {name: {} for name in _sections() if name in values and values[name] is None}
+    values |= {name: {} for name in sections_of(RunConfig) if name in values and values[name] is None}
     return check_config(parse_overrides(values, overrides or []), str(path))
 
 
@@ -161,11 +240,16 @@ def parse_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
 
 
 def check_config(values: dict[str, Any], where: str = "config") -> RunConfig:
-    """Plain data -> ``RunConfig``; an InputError is one line that begins with ``where``."""
+    """Plain data -> the config of its task; an InputError is one line that begins with ``where``."""
+    task = values.get("task", next(iter(SCHEMAS)))
+    if task not in list(SCHEMAS):
+        given = f"'{task}'{did_you_mean(task, SCHEMAS)}" if isinstance(task, str) else "no name"
+        raise InputError(f"{where}: task is {given}; there are {some(SCHEMAS)}")
+    schema = SCHEMAS[task]
     try:
-        return RunConfig.model_validate(values)
+        return schema.model_validate(values)
     except ValidationError as error:
-        raise InputError(f"{where}: {'; '.join(_explain(error, values))}") from error
+        raise InputError(f"{where}: {'; '.join(explain(error, values, schema))}") from error
 
 
 def dump_config(config: RunConfig) -> str:
@@ -189,45 +273,3 @@ def _apply(values: dict[str, Any], override: str) -> None:
         values[last] = text if text.startswith("*") else read_yaml(text)
     except InputError as error:
         raise InputError(f"'{override}': {error}; put the value in quotes if it is text") from error
-
-
-def _explain(error: ValidationError, values: dict[str, Any]) -> list[str]:
-    """What is wrong with the first few fields, one text each; a union reports a problem for each of its members."""
-    by_field: dict[str, list[Any]] = {}
-    for problem in error.errors():
-        by_field.setdefault(".".join(str(part) for part in problem["loc"][:2]), []).append(problem)
-    texts = [_explain_field(field, problems, values) for field, problems in by_field.items()]
-    return texts if len(texts) <= _SHOWN else [*texts[:_SHOWN], f"and {len(texts) - _SHOWN} more"]
-
-
-def _explain_field(field: str, problems: list[Any], values: dict[str, Any]) -> str:
-    location = problems[0]["loc"]
-    kind = problems[0]["type"]
-    if kind == "extra_forbidden":
-        return _explain_unknown([str(part) for part in location])
-    if kind == "missing" and len(location) <= 2:
-        return f"'{field}' is missing"
-    given: Any = values
-    for part in location[:2]:
-        given = given[part] if isinstance(given, dict) and part in given else problems[0]["input"]
-    messages = [_PLAINER.get(problem["type"], problem["msg"][0].lower() + problem["msg"][1:]) for problem in problems]
-    return f"{field} is {_SHORT.repr(given)}: {', or '.join(dict.fromkeys(messages))}"
-
-
-def _explain_unknown(location: list[str]) -> str:
-    *section, word = location
-    here = {name: ".".join([*section, name]) for name in _section(section).model_fields}
-    elsewhere = {field: f"{name}.{field}" for name, kind in _sections().items() for field in kind.model_fields}
-    elsewhere |= {name: name for name in RunConfig.model_fields}
-    key = elsewhere.get(word) or here.get(nearest(word, here), elsewhere.get(nearest(word, elsewhere, 0.7)))
-    hint = f" (did you mean '{key}'?)" if key else f"; known are {some(here.values(), 8)}"
-    return f"unknown key '{'.'.join(location)}'{hint}"
-
-
-def _section(location: list[str]) -> type[BaseModel]:
-    return _sections().get(location[0], RunConfig) if location else RunConfig
-
-
-def _sections() -> dict[str, type[BaseModel]]:
-    fields = {name: field.annotation for name, field in RunConfig.model_fields.items()}
-    return {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}

@@ -133,8 +133,9 @@ def test_folders_and_files_are_predicted_in_order(
 
 
 def test_of_many_predictions_the_first_are_shown(
-    visionlora: Command, trained: Path, squares: Path, tmp_path: Path
+    visionlora: Command, trained: Path, squares: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("COLUMNS", "300")  # the folder's name is long
     for index in range(45):
         shutil.copy(squares / "val" / "red" / "0.png", tmp_path / f"{index:02}.png")
     outcome = visionlora("predict", trained, tmp_path)
@@ -359,7 +360,7 @@ def test_an_interruption_before_the_training_writes_nothing(
     def interrupted(*_args: object, **_kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("visionlora.training.run.load_split", interrupted)
+    monkeypatch.setattr("visionlora.tasks.classification.load_split", interrupted)
     assert visionlora("train", "--config", config).code == 130
     assert not (tmp_path / "run").exists()
 

@@ -241,6 +241,6 @@ def test_a_bug_is_not_hidden(visionlora: Command, config: Path, monkeypatch: pyt
     def broken(*_args: object, **_kwargs: object) -> None:
         raise ZeroDivisionError
 
-    monkeypatch.setattr("visionlora.training.run.load_split", broken)
+    monkeypatch.setattr("visionlora.training.run.prepare", broken)
     with pytest.raises(ZeroDivisionError):
         visionlora("train", "--config", config)

@@ -11,19 +11,21 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from visionlora.config import ModelSection, RunConfig, check_config
+from visionlora.config import ClassificationConfig, ClassifierSection
 from visionlora.data.classification import LabelledImages
 from visionlora.data.split import Split
 from visionlora.data.transforms import Preprocessing
 from visionlora.errors import InputError
-from visionlora.tasks.classification import Classification, build_classifier, mixing, predict_labels
+from visionlora.tasks.classification import Classification, build, mixing, predict_labels
 
 PREPROCESSING = Preprocessing(16, 16, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "bilinear", 1.0)
 CLASSES = ["car", "person", "van"]
 
 
-def config_with(train: dict[str, Any] | None = None, data: dict[str, Any] | None = None) -> RunConfig:
-    return check_config({"model": {"name": "test_vit"}, "train": train or {}, "data": {"workers": 0, **(data or {})}})
+def config_with(train: dict[str, Any] | None = None, data: dict[str, Any] | None = None) -> ClassificationConfig:
+    return ClassificationConfig.model_validate(
+        {"model": {"name": "test_vit"}, "train": train or {}, "data": {"workers": 0, **(data or {})}}
+    )
 
 
 def labelled(labels: list[tuple[int, ...]], multilabel: bool = False, folder: Path = Path()) -> LabelledImages:
@@ -56,13 +58,13 @@ class Linear(nn.Module):
 
 
 def batch_of(n: int = 8) -> dict[str, Tensor]:
-    return {"image": torch.randn(n, 3, 16, 16), "label": torch.arange(n) % 3}
+    return {"image": torch.randn(n, 3, 16, 16), "target": torch.arange(n) % 3}
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_the_loss_is_cross_entropy(smoothing: float) -> None:
     model, batch = Linear(), batch_of()
-    expected = F.cross_entropy(model(batch["image"]), batch["label"], label_smoothing=smoothing)
+    expected = F.cross_entropy(model(batch["image"]), batch["target"], label_smoothing=smoothing)
     assert torch.equal(task_over(uneven(), {"label_smoothing": smoothing}).loss(model, batch), expected)
 
 
@@ -71,7 +73,7 @@ def test_the_multilabel_loss_is_binary_cross_entropy() -> None:
     labels = (torch.rand(8, 3) < 0.5).float()
     task = task_over([(0, 1), (), (2,)] * 4, multilabel=True)
     expected = F.binary_cross_entropy_with_logits(model(images), labels)
-    assert torch.equal(task.loss(model, {"image": images, "label": labels}), expected)
+    assert torch.equal(task.loss(model, {"image": images, "target": labels}), expected)
 
 
 MIXES: list[dict[str, float]] = [{"mixup": 0.4}, {"cutmix": 1.0}, {"mixup": 0.4, "cutmix": 1.0}]
@@ -102,7 +104,7 @@ def test_mixing_follows_from_torchs_seed(settings: dict[str, float]) -> None:
     results = []
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        results.append([mixer(settings)(batch["image"], batch["label"])[0] for _ in range(4)])
+        results.append([mixer(settings)(batch["image"], batch["target"])[0] for _ in range(4)])
     assert all(torch.equal(a, b) for a, b in zip(results[0], results[1], strict=True))
     assert not all(torch.equal(a, b) for a, b in zip(results[0], results[2], strict=True))
 
@@ -117,9 +119,9 @@ def test_both_mixes_are_drawn_when_both_are_on() -> None:
 
 def test_without_mixing_a_batch_passes_untouched() -> None:
     batch = batch_of()
-    images, labels = mixer({})(batch["image"], batch["label"])
+    images, labels = mixer({})(batch["image"], batch["target"])
     assert images is batch["image"]
-    assert labels is batch["label"]
+    assert labels is batch["target"]
 
 
 @pytest.mark.parametrize("setting", ["mixup", "cutmix", "label_smoothing"])
@@ -217,7 +219,7 @@ def test_loaders_give_checked_batches(tmp_path: Path) -> None:
     validation = list(task.val_loader())
     assert [len(batch["image"]) for batch in validation] == [4, 4, 1]
     assert torch.cat([batch["index"] for batch in validation]).tolist() == list(range(9))
-    assert torch.cat([batch["label"] for batch in validation]).tolist() == [i % 3 for i in range(9)]
+    assert torch.cat([batch["target"] for batch in validation]).tolist() == [i % 3 for i in range(9)]
 
 
 @pytest.mark.parametrize("images", [1, 5, 30])
@@ -226,7 +228,7 @@ def test_an_evaluation_leaves_pictures(images: int, tmp_path: Path) -> None:
     task = task_over([(i % 3,) for i in range(images)], folder=tmp_path)
     model, metrics = Linear().eval(), task.metrics(torch.device("cpu"))
     for batch in task.val_loader():
-        metrics.update(model(batch["image"]).detach(), batch["label"])
+        metrics.update(model(batch["image"]).detach(), batch["target"])
     figures = task.figures(model, metrics, torch.device("cpu"))
     assert set(figures) == {"predictions", "confusion_matrix"}
     shown = [axis for axis in figures["predictions"].axes if axis.images]
@@ -267,13 +269,10 @@ def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
 
 
 def test_a_classifier_is_built_as_its_section_says() -> None:
-    section = ModelSection(name="test_vit", pretrained=False, img_size=32, mean=(0.1, 0.2, 0.3), crop_pct=0.8)
-    created = build_classifier(section, 4)
+    section = ClassifierSection(name="test_vit", pretrained=False, img_size=32, mean=(0.1, 0.2, 0.3), crop_pct=0.8)
+    created = build(section, list("abcd"))
     assert created.data_config["input_size"] == (3, 32, 32)
     assert created.data_config["mean"] == (0.1, 0.2, 0.3)
     assert created.data_config["crop_pct"] == 0.8
-    assert build_classifier(section.model_copy(update={"img_size": (32, 48)}), 4).data_config["input_size"] == (
-        3,
-        32,
-        48,
-    )
+    oblong = build(section.model_copy(update={"img_size": (32, 48)}), list("abcd"))
+    assert oblong.data_config["input_size"] == (3, 32, 48)

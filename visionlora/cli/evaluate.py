@@ -1,18 +1,40 @@
 """``visionlora eval``."""
 
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from visionlora.cli.show import check_out, print_table, progress
-from visionlora.config import DataSection, RunConfig, check_config, load_config, parse_overrides
+from visionlora.config import (
+    ClassificationConfig,
+    ClassificationData,
+    DetectionConfig,
+    DetectionData,
+    RunConfig,
+    check_config,
+    load_config,
+    parse_overrides,
+)
+from visionlora.data.annotated import AnnotatedImages
+from visionlora.data.annotated_split import choose_part, load_annotated_split, read_annotated
 from visionlora.data.classification import LabelledImages
 from visionlora.data.images import check_readable
 from visionlora.data.split import load_split, read_part
 from visionlora.errors import InputError, some
 from visionlora.files import write_json
+from visionlora.training.detecting import score_detections
 from visionlora.training.folder import CONFIG
 from visionlora.training.prediction import score
 from visionlora.training.run import pick_device
 from visionlora.training.trained import Trained, load_trained
+
+
+class Scored(NamedTuple):
+    """An evaluation: its metrics, the number of images, and how many things of which kind each class has."""
+
+    metrics: Any
+    images: int
+    counts: list[int]
+    counted: str
 
 
 def evaluate(
@@ -29,28 +51,24 @@ def evaluate(
     check_out(out)
     trained = load_trained(run, checkpoint, base=base)
     config = _config(run, trained, overrides)
-    section = config.data.model_copy(update={"skip_unreadable": skip_unreadable or config.data.skip_unreadable})
-    if section.multilabel != trained.multilabel:
-        raise InputError(f"{run} was trained with data.multilabel={str(trained.multilabel).lower()}; evaluate it so")
-    data, left_out = _images(section, config.train.seed, part, trained.classes)
-    if left_out:
-        print(f"left out, for they can't be read: {some(left_out)}")
-    if not len(data):
-        raise InputError("no image is left: none of them can be read")
-    with progress("evaluating", len(data)) as advance:
-        metrics = score(
-            trained, data, config.train.batch_size, config.data.workers, pick_device(device), on_batch=advance
-        )
-    scores, per_class = metrics.scores(), metrics.per_class()
+    if skip_unreadable:
+        config = config.model_copy(update={"data": config.data.model_copy(update={"skip_unreadable": True})})
+    if isinstance(config, ClassificationConfig) and trained.task == "classification":
+        scored = _score_classifier(run, trained, config, part, device)
+    elif isinstance(config, DetectionConfig) and trained.task == "detection":
+        scored = _score_detector(trained, config, part, device)
+    else:
+        raise InputError(f"{run} was trained for {trained.task}, and the settings are for {config.task}")
+    scores, per_class = scored.metrics.scores(), scored.metrics.per_class()
     print_table(["score", "value"], [[name, f"{value:.4f}"] for name, value in scores.items()])
-    counts = dict(zip(trained.classes, data.counts(), strict=True))
-    rows = [
-        [name, str(counts[name]), *(f"{values[column]:.3f}" for column in ("precision", "recall", "f1"))]
-        for name, values in per_class.items()
-    ]
-    print_table(["class", "images", "precision", "recall", "f1"], rows)
+    columns = list(dict.fromkeys(name for values in per_class.values() for name in values))
+    rows = []
+    for name, count in zip(trained.classes, scored.counts, strict=True):
+        values = per_class.get(name, {})
+        rows.append([name, str(count), *(f"{values[key]:.3f}" if key in values else "-" for key in columns)])
+    print_table(["class", scored.counted, *columns], rows)
     if out is not None:
-        content = {"images": len(data), "scores": scores, "per_class": per_class, "confusion": metrics.confusion()}
+        content = {"images": scored.images, "scores": scores, "per_class": per_class, **scored.metrics.details()}
         write_json(out, content)
 
 
@@ -59,11 +77,25 @@ def _config(run: Path, trained: Trained, overrides: list[str]) -> RunConfig:
     saved = (run if run.is_dir() else run.parent) / CONFIG
     if saved.is_file():
         return load_config(saved, overrides)
-    data = {"multilabel": trained.multilabel}
-    return check_config(parse_overrides({"model": trained.about["model"], "data": data}, overrides))
+    data = {"multilabel": trained.multilabel} if trained.task == "classification" else {}
+    return check_config(
+        parse_overrides({"task": trained.task, "model": trained.about["model"], "data": data}, overrides)
+    )
 
 
-def _images(data: DataSection, seed: int, part: str, classes: list[str]) -> tuple[LabelledImages, list[Path]]:
+def _score_classifier(run: Path, trained: Trained, config: ClassificationConfig, part: str, device: str) -> Scored:
+    if config.data.multilabel != trained.multilabel:
+        raise InputError(f"{run} was trained with data.multilabel={str(trained.multilabel).lower()}; evaluate it so")
+    data, left_out = _labelled(config.data, config.train.seed, part, trained.classes)
+    _tell(left_out, len(data))
+    with progress("evaluating", len(data)) as advance:
+        metrics = score(
+            trained, data, config.train.batch_size, config.data.workers, pick_device(device), on_batch=advance
+        )
+    return Scored(metrics, len(data), data.counts(), "images")
+
+
+def _labelled(data: ClassificationData, seed: int, part: str, classes: list[str]) -> tuple[LabelledImages, list[Path]]:
     """What to evaluate on, and the files that were left out because they can't be read."""
     if part := part or data.val or "":
         images = read_part(data, part, classes)
@@ -76,3 +108,30 @@ def _images(data: DataSection, seed: int, part: str, classes: list[str]) -> tupl
             f"name the part of the data to evaluate on: --part"
         )
     return split.val, split.skipped
+
+
+def _score_detector(trained: Trained, config: DetectionConfig, part: str, device: str) -> Scored:
+    data, left_out = _annotated(config.data, part, trained.classes)
+    _tell(left_out, len(data))
+    with progress("evaluating", None if trained.preprocessing.tile else len(data)) as advance:
+        metrics = score_detections(
+            trained, data, config.train.batch_size, config.data.workers, pick_device(device), on_batch=advance
+        )
+    return Scored(metrics, len(data), data.counts(), "objects")
+
+
+def _annotated(data: DetectionData, part: str, classes: list[str]) -> tuple[AnnotatedImages, list[Path]]:
+    """As `_labelled`. The part ``all`` is every image."""
+    if not part or data.annotations is None:
+        split = load_annotated_split(data, classes)
+        return split.val, split.skipped
+    path = data.val_annotations if part == "val" and data.val_annotations is not None else data.annotations
+    images, skipped = read_annotated(data, path, classes)
+    return images if part == "all" else choose_part(data, images, part), skipped
+
+
+def _tell(left_out: list[Path], images: int) -> None:
+    if left_out:
+        print(f"left out, for they can't be read: {some(left_out)}")
+    if not images:
+        raise InputError("no image is left: none of them can be read")

@@ -49,14 +49,19 @@ def train(
 def evaluate(
     run: Run,
     overrides: Overrides = None,
-    part: Annotated[str, typer.Option(help="Folder, or value of the column split; by default the validation.")] = "",
+    part: Annotated[
+        str,
+        typer.Option(
+            help="Folder, or value of the column split; of annotated images a part, all, or FIELD=VALUE,VALUE."
+        ),
+    ] = "",
     base: Annotated[bool, typer.Option("--base", help="Score the base without the adapter.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     skip_unreadable: Skip = False,
 ) -> None:
-    """Score a trained model on labelled images: those of its run, or others (data.root=PATH)."""
+    """Score a trained model on labelled images: its run's validation, or others (data.root=PATH)."""
     from visionlora.cli.evaluate import evaluate as run_evaluation
 
     run_evaluation(run, overrides or [], part, base, out, checkpoint, device, skip_unreadable)
@@ -65,17 +70,39 @@ def evaluate(
 @app.command()
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(help="Images, or folders of images.")],
-    top: Annotated[int, typer.Option(min=1, help="How many classes to show.")] = 3,
-    out: Annotated[Path | None, typer.Option(help="Write every prediction as JSON.")] = None,
+    images: Annotated[list[Path], typer.Argument(help="Images, folders of images, and for detectors videos.")],
+    top: Annotated[int | None, typer.Option(min=1, help="Classifiers: how many classes to show; 3.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Write every prediction as JSON; detections as COCO's results.")
+    ] = None,
+    draw: Annotated[Path | None, typer.Option(help="Detectors: a new folder for images with what was found.")] = None,
+    min_score: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Detectors: keep from this score on; by default as the run suggests."),
+    ] = None,
+    every: Annotated[int | None, typer.Option(min=1, help="Detectors: take each n-th frame of a video; 1.")] = None,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     skip_unreadable: Skip = False,
 ) -> None:
-    """Classify images."""
+    """Classify images, or detect objects in images and videos."""
+    from visionlora.training.trained import load_trained
+
+    trained = load_trained(run, checkpoint)
+    if trained.task == "detection":
+        from visionlora.cli.predict_detections import Options
+        from visionlora.cli.predict_detections import predict as run_detection
+
+        if top is not None:
+            raise InputError(f"--top is for classifiers, and {run} is a detector; --min-score says what is kept")
+        run_detection(trained, images, Options(out, draw, min_score, every or 1), device, skip_unreadable)
+        return
+    for name, value in {"draw": draw, "min-score": min_score, "every": every}.items():
+        if value is not None:
+            raise InputError(f"--{name} is for detectors, and {run} is a classifier")
     from visionlora.cli.predict import predict as run_prediction
 
-    run_prediction(run, images, top, out, checkpoint, device, skip_unreadable)
+    run_prediction(trained, images, top or 3, out, device, skip_unreadable)
 
 
 @app.command()

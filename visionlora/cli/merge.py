@@ -5,10 +5,12 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
+from visionlora.config import DetectorSection
 from visionlora.errors import InputError
 from visionlora.files import write_atomic
 from visionlora.models.classifier import creation_code
-from visionlora.training.trained import load_trained
+from visionlora.tasks.detection import without_base
+from visionlora.training.trained import Trained, load_trained
 
 
 def merge(run: Path, out: Path, checkpoint: Path | None, overwrite: bool) -> None:
@@ -23,6 +25,18 @@ def merge(run: Path, out: Path, checkpoint: Path | None, overwrite: bool) -> Non
     tensors = {key: value.detach().contiguous().clone() for key, value in trained.model.state_dict().items()}
     write_atomic(out, lambda temporary: save_file(tensors, temporary, metadata=header))
     print(f"{out}: {sum(t.numel() for t in tensors.values()):,} values, {out.stat().st_size / 1e6:.1f} MB. To load it:")
-    pre = trained.preprocessing
-    print(creation_code(trained.about["model"]["name"], len(trained.classes), (pre.height, pre.width)))
+    print(_creation_code(trained, out))
     print(f"from safetensors.torch import load_file\nmodel.load_state_dict(load_file({str(out)!r}))")
+
+
+def _creation_code(trained: Trained, out: Path) -> str:
+    """Python that creates the same plain model, as ``model``."""
+    if trained.task == "classification":
+        pre = trained.preprocessing
+        return creation_code(trained.about["model"]["name"], len(trained.classes), (pre.height, pre.width))
+    section = without_base(DetectorSection.model_validate(trained.about["model"]), out)
+    settings = section.model_dump(mode="json", exclude_none=True)
+    return (
+        "from visionlora.config import DetectorSection\nfrom visionlora.tasks.detection import build\n"
+        f"model = build(DetectorSection(**{settings!r}), {trained.classes!r}).model"
+    )

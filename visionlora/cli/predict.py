@@ -1,4 +1,4 @@
-"""``visionlora predict``."""
+"""``visionlora predict`` with a classifier."""
 
 from pathlib import Path
 
@@ -9,30 +9,19 @@ from visionlora.errors import InputError, some
 from visionlora.files import write_json
 from visionlora.training.prediction import predict as predict_images
 from visionlora.training.run import pick_device
-from visionlora.training.trained import load_trained
+from visionlora.training.trained import Trained
 
 SHOWN = 40
 
 
 def predict(
-    run: Path,
-    images: list[Path],
-    top: int,
-    out: Path | None,
-    checkpoint: Path | None,
-    device: str,
-    skip_unreadable: bool,
+    trained: Trained, images: list[Path], top: int, out: Path | None, device: str, skip_unreadable: bool
 ) -> None:
     """Print a table of predictions, and write them all as JSON if asked."""
     check_out(out)
-    paths = _paths(images)
-    bad = check_readable(paths, skip_unreadable)
-    paths = [path for path in paths if path not in bad]
-    if bad:
-        print(f"left out, for they can't be read: {some(sorted(bad))}")
+    paths = readable(find_images(images), skip_unreadable)
     if not paths:
         raise InputError("no image is left: none of them can be read")
-    trained = load_trained(run, checkpoint)
     with progress("predicting", len(paths)) as advance:
         predictions = predict_images(trained, paths, top, device=pick_device(device), on_batch=advance)
     rows = [
@@ -46,7 +35,16 @@ def predict(
         write_json(out, [{"image": str(p.path), "labels": [list(label) for label in p.labels]} for p in predictions])
 
 
-def _paths(images: list[Path]) -> list[Path]:
+def readable(paths: list[Path], skip_unreadable: bool) -> list[Path]:
+    """The paths without those that can't be read; these are named. InputError unless they may be skipped."""
+    bad = check_readable(paths, skip_unreadable)
+    if bad:
+        print(f"left out, for they can't be read: {some(sorted(bad))}")
+    return [path for path in paths if path not in bad]
+
+
+def find_images(images: list[Path]) -> list[Path]:
+    """Files as they are given, and the images in folders. InputError for what isn't there."""
     paths: list[Path] = []
     for path in images:
         if path.is_dir():

@@ -14,8 +14,11 @@ from visionlora.errors import InputError
 
 
 @contextmanager
-def progress(description: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on a terminal, gone when done; call the result with what was done since the last call."""
+def progress(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on a terminal, gone when done; call the result with what was done since the last call.
+
+    ``total`` is None where nobody knows it.
+    """
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     console = Console()
     with Progress(*columns, transient=True, console=console, disable=not console.is_terminal) as bar:

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.config import DataSection
+from visionlora.config import ClassificationData
 from visionlora.data.classification import LabelledImages, read_csv, read_folder, split_train_val
 from visionlora.data.csv_labels import split_names
 from visionlora.data.folders import refuse_missing_folder
@@ -21,7 +21,7 @@ class Split:
     skipped: list[Path]
 
 
-def load_split(data: DataSection, seed: int, on_progress: Callable[[int], None] | None = None) -> Split:
+def load_split(data: ClassificationData, seed: int, on_progress: Callable[[int], None] | None = None) -> Split:
     """Read the images, and check that every file can be decoded.
 
     Args:
@@ -47,7 +47,7 @@ def load_split(data: DataSection, seed: int, on_progress: Callable[[int], None] 
     return Split(train, val, sorted(bad))
 
 
-def read_part(data: DataSection, part: str | None, classes: list[str] | None = None) -> LabelledImages:
+def read_part(data: ClassificationData, part: str | None, classes: list[str] | None = None) -> LabelledImages:
     """One folder inside the root (None: the root itself), or the table's rows of one split (None: all).
 
     Raises:
@@ -62,7 +62,7 @@ def read_part(data: DataSection, part: str | None, classes: list[str] | None = N
     return read_folder(data.root if part is None else data.root / part, classes)
 
 
-def _parts(data: DataSection) -> tuple[str | None, str | None]:
+def _parts(data: ClassificationData) -> tuple[str | None, str | None]:
     """Names of the training and the validation part; None: everything, and nothing."""
     there: set[str] = set()
     if data.csv is not None:

@@ -7,14 +7,14 @@ import torch
 
 from visionlora.adapters.model import disabled, merged
 from visionlora.cli.show import print_table, progress
-from visionlora.config import RunConfig, check_config
+from visionlora.config import ClassificationConfig
 from visionlora.data.classification import LabelledImages, read_folder
 from visionlora.data.loading import ClassificationDataset
 from visionlora.data.transforms import Preprocessing, eval_transform
 from visionlora.demo.base import ARCHITECTURE, INPUT_SIZE, MEAN, STD, base_path
 from visionlora.demo.picture import save_picture
 from visionlora.demo.scenes import CLASSES, DAY, NIGHT, Camera, write_folder
-from visionlora.tasks.classification import build_classifier
+from visionlora.tasks.classification import build
 from visionlora.training.folder import ADAPTER
 from visionlora.training.prediction import predict, score
 from visionlora.training.run import train
@@ -89,9 +89,9 @@ def write_scenes(folder: Path) -> None:
             advance(1)
 
 
-def settings(out: Path, method: str) -> RunConfig:
+def settings(out: Path, method: str) -> ClassificationConfig:
     """The run of one method; all see the same images equally often."""
-    return check_config(
+    return ClassificationConfig.model_validate(
         {
             "model": {
                 "name": ARCHITECTURE,
@@ -118,10 +118,10 @@ def settings(out: Path, method: str) -> RunConfig:
 
 def base_model() -> Trained:
     """The shipped base, in the form in which trained models come."""
-    section = settings(Path(), "lora").model
-    classifier = build_classifier(section, len(CLASSES))
+    classifier = build(settings(Path(), "lora").model, CLASSES)
     preprocessing = Preprocessing.from_timm(classifier.data_config)
-    return Trained(classifier.model.eval(), list(CLASSES), preprocessing, False, base_path(), {})
+    classifier.model.eval()
+    return Trained("classification", classifier, list(CLASSES), preprocessing, base_path(), {})
 
 
 def accuracy(trained: Trained, images: LabelledImages) -> float:

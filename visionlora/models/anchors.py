@@ -119,9 +119,9 @@ def _moved(boxes: Tensor, anchors: Anchors, ious: Tensor) -> Anchors:
 
 
 def _means(logarithms: Tensor, places: Tensor, old: tuple[tuple[float, ...], ...]) -> tuple[tuple[float, ...], ...]:
-    """Geometric means of the values at each place of a table, in ascending order; those of no value stay."""
+    """Geometric means of the values at each place of a table; where there is none, the old one stays."""
     table = torch.tensor(old, dtype=torch.float64)
     counts = torch.bincount(places, minlength=table.numel())
     sums = torch.bincount(places, logarithms, minlength=table.numel())
     means = torch.where(counts > 0, sums / counts.clamp(min=1), table.flatten().log()).exp().view_as(table)
-    return tuple(tuple(round(value, 3) for value in sorted(row)) for row in means.tolist())
+    return tuple(tuple(round(value, 3) for value in row) for row in means.tolist())

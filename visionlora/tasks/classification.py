@@ -1,6 +1,7 @@
 """Image classification, single- and multi-label: data, loss and metrics."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -8,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from visionlora.config import ModelSection, RunConfig, TrainSection
+from visionlora.config import ClassificationConfig, ClassificationTrain, ClassifierSection
 from visionlora.data.loading import (
     ClassificationDataset,
     Key,
@@ -17,12 +18,13 @@ from visionlora.data.loading import (
     epoch_order,
     make_loader,
 )
-from visionlora.data.split import Split
+from visionlora.data.split import Split, load_split
 from visionlora.data.transforms import Preprocessing, eval_transform, train_transform
-from visionlora.errors import InputError, did_you_mean, some
+from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier, create_classifier
 from visionlora.tasks.classification_metrics import Metrics
 from visionlora.tasks.classification_pictures import confusion_figure, prediction_figure, to_pixels
+from visionlora.tasks.set_up import SetUp, refuse_unknown_monitor
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,11 +43,13 @@ class Classification:
     Attributes:
         classes: names in the order of the outputs.
         monitor: name of the score that decides which epoch is best; higher is better.
+        loss_parts: the last loss's summands by name, where there are several; here it has one.
     """
 
-    def __init__(self, config: RunConfig, data: Split, preprocessing: Preprocessing) -> None:
+    def __init__(self, config: ClassificationConfig, data: Split, preprocessing: Preprocessing) -> None:
         self.classes = data.train.classes
         self.multilabel = data.train.multilabel
+        self.loss_parts: dict[str, Tensor] = {}
         self.preprocessing = preprocessing
         self._data, self._train = config.data, config.train
         seed = config.train.seed
@@ -55,10 +59,7 @@ class Classification:
         self.val_set = ClassificationDataset(data.val, eval_transform(preprocessing), seed, train=False)
         self._mix = mixing(config.train, len(self.classes), self.multilabel)
         self.monitor = config.train.monitor or ("mAP" if self.multilabel else "top1")
-        known = Metrics(self.classes, self.multilabel).names
-        if self.monitor not in known:
-            nearest = did_you_mean(self.monitor, known)
-            raise InputError(f"train.monitor is '{self.monitor}'; choose from {some(known, 9)}{nearest}")
+        refuse_unknown_monitor(self.monitor, Metrics(self.classes, self.multilabel).names)
 
     def train_batches(self, epoch: int) -> list[list[Key]]:
         """The keys of every batch of an epoch; they follow from seed and epoch alone."""
@@ -81,7 +82,7 @@ class Classification:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of a batch, scalar. Mixes images first if mixup or cutmix is on (global torch generator)."""
-        images, labels = self._mix(batch["image"], batch["label"])
+        images, labels = self._mix(batch["image"], batch["target"])
         logits = model(images)
         if self.multilabel:
             return F.binary_cross_entropy_with_logits(logits, labels)
@@ -118,17 +119,42 @@ class Classification:
             correct.append(right)
         return prediction_figure(to_pixels(images, self.preprocessing), captions, correct)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self, scores: Metrics) -> dict[str, Any]:
         """What a file must say so that the model can be used without the data."""
-        return {"task": "classification", "multilabel": self.multilabel}
+        del scores
+        return {"multilabel": self.multilabel}
 
 
-def build_classifier(model: ModelSection, num_classes: int) -> Classifier:
-    """The plain classifier that a config names."""
+def set_up(config: ClassificationConfig) -> SetUp:
+    """Read the images, and build the model for their classes.
+
+    Raises:
+        InputError: anything about the images, the model or the task's settings that can't be used.
+    """
+    data = load_split(config.data, config.train.seed)
+    torch.manual_seed(config.train.seed)
+    classifier = build(config.model, data.train.classes)
+    preprocessing = Preprocessing.from_timm(classifier.data_config)
+    task = Classification(config, data, preprocessing)
+    images = f"{len(data.train)} images of {len(task.classes)} classes, {len(data.val)} to validate"
+    return SetUp(
+        model=classifier.model,
+        head=classifier.head,
+        unused=[],
+        task=task,
+        settings=config.model.model_dump(mode="json"),
+        preprocessing=preprocessing.to_dict(),
+        description=f"{config.model.name} on {images}",
+        skipped=data.skipped,
+    )
+
+
+def build(model: ClassifierSection, classes: Sequence[str]) -> Classifier:
+    """The plain classifier for these classes that a config names."""
     size = (model.img_size, model.img_size) if isinstance(model.img_size, int) else model.img_size
     return create_classifier(
         model.name,
-        num_classes,
+        len(classes),
         pretrained=model.pretrained,
         checkpoint=model.checkpoint,
         img_size=size,
@@ -138,13 +164,24 @@ def build_classifier(model: ModelSection, num_classes: int) -> Classifier:
     )
 
 
+def without_base(model: ClassifierSection, path: Path) -> ClassifierSection:
+    """What to build a model from whose every tensor will be loaded from a file."""
+    del path
+    return model.model_copy(update={"checkpoint": None, "pretrained": False})
+
+
+def read_preprocessing(values: dict[str, Any]) -> Preprocessing:
+    """The inverse of what `set_up` gives as preprocessing."""
+    return Preprocessing.from_dict(values)
+
+
 def loader_over(dataset: ClassificationDataset, batch_size: int, workers: int) -> DataLoader[Any]:
     """All samples of a dataset, in order."""
     return make_loader(dataset, batches(list(range(len(dataset))), 0, batch_size, drop_last=False), workers)
 
 
 def mixing(
-    train: TrainSection, num_classes: int, multilabel: bool
+    train: ClassificationTrain, num_classes: int, multilabel: bool
 ) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """Mixup and cutmix (torchvision), one of them at random per batch if both are on."""
     from torchvision.transforms import v2

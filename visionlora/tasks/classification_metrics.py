@@ -87,6 +87,10 @@ class Metrics:
         columns = {str(name): values.tolist() for name, values in self._per_class.compute().items()}
         return {name: {key: column[i] for key, column in columns.items()} for i, name in enumerate(self.classes)}
 
+    def details(self) -> dict[str, Any]:
+        """What a report holds besides: the confusion matrix."""
+        return {"confusion": self.confusion()}
+
     def confusion(self) -> list[Any]:
         """(classes, classes) counts, rows are the true classes; (classes, 2, 2) if multilabel."""
         matrix: list[Any] = self._confusion.compute().tolist()

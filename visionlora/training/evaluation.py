@@ -5,7 +5,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from visionlora.adapters.model import merged
 
@@ -27,15 +27,27 @@ def evaluate(
     """Run a plain model in eval mode over a loader and feed ``metrics``.
 
     Args:
-        model: (N, 3, H, W) -> (N, classes).
-        loader: batches with ``image`` and ``label``.
-        metrics: has ``update(logits, labels)``.
+        model: takes a batch's ``image``.
+        loader: batches with ``image`` and ``target``.
+        metrics: has ``update(outputs, targets)``.
         autocast: a context for the forward passes; can be entered repeatedly.
         on_batch: called with the number of images after each batch.
     """
     for batch in loader:
+        images, targets = to_device(batch["image"], device), to_device(batch["target"], device)
         with autocast:
-            logits = model(batch["image"].to(device, non_blocking=True))
-        metrics.update(logits, batch["label"].to(device, non_blocking=True))
+            outputs = model(images)
+        metrics.update(outputs, targets)
         if on_batch:
-            on_batch(len(logits))
+            on_batch(len(images))
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """A tensor, or lists and dicts of such, on the device; anything else stays as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, list):
+        return [to_device(entry, device) for entry in value]
+    if isinstance(value, dict):
+        return {key: to_device(entry, device) for key, entry in value.items()}
+    return value

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from visionlora.config import TrainSection
 from visionlora.errors import InputError
 from visionlora.training.checkpoint import Progress, save_checkpoint
-from visionlora.training.evaluation import evaluate, evaluation_copy
+from visionlora.training.evaluation import evaluate, evaluation_copy, to_device
 from visionlora.training.folder import CHECKPOINTS
 from visionlora.training.layer_stats import layer_statistics
 from visionlora.training.monitor import Monitor
@@ -41,21 +41,22 @@ def fit(
     scaler: "torch.amp.GradScaler",
     base: str,
     monitor: Monitor,
-    save_best: Callable[[dict[str, float]], None],
+    save_best: Callable[[Any], None],
 ) -> None:
     """Train from where ``progress`` stands to the end, evaluating and writing checkpoints on the way.
 
     Args:
         model: what trains, on its device.
         task: has ``train_batches(epoch)``, ``train_loader(batches)``, ``loss(model, batch)``,
-            ``val_loader()``, ``metrics(device)``, ``figures(...)`` and ``monitor``.
+            ``loss_parts``, ``val_loader()``, ``metrics(device)``, ``figures(...)`` and ``monitor``.
         train: the settings.
         folder: of the run.
         progress: changed in place.
         optimizer, scaler: as ``progress`` left them.
         base: fingerprint of the frozen tensors, for checkpoints.
         monitor: takes what is logged.
-        save_best: called with the scores whenever the monitored one is the best so far.
+        save_best: called with the metrics whenever the monitored score is the best so far, and after every epoch
+            while there is no such score.
 
     Raises:
         InputError: the loss is no longer finite; the last checkpoint is from before.
@@ -69,7 +70,8 @@ def fit(
 
     def log(rates: dict[str, float]) -> None:
         mean = float(loss_sum) / progress.loss_count
-        monitor.train_step(progress.step, progress.epoch, mean, rates, layer_statistics(model))
+        parts = {name: float(part) for name, part in task.loss_parts.items()}
+        monitor.train_step(progress.step, progress.epoch, mean, parts, rates, layer_statistics(model))
         progress.loss_count = 0
         loss_sum.zero_()
 
@@ -131,7 +133,7 @@ def _evaluate(
     autocast: AbstractContextManager[Any],
     progress: Progress,
     monitor: Monitor,
-    save_best: Callable[[dict[str, float]], None],
+    save_best: Callable[[Any], None],
 ) -> None:
     plain, metrics = evaluation_copy(model), task.metrics(device)
     evaluate(plain, task.val_loader(), metrics, device, autocast)
@@ -139,15 +141,17 @@ def _evaluate(
     monitor.evaluation(progress.step, progress.epoch, scores, metrics.per_class())
     for tag, figure in task.figures(plain, metrics, device).items():
         monitor.figure(tag, figure, progress.step)
-    value = scores[task.monitor]
-    better = progress.best is None or value > progress.best
+    # Where the validation images have nothing to measure it by, the score is missing, and the last epoch counts.
+    value = scores.get(task.monitor)
+    better = progress.best is None or (value is not None and value > progress.best)
     if better:
         progress.best, progress.best_epoch, progress.stale = value, progress.epoch, 0
-        save_best(scores)
+        save_best(metrics)
     else:
         progress.stale += 1
-    shown = "  ".join(f"{name} {score:.4f}" for name, score in scores.items())
-    monitor.say(f"epoch {progress.epoch + 1}/{train.epochs}  {shown}{'  (best)' if better else ''}")
+    note = f"  (no {task.monitor}: nothing to measure it by)" if value is None else "  (best)" if better else ""
+    shown = "".join(f"  {name} {score:.4f}" for name, score in scores.items())
+    monitor.say(f"epoch {progress.epoch + 1}/{train.epochs}{shown}{note}")
     monitor.restart_clock()
 
 
@@ -192,10 +196,10 @@ def _step(optimizer: torch.optim.Optimizer, scaler: "torch.amp.GradScaler", clip
 
 
 def _to(batch: dict[str, Any], device: torch.device, channels_last: bool) -> dict[str, Any]:
-    image = batch["image"].to(device, non_blocking=True)
-    if channels_last:
+    image = to_device(batch["image"], device)
+    if channels_last and isinstance(image, Tensor):  # a list's images have three dimensions
         image = image.contiguous(memory_format=torch.channels_last)
-    return {**batch, "image": image, "label": batch["label"].to(device, non_blocking=True)}
+    return {**batch, "image": image, "target": to_device(batch["target"], device)}
 
 
 def _refuse_not_finite(loss_sum: float, progress: Progress, train: TrainSection) -> None:

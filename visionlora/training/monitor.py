@@ -75,12 +75,21 @@ class Monitor:
         """Move the bar to ``step``."""
         self._progress.update(self._task, completed=step, description=f"epoch {epoch + 1}/{epochs}")
 
-    def train_step(self, step: int, epoch: int, loss: float, rates: dict[str, float], layers: dict[str, float]) -> None:
-        """Log the mean loss since the last call, learning rates by role, and statistics of the adapted layers."""
+    def train_step(
+        self,
+        step: int,
+        epoch: int,
+        loss: float,
+        parts: dict[str, float],
+        rates: dict[str, float],
+        layers: dict[str, float],
+    ) -> None:
+        """Log the mean loss since the last call, the last one's parts, learning rates, and the adapted layers."""
         speed = self._images / max(1e-9, time.perf_counter() - self._started)
         self._started, self._images = time.perf_counter(), 0
         self._line({"kind": "train", "step": step, "epoch": epoch, "loss": loss, **_prefixed("lr_", rates)})
-        scalars = {"train/loss": loss, "train/images_per_s": speed, **_prefixed("learning_rate/", rates), **layers}
+        scalars = {"train/loss": loss, "train/images_per_s": speed, **_prefixed("train/", parts)}
+        scalars |= _prefixed("learning_rate/", rates) | layers
         for tag, value in scalars.items():
             self._events.add_scalar(tag, value, step)
         self._progress.update(self._task, numbers=f"loss {loss:.4f}  {speed:.0f} images/s")
@@ -91,7 +100,8 @@ class Monitor:
         for name, value in scores.items():
             self._events.add_scalar(f"val/{name}", value, step)
         for class_name, values in per_class.items():
-            self._events.add_scalar(f"val_f1_per_class/{class_name}", values["f1"], step)
+            for name, value in values.items():
+                self._events.add_scalar(f"val_{name}_per_class/{class_name}", value, step)
 
     def figure(self, tag: str, figure: Any, step: int) -> None:
         """Log a matplotlib figure."""

@@ -19,18 +19,16 @@ from visionlora.adapters.io import save_adapter
 from visionlora.adapters.model import attach
 from visionlora.adapters.report import Report
 from visionlora.config import RunConfig
-from visionlora.data.split import load_split
-from visionlora.data.transforms import Preprocessing
 from visionlora.errors import InputError, some
 from visionlora.files import write_atomic, write_json
-from visionlora.models.classifier import Classifier
-from visionlora.tasks.classification import Classification, build_classifier
+from visionlora.tasks.set_up import SetUp
 from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint
 from visionlora.training.evaluation import evaluate
 from visionlora.training.folder import ADAPTER, CHECKPOINTS, MODEL, REPORT, open_folder
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import build_optimizer
+from visionlora.training.tasks import TASKS
 from visionlora.training.trained import load_trained
 
 
@@ -45,6 +43,8 @@ class Result:
         trainable: parameters that trained.
         saved_bytes: size of the file that holds them.
         seconds: spent, evaluation included, over all starts.
+        per_class: scores of each class.
+        details: what else the task reports: a confusion matrix, or score thresholds.
         skipped: unreadable images that were left out.
     """
 
@@ -55,7 +55,7 @@ class Result:
     saved_bytes: int
     seconds: float
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
-    confusion: list[Any] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
 
 
@@ -81,23 +81,18 @@ def train(
     """
     console = console or Console()
     device = pick_device(config.train.device)
-    data = load_split(config.data, config.train.seed)
-    torch.manual_seed(config.train.seed)
-    classifier = build_classifier(config.model, len(data.train.classes))
-    preprocessing = Preprocessing.from_timm(classifier.data_config)
-    task = Classification(config, data, preprocessing)
-    model = classifier.model
-    report = prepare(config, classifier)
+    parts: SetUp = TASKS[config.task].set_up(config)
+    model, task = parts.model, parts.task
+    report = prepare(config, parts)
     folder = open_folder(config, resume, overwrite)
 
     def say(text: str) -> None:
         if not quiet:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    parts = f"{len(data.train)} images of {len(task.classes)} classes, {len(data.val)} to validate"
-    say(f"{config.model.name} on {parts}")
-    if data.skipped:
-        say(f"left out, for they can't be read: {some(data.skipped)}")
+    say(parts.description)
+    if parts.skipped:
+        say(f"left out, for they can't be read: {some(parts.skipped)}")
     say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
 
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
@@ -105,7 +100,7 @@ def train(
     if report:
         fold_batchnorm(model, task.example(device))
     base = json.dumps(sorted(fingerprints(model, "default").items())) if report else ""
-    optimizer = build_optimizer(model, classifier.head, config.train)
+    optimizer = build_optimizer(model, parts.head, config.train)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
     progress = Progress()
     written = checkpoints(folder / CHECKPOINTS)
@@ -114,33 +109,36 @@ def train(
         say(f"resumed from step {progress.step}, epoch {progress.epoch + 1}")
 
     total = steps_per_epoch(task, config.train) * config.train.epochs
-    save_best = _saver(config, folder, model, task, preprocessing)
+    save_best = _saver(config, folder, parts)
     with Monitor(folder, progress.step, progress.metrics_bytes, total, console, quiet) as monitor:
         fit(model, task, config.train, folder, progress, optimizer, scaler, base, monitor, save_best)
-        result = _conclude(config, folder, task, device, progress, data.skipped, _trainable(model))
+        result = _conclude(config, folder, parts, device, progress)
         monitor.hyperparameters(_settings(config), result.scores)
     say(
         f"best epoch {result.best_epoch}: "
-        + "  ".join(f"{name} {value:.4f}" for name, value in result.scores.items())
+        + ("  ".join(f"{name} {value:.4f}" for name, value in result.scores.items()) or "no score")
         + f"\n{result.trainable:,} parameters trained, {result.saved_bytes / 1e6:.2f} MB saved, "
         f"{result.seconds:.0f} s; all of it is in {folder}"
     )
     return result
 
 
-def prepare(config: RunConfig, classifier: Classifier) -> Report | None:
+def prepare(config: RunConfig, parts: SetUp) -> Report | None:
     """Freeze and adapt the model as ``train.method`` says; the adapter's report, None for full fine-tuning."""
     method, lora = config.train.method, config.lora
     if method == "full":
-        classifier.model.requires_grad_()
+        parts.model.requires_grad_()
+        for name in parts.unused:
+            parts.model.get_submodule(name).requires_grad_(False)
         return None
     values = lora.model_dump()
     if method == "lora" and not lora.targets:
         raise InputError("lora.targets is empty; name some layers, or train the head alone with train.method=head")
-    values["unfreeze"] = classifier.head if lora.unfreeze is None else lora.unfreeze
+    values["unfreeze"] = parts.head if lora.unfreeze is None else lora.unfreeze
+    values["exclude"] = [*lora.exclude, *parts.unused]
     if method == "head":
         values |= {"targets": [], "exclude": [], "rank_pattern": {}, "alpha_pattern": {}, "batchnorm": "frozen"}
-    return attach(classifier.model, LoRAConfig(**values))
+    return attach(parts.model, LoRAConfig(**values))
 
 
 def pick_device(name: str) -> torch.device:
@@ -160,20 +158,22 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _saver(
-    config: RunConfig, folder: Path, model: nn.Module, task: Classification, preprocessing: Preprocessing
-) -> Callable[[dict[str, float]], None]:
-    """What to call with the scores of each new best epoch."""
+def _saver(config: RunConfig, folder: Path, parts: SetUp) -> Callable[[Any], None]:
+    """What to call with the metrics of each new best epoch."""
+    model, task, preprocessing = parts.model, parts.task, parts.preprocessing
 
-    def save(scores: dict[str, float]) -> None:
-        model_settings = config.model.model_dump(mode="json")
-        about = {**task.describe(), "model": model_settings, "seed": config.train.seed, "scores": scores}
+    def save(metrics: Any) -> None:
+        about = {
+            "task": config.task,
+            **task.describe(metrics),
+            "model": parts.settings,
+            "seed": config.train.seed,
+            "scores": metrics.scores(),
+        }
         if config.train.method != "full":
-            save_adapter(
-                model, folder / ADAPTER, classes=task.classes, preprocessing=preprocessing.to_dict(), extra=about
-            )
+            save_adapter(model, folder / ADAPTER, classes=task.classes, preprocessing=preprocessing, extra=about)
             return
-        header = {"classes": task.classes, "preprocessing": preprocessing.to_dict(), "extra": about}
+        header = {"classes": task.classes, "preprocessing": preprocessing, "extra": about}
         text = {"format": "pt", **{key: json.dumps(value) for key, value in header.items()}}
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
         write_atomic(folder / MODEL, lambda temporary: save_file(tensors, temporary, metadata=text))
@@ -181,32 +181,26 @@ def _saver(
     return save
 
 
-def _conclude(
-    config: RunConfig,
-    folder: Path,
-    task: Classification,
-    device: torch.device,
-    progress: Progress,
-    skipped: list[Path],
-    trainable: int,
-) -> Result:
+def _conclude(config: RunConfig, folder: Path, parts: SetUp, device: torch.device, progress: Progress) -> Result:
     """Evaluate the best epoch's file as anyone would load it, and write the report."""
     started = time.perf_counter()
     trained = load_trained(folder)
-    metrics = task.metrics(device)
-    evaluate(trained.model.to(device), task.val_loader(), metrics, device, autocast_context(config.train, device))
+    metrics = parts.task.metrics(device)
+    loader, autocast = parts.task.val_loader(), autocast_context(config.train, device)
+    evaluate(trained.model.to(device), loader, metrics, device, autocast)
     result = Result(
         folder=folder,
         scores=metrics.scores(),
         best_epoch=progress.best_epoch + 1,
-        trainable=trainable,
+        trainable=_trainable(parts.model),
         saved_bytes=trained.path.stat().st_size,
         seconds=progress.seconds + time.perf_counter() - started,
         per_class=metrics.per_class(),
-        confusion=metrics.confusion(),
-        skipped=[str(path) for path in skipped],
+        details=metrics.details(),
+        skipped=[str(path) for path in parts.skipped],
     )
-    write_json(folder / REPORT, {**asdict(result), "folder": str(folder)})
+    plain = asdict(result)
+    write_json(folder / REPORT, {**plain, **plain.pop("details"), "folder": str(folder)})
     return result
 
 

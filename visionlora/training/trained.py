@@ -14,11 +14,11 @@ from torch import nn
 from visionlora.adapters.header import FORMAT, read_header
 from visionlora.adapters.io import load_adapter
 from visionlora.adapters.model import merge
-from visionlora.config import ModelSection
-from visionlora.data.transforms import Preprocessing
-from visionlora.errors import InputError
-from visionlora.tasks.classification import build_classifier
+from visionlora.config import SCHEMAS
+from visionlora.config_errors import sections_of
+from visionlora.errors import InputError, some
 from visionlora.training.folder import ADAPTER, MODEL
+from visionlora.training.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -26,20 +26,31 @@ class Trained:
     """A plain model with what one must know to use it.
 
     Attributes:
-        model: merged, in eval mode, on the CPU.
+        task: its name.
+        built: what the task's `build` made, with the trained ``model``: merged, in eval mode, on the CPU.
         classes: names in the order of the outputs.
-        preprocessing: the model's.
-        multilabel: whether an image may have several classes.
+        preprocessing: the model's, as the task reads it.
         path: the file that it came from.
-        about: what else the file says: task, model settings, scores.
+        about: what else the file says: model settings, scores, and what the task adds.
     """
 
-    model: nn.Module
+    task: str
+    built: Any
     classes: list[str]
-    preprocessing: Preprocessing
-    multilabel: bool
+    preprocessing: Any
     path: Path
     about: dict[str, Any]
+
+    @property
+    def model(self) -> nn.Module:
+        """The plain model."""
+        model: nn.Module = self.built.model
+        return model
+
+    @property
+    def multilabel(self) -> bool:
+        """Whether a classifier's image may have several classes."""
+        return bool(self.about.get("multilabel"))
 
 
 def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True, base: bool = False) -> Trained:
@@ -70,21 +81,26 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         raise InputError(
             f"{path}: does not say its classes, preprocessing and base; load it with visionlora.load_adapter"
         )
+    name = about.get("task", next(iter(TASKS)))
+    if name not in TASKS:
+        raise InputError(f"{path}: was trained for {name}; this visionlora knows {some(TASKS)}")
+    task = TASKS[name]
     try:
-        section = ModelSection.model_validate(about["model"])
+        section: Any = sections_of(SCHEMAS[name])["model"].model_validate(about["model"])
     except ValidationError as error:
         raise InputError(f"{path}: the settings of its base are damaged; save it again") from error
     adapted = fields.get("format") == FORMAT
     if checkpoint is not None:
         section = section.model_copy(update={"checkpoint": checkpoint})
     elif not adapted:
-        section = section.model_copy(update={"checkpoint": None, "pretrained": False})
+        section = task.without_base(section, path)
     elif section.checkpoint is not None and not section.checkpoint.is_file():
         raise InputError(f"{path}: its base's weights are not at {section.checkpoint}; say where with --checkpoint")
     with torch.random.fork_rng():
         # A base without pretrained weights is what its seed makes of it.
         torch.manual_seed(int(about.get("seed", 0)))
-        model = build_classifier(section, len(classes)).model
+        built = task.build(section, classes)
+    model: nn.Module = built.model
     if base and not adapted:
         raise InputError(f"{path}: every weight of this model was trained, there is no base in it to compare with")
     if adapted and not base:
@@ -93,8 +109,8 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
             merge(model)
     if not adapted:
         model.load_state_dict(load_file(path))
-    multilabel = bool(about.get("multilabel"))
-    return Trained(model.eval(), classes, Preprocessing.from_dict(preprocessing), multilabel, path, about)
+    model.eval()
+    return Trained(name, built, classes, task.read_preprocessing(preprocessing), path, about)
 
 
 def _file(path: Path) -> Path:

@@ -1,0 +1,128 @@
+"""A detector's work on whole images: what it takes of them, and its outputs in their pixels."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from visionlora.data.detection_transforms import DetectionEvalTransform
+from visionlora.data.mapping import boxes_to_original, paste_masks
+from visionlora.data.tile_joining import Detections, join_tiles
+from visionlora.data.tiling import Window, windows
+from visionlora.errors import InputError
+from visionlora.models.detector import Detector
+
+
+@dataclass(frozen=True)
+class DetectorInput:
+    """How images reach a detector.
+
+    Attributes:
+        size: pixels of the longest side of what it sees.
+        tile: side in pixels of the windows that an image is cut into; None for whole images.
+        tile_overlap: pixels that neighbouring windows share.
+    """
+
+    size: int
+    tile: int | None = None
+    tile_overlap: int = 0
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, ready for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "DetectorInput":
+        """The inverse of `to_dict`. Raises InputError if a value is missing or unknown."""
+        try:
+            return cls(**values)
+        except TypeError as error:
+            raise InputError(f"preprocessing: missing or unknown values ({error}); save the model again") from error
+
+    def windows(self, width: int, height: int) -> list[Window]:
+        """What is shown of an image, in its pixels."""
+        if self.tile is None:
+            return [(0, 0, width, height)]
+        return windows(width, height, self.tile, self.tile_overlap)
+
+
+@torch.no_grad()
+def detect(
+    detector: Detector, images: Sequence[np.ndarray], shown: DetectorInput, device: torch.device, batch_size: int = 8
+) -> list[Detections]:
+    """Detect in whole images.
+
+    Args:
+        detector: its model is plain, in eval mode and on the device.
+        images: (H, W, 3) uint8 RGB, of any sizes.
+        shown: how they reach the model.
+        batch_size: images or tiles at a time.
+
+    Returns:
+        per image, on the CPU: ``boxes`` (N, 4) in its pixels, ``labels`` (N,) counting the classes, ``scores`` (N,),
+        and ``masks`` (N, H, W) bool where the detector makes masks.
+    """
+    transform = DetectionEvalTransform(shown.size)
+    places = [shown.windows(image.shape[1], image.shape[0]) for image in images]
+    crops = (
+        np.ascontiguousarray(image[y1:y2, x1:x2])
+        for image, own in zip(images, places, strict=True)
+        for x1, y1, x2, y2 in own
+    )
+    parts: list[Detections] = []
+    flat = [window for own in places for window in own]
+    for batch in _chunks((transform(crop, ())[0] for crop in crops), batch_size):
+        outputs = detector.to_classes(detector.model([tensor.to(device) for tensor in batch]))
+        own = flat[len(parts) : len(parts) + len(batch)]
+        parts += [
+            to_image(output, (tensor.shape[2], tensor.shape[1]), window)
+            for output, tensor, window in zip(outputs, batch, own, strict=True)
+        ]
+    found, start = [], 0
+    for image, own in zip(images, places, strict=True):
+        found.append(joined(parts[start : start + len(own)], own, image.shape[1], image.shape[0]))
+        start += len(own)
+    return found
+
+
+def to_image(output: dict[str, Tensor], size: tuple[int, int], window: Window) -> Detections:
+    """A detector's output for a window of an image, on the CPU: boxes in the image's pixels, masks (N, h, w) as given.
+
+    ``size`` is (width, height) of what the detector saw.
+    """
+    plain = {key: value.detach().cpu() for key, value in output.items()}
+    plain["boxes"], plain["scores"] = plain["boxes"].float(), plain["scores"].float()
+    plain["boxes"] = boxes_to_original(plain["boxes"], *size, window)
+    if "masks" in plain:
+        plain["masks"] = plain["masks"][:, 0]
+    return plain
+
+
+def joined(parts: Sequence[Detections], places: Sequence[Window], width: int, height: int) -> Detections:
+    """The detections in an image from those in its windows; masks become (N, height, width) bool."""
+    if len(parts) > 1:
+        return join_tiles(parts, places, width, height)
+    found = dict(parts[0])
+    if "masks" in found:
+        found["masks"] = paste_masks(found["masks"], places[0], width, height)
+    return found
+
+
+def keep(found: Detections, thresholds: Sequence[float]) -> Detections:
+    """The detections whose score is at least the threshold of their class."""
+    wanted = found["scores"] >= torch.tensor(thresholds)[found["labels"]]
+    return {key: value[wanted] for key, value in found.items()}
+
+
+def _chunks(tensors: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
+    chunk: list[Tensor] = []
+    for tensor in tensors:
+        chunk.append(tensor)
+        if len(chunk) == size:
+            yield chunk
+            chunk = []
+    if chunk:
+        yield chunk

@@ -1,0 +1,9 @@
+"""The tasks there are."""
+
+from typing import Any
+
+from visionlora.tasks import classification, detection
+
+TASKS: dict[str, Any] = {"classification": classification, "detection": detection}
+"""Task -> its module, which has ``set_up(config)`` for a run, and to bring back what one trained
+``build(section, classes)``, ``without_base(section, path)`` and ``read_preprocessing(values)``."""

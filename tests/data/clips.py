@@ -26,6 +26,7 @@ def encode(path: Path, frames: int = 30, codec: str = "libx264", rotation: int =
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, 10)
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
+        stream.thread_count = 1  # the bytes would depend on the machine's cores
         if rotation:
             stream.set_display_rotation(rotation)
         for number in range(frames):

@@ -92,8 +92,12 @@ class VideoFrames:
                 if fault and first_fault is None:
                     first_fault = (seconds, fault)
             announced = _seconds_announced(container, stream)
+            # FFmpeg skips a damaged part of an AVI in silence. An MP4 may count frames that its edit list leaves out.
+            counted = self.frame_count if container.format.name == "avi" else None
         if first_fault is None and announced is not None and end < announced - 1:
             first_fault = (end, f"it ends there, {announced:.1f} s were announced")
+        if first_fault is None and counted is not None and decoded < counted:
+            first_fault = (end, f"{counted - decoded} frames before that are missing")
         if first_fault is not None:
             after, fault = first_fault
             read = f"{decoded - damaged}{f' of {self.frame_count}' if self.frame_count else ''} frames were read"

@@ -20,8 +20,8 @@ from squares import Command, write_config
 from torch import Tensor
 
 from visionlora.config import load_config
+from visionlora.data.classification.transforms import eval_transform
 from visionlora.data.images import read_image
-from visionlora.data.transforms import eval_transform
 from visionlora.models.classifier import create_classifier, creation_code
 from visionlora.tasks.classification import Classification
 from visionlora.training.trained import load_trained

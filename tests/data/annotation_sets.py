@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from visionlora.data.annotations.reading import Reading
 from visionlora.data.faults import Fault
-from visionlora.data.reading import Reading
 
 WIDTH, HEIGHT = 60, 40
 

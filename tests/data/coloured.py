@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from visionlora.data.annotated import LabelledObject, Polygons, RunLengths
+from visionlora.data.annotations.annotated import LabelledObject, Polygons, RunLengths
+from visionlora.data.annotations.masks import encode
 from visionlora.data.geometry import FILL
-from visionlora.data.masks import encode
 
 GROUND = (40, 40, 40)
 COLOURS = ((255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 0), (0, 255, 255), (255, 0, 255))

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from visionlora.data.class_map import ClassEntry, ClassMap, make_class_map
+from visionlora.data.segmentation.class_map import ClassEntry, ClassMap, make_class_map
 
 WIDTH, HEIGHT = 12, 8
 COLORS = ((128, 64, 128), (0, 0, 142), (70, 70, 70))

@@ -10,7 +10,8 @@ import pytest
 import torch
 from PIL import Image
 
-from visionlora.data.classification import LabelledImages
+from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.transforms import Preprocessing, eval_transform, train_transform
 from visionlora.data.loading import (
     REPEAT,
     ClassificationDataset,
@@ -20,7 +21,6 @@ from visionlora.data.loading import (
     make_loader,
     sample_seed,
 )
-from visionlora.data.transforms import Preprocessing, eval_transform, train_transform
 from visionlora.errors import InputError
 
 PRE = Preprocessing(

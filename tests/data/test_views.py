@@ -7,9 +7,9 @@ import pytest
 from coloured import COLOURS, FILL, Picture, draw, extent, labels_of, overlap, whole_mask
 from PIL import Image
 
-from visionlora.data.annotated import LabelledObject, Polygons
+from visionlora.data.annotations.annotated import LabelledObject, Polygons
+from visionlora.data.detection.targets import make_target
 from visionlora.data.geometry import MIN_VISIBLE, Moves, View, move_boxes, random_view, show, visible_share, whole_view
-from visionlora.data.targets import make_target
 
 UPRIGHT = Moves(zoom=(0.5, 2.0))
 TILTED = Moves(zoom=(0.5, 2.0), tilt=8, shear=5)

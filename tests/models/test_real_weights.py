@@ -6,8 +6,8 @@ import pytest
 import torch
 from timm.data import ImageNetInfo
 
+from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.data.images import read_image
-from visionlora.data.transforms import Preprocessing, eval_transform
 from visionlora.models.classifier import create_classifier
 
 HALF = (0.5, 0.5, 0.5)

@@ -12,9 +12,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from visionlora.config import ClassificationConfig, ClassifierSection
-from visionlora.data.classification import LabelledImages
-from visionlora.data.split import Split
-from visionlora.data.transforms import Preprocessing
+from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.split import Split
+from visionlora.data.classification.transforms import Preprocessing
 from visionlora.errors import InputError
 from visionlora.tasks.classification import Classification, build, mixing, predict_labels
 

@@ -10,7 +10,7 @@ from detection_runs import make_detection_config, make_scenes
 from torch import Tensor, nn
 
 from visionlora.config import DetectorSection
-from visionlora.data.annotated import AnnotatedImages
+from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.errors import InputError
 from visionlora.tasks.detecting import DetectorInput, detect, keep
 from visionlora.tasks.detection import Detection, build, evaluation_loader, evaluation_set, set_up, without_base

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from visionlora.data.transforms import Preprocessing, eval_transform
+from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.tasks.classification_pictures import confusion_figure, prediction_figure, to_pixels
 
 

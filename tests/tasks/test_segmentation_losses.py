@@ -9,7 +9,7 @@ from torch import Tensor
 from torchmetrics.segmentation import DiceScore
 from torchvision.ops import sigmoid_focal_loss
 
-from visionlora.data.class_map import IGNORE
+from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.errors import InputError
 from visionlora.tasks.segmentation_losses import (
     LOSSES,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torchmetrics.classification import MulticlassJaccardIndex
 
-from visionlora.data.class_map import IGNORE
+from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.tasks.segmentation_metrics import SegmentationMetrics
 
 CLASSES = ["road", "car", "wall", "sky", "never"]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visionlora.data.class_map import IGNORE, ClassEntry, make_class_map
+from visionlora.data.segmentation.class_map import IGNORE, ClassEntry, make_class_map
 from visionlora.tasks.segmentation_pictures import (
     class_colors,
     colour_mask,

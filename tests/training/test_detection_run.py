@@ -154,8 +154,8 @@ def test_a_larger_image_of_the_same_scene_has_the_same_detections_in_its_own_pix
 
 
 def test_tiles_are_joined_and_scored_on_whole_images(learned: Path, scenes: Path) -> None:
-    from visionlora.data.annotations import read_annotations
-    from visionlora.data.choosing import select
+    from visionlora.data.annotations.choosing import select
+    from visionlora.data.annotations.layouts import read_annotations
 
     data = select(read_annotations(scenes), {"day": ["monday"]})
     trained = load_trained(learned)

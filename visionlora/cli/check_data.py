@@ -9,8 +9,8 @@ from rich.padding import Padding
 from rich.text import Text
 
 from visionlora.cli.show import check_out, print_table, progress
-from visionlora.data.check_data import check
-from visionlora.data.data_report import DataReport, PartReport
+from visionlora.data.checks.check_data import check
+from visionlora.data.checks.report import DataReport, PartReport
 from visionlora.data.faults import Fault, count_by_title
 from visionlora.errors import some
 from visionlora.files import write_json

@@ -14,11 +14,11 @@ from visionlora.config import (
     load_config,
     parse_overrides,
 )
-from visionlora.data.annotated import AnnotatedImages
-from visionlora.data.annotated_split import choose_part, load_annotated_split, read_annotated
-from visionlora.data.classification import LabelledImages
+from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
+from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.split import load_split, read_part
 from visionlora.data.images import check_readable
-from visionlora.data.split import load_split, read_part
 from visionlora.errors import InputError, some
 from visionlora.files import write_json
 from visionlora.training.detecting import score_detections

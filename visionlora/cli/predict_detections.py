@@ -13,8 +13,8 @@ from PIL import Image
 
 from visionlora.cli.predict import SHOWN, find_images, readable
 from visionlora.cli.show import check_out, print_table, progress
+from visionlora.data.detection.tile_joining import Detections
 from visionlora.data.images import is_image, read_image
-from visionlora.data.tile_joining import Detections
 from visionlora.data.video import DamagedVideo, VideoFrames
 from visionlora.data.video_writer import VideoWriter
 from visionlora.errors import InputError

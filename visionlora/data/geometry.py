@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from visionlora.data.masks import between_centres
+from visionlora.data.annotations.masks import between_centres
 
 MIN_VISIBLE = 0.25
 """An object of which a view shows less than this share of its area is no training target."""

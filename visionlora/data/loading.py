@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from visionlora.data.classification import LabelledImages
+from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.images import read_image
 from visionlora.errors import InputError
 

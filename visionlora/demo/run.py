@@ -8,9 +8,9 @@ import torch
 from visionlora.adapters.model import disabled, merged
 from visionlora.cli.show import print_table, progress
 from visionlora.config import ClassificationConfig
-from visionlora.data.classification import LabelledImages, read_folder
+from visionlora.data.classification.dataset import LabelledImages, read_folder
+from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.data.loading import ClassificationDataset
-from visionlora.data.transforms import Preprocessing, eval_transform
 from visionlora.demo.base import ARCHITECTURE, INPUT_SIZE, MEAN, STD, base_path
 from visionlora.demo.picture import save_picture
 from visionlora.demo.scenes import CLASSES, DAY, NIGHT, Camera, write_folder

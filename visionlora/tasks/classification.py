@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from visionlora.config import ClassificationConfig, ClassificationTrain, ClassifierSection
+from visionlora.data.classification.split import Split, load_split
+from visionlora.data.classification.transforms import Preprocessing, eval_transform, train_transform
 from visionlora.data.loading import (
     ClassificationDataset,
     Key,
@@ -18,8 +20,6 @@ from visionlora.data.loading import (
     epoch_order,
     make_loader,
 )
-from visionlora.data.split import Split, load_split
-from visionlora.data.transforms import Preprocessing, eval_transform, train_transform
 from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier, create_classifier
 from visionlora.tasks.classification_metrics import Metrics

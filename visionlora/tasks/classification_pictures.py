@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from visionlora.data.transforms import Preprocessing
+from visionlora.data.classification.transforms import Preprocessing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -8,10 +8,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visionlora.data.detection_transforms import DetectionEvalTransform
-from visionlora.data.mapping import boxes_to_original, paste_masks
-from visionlora.data.tile_joining import Detections, join_tiles
-from visionlora.data.tiling import Window, windows
+from visionlora.data.detection.mapping import boxes_to_original, paste_masks
+from visionlora.data.detection.tile_joining import Detections, join_tiles
+from visionlora.data.detection.tiling import Window, windows
+from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.errors import InputError
 from visionlora.models.detector import Detector
 

@@ -6,11 +6,11 @@ from typing import Any
 
 from torch import Tensor
 
-from visionlora.data.annotated import AnnotatedImages
+from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.detection.targets import make_target, refuse_missing_masks
+from visionlora.data.detection.tile_joining import Detections
+from visionlora.data.detection.tiling import Window
 from visionlora.data.geometry import whole_view
-from visionlora.data.targets import make_target, refuse_missing_masks
-from visionlora.data.tile_joining import Detections
-from visionlora.data.tiling import Window
 from visionlora.models.detector import Detector
 from visionlora.tasks.detecting import joined, to_image
 from visionlora.tasks.detection_curves import Curve

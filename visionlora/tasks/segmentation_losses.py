@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionlora.data.class_map import IGNORE
+from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.errors import InputError, did_you_mean, some
 
 LOSSES = ("cross_entropy", "dice", "focal")

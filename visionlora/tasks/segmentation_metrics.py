@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionlora.data.class_map import IGNORE
+from visionlora.data.segmentation.class_map import IGNORE
 
 Scores = dict[str, float]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from visionlora.data.class_map import ClassMap
+from visionlora.data.segmentation.class_map import ClassMap
 from visionlora.tasks.drawing import BLACK, Color, class_color
 
 if TYPE_CHECKING:

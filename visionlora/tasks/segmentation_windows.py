@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionlora.data.tiling import windows
+from visionlora.data.detection.tiling import windows
 
 
 def predict_windows(

@@ -6,8 +6,8 @@ from contextlib import nullcontext
 import numpy as np
 import torch
 
-from visionlora.data.annotated import AnnotatedImages
-from visionlora.data.tile_joining import Detections
+from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.detection.tile_joining import Detections
 from visionlora.tasks.detecting import detect, keep
 from visionlora.tasks.detection import evaluation_loader, evaluation_set
 from visionlora.tasks.detection_evaluation import DetectionEvaluation

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from visionlora.data.classification import LabelledImages
+from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.transforms import eval_transform
 from visionlora.data.loading import ClassificationDataset
-from visionlora.data.transforms import eval_transform
 from visionlora.tasks.classification import loader_over, predict_labels
 from visionlora.tasks.classification_metrics import Metrics
 from visionlora.training.evaluation import evaluate

@@ -1,0 +1,103 @@
+"""The annotated images to train and to validate on that a config names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionlora.config import DetectionData, Selection
+from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.annotations.choosing import every_nth, select, split_in_order
+from visionlora.data.annotations.layouts import examine_annotations
+from visionlora.data.annotations.reading import Options
+from visionlora.data.faults import refuse_errors
+from visionlora.errors import InputError, some
+
+
+@dataclass(frozen=True)
+class AnnotatedSplit:
+    """The images of a run, and the files that were left out because they can't be read."""
+
+    train: AnnotatedImages
+    val: AnnotatedImages
+    skipped: list[Path]
+
+
+def load_annotated_split(data: DetectionData, classes: list[str] | None = None) -> AnnotatedSplit:
+    """Read the annotations, check every image, and choose the images.
+
+    Args:
+        data: the settings.
+        classes: of a trained model; by default those of the annotations, of which some object must then be there.
+
+    Raises:
+        InputError: whatever is wrong with the annotations, an image or the choice; an image that is in both parts;
+            no object to train on.
+    """
+    if data.annotations is None:
+        raise InputError("no images: give data.annotations, a COCO .json, a YOLO data.yaml, or a folder of Pascal VOC")
+    whole, skipped = read_annotated(data, data.annotations, classes)
+    chosen = data.train or _part(whole, "train")
+    if data.val_annotations is not None:
+        train = _select(whole, chosen)
+        val, more = read_annotated(data, data.val_annotations, whole.classes)
+        val, skipped = _select(val, data.val or _part(val, "val")), [*skipped, *more]
+    elif wanted := data.val or (_part(whole, "val") if chosen is not None else None):
+        val = _select(whole, wanted)
+        train = _without(whole, val) if chosen is None else _select(whole, chosen)
+    else:
+        train, val = split_in_order(_select(whole, chosen), 1 - data.val_fraction, data.gap, data.order_by)
+    train = every_nth(train, data.every)
+    if both := {image.path for image in train.images} & {image.path for image in val.images}:
+        raise InputError(f"data.train and data.val both have {some(sorted(both), 2)}; let no image be in both")
+    if classes is None and not sum(train.counts()):
+        raise InputError(f"none of the {len(train)} training images shows an object of {some(train.classes)}")
+    return AnnotatedSplit(train, val, sorted(set(skipped)))
+
+
+def read_annotated(
+    data: DetectionData, path: Path, classes: list[str] | None = None
+) -> tuple[AnnotatedImages, list[Path]]:
+    """All images of an annotation file or folder, and those that were left out because they can't be read.
+
+    Args:
+        data: the settings.
+        path: what to read.
+        classes: of the training data, if they are known.
+
+    Raises:
+        InputError: whatever is wrong with the annotations or an image.
+    """
+    options = Options(data.skip_unreadable)
+    reading = examine_annotations(path, data.root, None, classes, data.leave_out, options)
+    refuse_errors(reading.faults, path)
+    if not len(reading.data):
+        raise InputError(f"{path}: no image is left: none of them can be read")
+    return reading.data, [facts.path for facts in reading.facts.values() if facts.reason is not None]
+
+
+def choose_part(data: DetectionData, images: AnnotatedImages, part: str) -> AnnotatedImages:
+    """A part by its name, or by ``field=value,value``; ``train`` and ``val`` are also what the settings call so.
+
+    Raises:
+        InputError: there is no such part, field or value.
+    """
+    field, equals, values = part.partition("=")
+    if equals:
+        return select(images, {field: values.split(",")})
+    named = {"train": data.train, "val": data.val}.get(part)
+    return _select(images, named if isinstance(named, dict) else part)
+
+
+def _part(images: AnnotatedImages, name: str) -> str | None:
+    """The name, if the images have parts and one is called so."""
+    return name if any(image.fields.get("part") == name for image in images.images) else None
+
+
+def _select(images: AnnotatedImages, wanted: Selection) -> AnnotatedImages:
+    if wanted is None:
+        return images
+    return select(images, {"part": [wanted]} if isinstance(wanted, str) else wanted)
+
+
+def _without(images: AnnotatedImages, others: AnnotatedImages) -> AnnotatedImages:
+    taken = {image.path for image in others.images}
+    return images.subset(i for i, image in enumerate(images.images) if image.path not in taken)

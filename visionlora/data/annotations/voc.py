@@ -1,0 +1,167 @@
+"""Pascal VOC: a folder with one XML file per image.
+
+Coordinates are pixels counted from 1, and the last one belongs to the box. (xmin, ymin, xmax, ymax) therefore
+becomes (xmin - 1, ymin - 1, xmax, ymax), as in the devkit and in detectron2; torchvision hands them out as they
+are. Where a tool has counted from 0, that is off by one pixel at the left and at the top.
+"""
+
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, LabelledObject
+from visionlora.data.annotations.boxes import DROPPED, check_box
+from visionlora.data.annotations.reading import PLAIN, Options, Reading, check_image, look_at, note_repeats
+from visionlora.data.annotations.voc_xml import VocFile, VocObject, read_voc_xml
+from visionlora.data.faults import Fault, Spot, shown
+from visionlora.data.file_names import is_file, leaves, locate
+from visionlora.data.folders import images_in, refuse_missing_folder
+from visionlora.errors import InputError, did_you_mean, some
+
+_IMAGE_FOLDERS = ("JPEGImages", "images")
+
+
+@dataclass(frozen=True)
+class _Entry:
+    """One image, and the file about it; objects of a second file are added to those of the first."""
+
+    path: Path
+    voc: VocFile
+    part: str
+    spot: Spot
+
+
+def read_voc(folder: Path, part: str | None = None, options: Options = PLAIN) -> Reading:
+    """Read Annotations/*.xml with JPEGImages or images, or XML files that lie beside their images in `folder`.
+
+    `part` takes the images that ImageSets/Main/`part`.txt lists. None takes every XML file, and where there are
+    such lists, ``fields["part"]`` of an image says in which it is. The image is the one with the XML file's
+    name; only where there is none, the one that its `filename` says. Classes are the names that occur, sorted.
+    An object marked `difficult` becomes a crowd: no training target, and no false alarm. Masks are not read.
+
+    Raises:
+        InputError: no such folder, no XML files in it, or no such part.
+    """
+    refuse_missing_folder(folder)
+    xml_folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
+    root = next((folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), folder)
+    faults: list[Fault] = []
+    files = {_stem(path, xml_folder): path for path in sorted(xml_folder.rglob("*.xml")) if path.name[0] != "."}
+    if not files:
+        raise InputError(f"{xml_folder}: holds no .xml files; Pascal VOC has one for each image")
+    members = {name: _members(folder, name, faults) for name in ([part] if part else voc_parts(folder))}
+    _note_missing(members, files, folder, faults)
+    parts = {stem: [name for name, stems in members.items() if stem in stems] for stem in files}
+    if part is not None:
+        files = {stem: path for stem, path in files.items() if parts[stem]}
+    entries = _entries(files, parts, root, faults)
+    classes = sorted({thing.name for entry in entries for thing in entry.voc.objects})
+    labels = {name: index for index, name in enumerate(classes)}
+    facts = look_at([entry.path for entry in entries], options)
+    images = []
+    for entry in entries:
+        frame = check_image(facts[entry.path], entry.voc.size, entry.spot, options)
+        if frame is None:
+            continue
+        if entry.voc.size is None:
+            entry.spot.note("no-size", "has no <size>; the file's is taken", "the file's size taken")
+        found = [_object(thing, labels, frame.width, frame.height) for thing in entry.voc.objects]
+        things = [thing for thing in found if thing is not None]
+        note_repeats(things, entry.spot)
+        size = facts[entry.path].width, facts[entry.path].height
+        fields = {"part": entry.part} if members else {}
+        images.append(AnnotatedImage(entry.path, *size, frame.turned(things), fields))
+    return Reading(AnnotatedImages(images, classes), faults, facts, root)
+
+
+def voc_parts(folder: Path) -> list[str]:
+    """The lists in ImageSets/Main, but for those of single classes, and `trainval` where its halves are there."""
+    lists = (folder / "ImageSets" / "Main").glob("*.txt")
+    names = {path.stem for path in lists if all(len(line.split()) == 1 for line in _lines(path))}
+    if {"train", "val"} <= names:
+        names.discard("trainval")
+    order = {name: index for index, name in enumerate(("train", "val", "test"))}
+    return sorted(names, key=lambda name: (order.get(name, len(order)), name))
+
+
+def _lines(path: Path) -> list[str]:
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    return [line.strip() for line in lines if line.strip()]
+
+
+def _stem(path: Path, folder: Path) -> str:
+    """A file's path inside the folder without its ending: the name of an image in the lists."""
+    return path.relative_to(folder).with_suffix("").as_posix()
+
+
+def _members(folder: Path, part: str, faults: list[Fault]) -> set[str]:
+    """The names that a list holds."""
+    path = folder / "ImageSets" / "Main" / f"{part}.txt"
+    if leaves(part) or not is_file(path):
+        there = voc_parts(folder)
+        known = f"the parts are {some(there) or 'none'}"
+        raise InputError(f"{folder}: no part '{part}' in ImageSets/Main{did_you_mean(part, there)}; {known}")
+    counts = Counter(line.split()[0] for line in _lines(path))
+    for stem, count in counts.items():
+        if count > 1:
+            Spot(path, "", faults).note("duplicate-file", f"lists {shown(stem)} {count} times", "listed once")
+    return set(counts)
+
+
+def _note_missing(members: dict[str, set[str]], files: dict[str, Path], folder: Path, faults: list[Fault]) -> None:
+    for part, stems in members.items():
+        spot = Spot(folder / "ImageSets" / "Main" / f"{part}.txt", "", faults)
+        for stem in sorted(stems - files.keys()):
+            text = f"lists {shown(stem)}, which has no .xml file; an image without objects has one too"
+            spot.note("missing-file", text, "image left out")
+
+
+def _entries(files: dict[str, Path], parts: dict[str, list[str]], root: Path, faults: list[Fault]) -> list[_Entry]:
+    by_stem = {_stem(path, root): path for path in images_in(root)}
+    entries: dict[Path, _Entry] = {}
+    for stem, file in files.items():
+        spot = Spot(file, "", faults)
+        voc = read_voc_xml(file, faults)
+        if voc is None:
+            continue
+        path = _find_image(stem, voc, by_stem, root, spot)
+        if path is None:
+            continue
+        if len(parts[stem]) > 1:
+            spot.note("in-two-parts", f"is in {some(parts[stem])}; keep it in one", f"kept in {parts[stem][0]} alone")
+        if (real := path.resolve()) in entries:
+            first = entries[real]
+            text = f"is about {path.name}, as {first.spot.file.name} is; keep one file, with all objects"
+            spot.note("duplicate-file", text, "the two merged")
+            first.voc.objects.extend(voc.objects)
+        else:
+            entries[real] = _Entry(path, voc, parts[stem][0] if parts[stem] else "no part", spot)
+    return list(entries.values())
+
+
+def _find_image(stem: str, voc: VocFile, by_stem: dict[str, Path], root: Path, spot: Spot) -> Path | None:
+    if stem not in by_stem:
+        return locate(root, voc.filename or f"{stem}.jpg", spot)
+    found = by_stem[stem]
+    if voc.filename and voc.filename != found.name and not leaves(voc.filename) and is_file(root / voc.filename):
+        text = f"<filename> is {shown(voc.filename)}, but {found.name} has the name of the XML file and is taken"
+        spot.note("other-path", text, f"{found.name} taken")
+    return locate(root, found.relative_to(root).as_posix(), spot)
+
+
+def _object(thing: VocObject, labels: dict[str, int], width: int, height: int) -> LabelledObject | None:
+    """None, noted, for a box that is none."""
+    xmin, ymin, xmax, ymax = thing.corners
+    text = f"the box xmin {xmin:g}, ymin {ymin:g}, xmax {xmax:g}, ymax {ymax:g}"
+    if xmax < xmin or ymax < ymin:
+        thing.spot.note("negative-size", f"{text} ends before it begins; correct it", DROPPED)
+        return None
+    if xmax == xmin or ymax == ymin:  # one pixel by the letter, and in practice a click by mistake
+        thing.spot.note("zero-area", f"{text} has no area; draw it again or remove it", DROPPED)
+        return None
+    box = check_box((xmin - 1, ymin - 1, xmax, ymax), width, height, thing.spot, f"{text} (counted from 1)")
+    if box is None:
+        return None
+    if thing.difficult:
+        thing.spot.note("difficult", "neither trained on nor counted as a false alarm")
+    return LabelledObject(labels[thing.name], box, None, thing.difficult, thing.spot.where)

@@ -1,0 +1,159 @@
+"""YOLO as ultralytics lays it out: data.yaml, images, and a text file of labels for each image."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, LabelledObject
+from visionlora.data.annotations.reading import PLAIN, Options, Reading, check_image, look_at, note_repeats
+from visionlora.data.annotations.yolo_labels import read_label_file
+from visionlora.data.annotations.yolo_yaml import load_yolo_yaml
+from visionlora.data.faults import Fault, Spot, shown
+from visionlora.data.file_names import is_file, leaves, locate
+from visionlora.data.folders import images_in, refuse_unread_formats, what_there_is
+from visionlora.data.images import is_image
+from visionlora.errors import InputError, did_you_mean, some
+
+_NO_LABELS = {"classes.txt"}
+"""Tools put these among the label files."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    path: Path
+    part: str
+    spot: Spot
+
+
+def read_yolo(path: Path, root: Path | None = None, part: str | None = None, options: Options = PLAIN) -> Reading:
+    """Read the images of one part, or of all, with ``fields["part"]``: train, val or test.
+
+    A part is a folder of images, a .txt file that lists some, or a list of these, relative to the data folder
+    (see `load_yolo_yaml`). The labels of a/images/b/c.jpg are a/labels/b/c.txt, the last `images` counting; if
+    there is none, they lie beside the image. An image without a label file is a negative, with a remark. A line
+    is `class cx cy w h`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon, as shares of the image as it is shown
+    (EXIF applied).
+
+    Raises:
+        InputError: the data.yaml can't be used, or has no such part.
+    """
+    faults: list[Fault] = []
+    data = load_yolo_yaml(path, root, faults)
+    if part is not None and part not in data.parts:
+        raise InputError(f"{path}: no part '{part}'{did_you_mean(part, data.parts)}; the parts are {some(data.parts)}")
+    entries: dict[Path, _Entry] = {}
+    for name in data.parts if part is None else [part]:
+        for given in data.parts[name]:
+            for image, spot in _images_of(given, name, path, data.root, faults):
+                _add(_Entry(image, name, spot), entries)
+    _note_unlabelled(list(entries.values()), path, faults)
+    _note_orphans(list(entries.values()), faults)
+    facts = look_at([entry.path for entry in entries.values()], options)
+    images = []
+    for entry in entries.values():
+        frame = check_image(facts[entry.path], None, entry.spot, options)
+        if frame is None:
+            continue
+        things: list[LabelledObject] = []
+        labels = label_path(entry.path)
+        if is_file(labels):
+            things = read_label_file(labels, data.classes, frame.width, frame.height, faults)
+        note_repeats(things, Spot(labels, "", faults))
+        images.append(AnnotatedImage(entry.path, frame.width, frame.height, tuple(things), {"part": entry.part}))
+    return Reading(AnnotatedImages(images, data.classes), faults, facts, data.root)
+
+
+def label_path(image: Path) -> Path:
+    """Where the labels of an image are."""
+    parts = list(image.absolute().with_suffix(".txt").parts)
+    if "images" in parts[:-1]:
+        last = len(parts) - 2 - parts[-2::-1].index("images")
+        parts[last] = "labels"
+    return Path(*parts)
+
+
+def _images_of(given: str, part: str, path: Path, root: Path, faults: list[Fault]) -> list[tuple[Path, Spot]]:
+    """The images of a folder, or of a .txt file with a list."""
+    spot = Spot(path, part, faults)
+    found = _find(given, root, spot)
+    if found is None:
+        return []
+    if found.is_dir():
+        try:
+            refuse_unread_formats(found)
+        except InputError as error:
+            spot.note("unread-format", str(error))
+        names = [(image.relative_to(root).as_posix(), Spot(image, "", faults)) for image in images_in(found)]
+        if not names:
+            spot.note("empty", f"{found} holds no image; add some, or remove the part")
+    else:
+        lines = found.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        names = [(line.strip(), Spot(found, f"line {n}", faults)) for n, line in enumerate(lines, 1) if line.strip()]
+    located = [(locate(root, _relative(name, root), spot), spot) for name, spot in names]
+    return [(image, spot) for image, spot in located if image is not None]
+
+
+def _find(given: str, root: Path, spot: Spot) -> Path | None:
+    """A folder or a .txt file inside `root`, or None, noted."""
+    name = _relative(given, root)
+    stripped = name.removeprefix("../")
+    if name != stripped and not leaves(stripped) and (root / stripped).exists():
+        # Roboflow writes paths for a folder that it doesn't make; ultralytics reads them like this too
+        spot.note("other-path", f"{shown(given)} is taken for {shown(stripped)}, which is there", f"{stripped} taken")
+        name = stripped
+    if leaves(name):
+        text = f"{shown(given)} leaves the data folder; give a path relative to {root}, without '..'"
+        spot.note("outside-folder", text, "left out")
+        return None
+    found = root / name
+    if found.is_dir() or (is_file(found) and found.suffix == ".txt"):
+        return found
+    if found.exists():
+        spot.note("malformed", f"{shown(given)} is neither a folder nor a .txt file with a list", "left out")
+    else:
+        spot.note("missing-file", f"{shown(given)}: nothing there{what_there_is(found)}", "left out")
+    return None
+
+
+def _relative(name: str, root: Path) -> str:
+    """An absolute path inside `root` as a relative one; any other as it stands."""
+    path = Path(name)
+    if path.is_absolute() and path.is_relative_to(root.absolute()):
+        return path.relative_to(root.absolute()).as_posix()
+    return name
+
+
+def _add(entry: _Entry, entries: dict[Path, _Entry]) -> None:
+    real = entry.path.resolve()
+    first = entries.setdefault(real, entry)
+    if first is entry:
+        return
+    name = entry.path.name
+    if first.part == entry.part:
+        entry.spot.note("duplicate-file", f"{name} is in {entry.part} twice; list it once", "listed once")
+    else:
+        text = f"{name} is in {first.part} and in {entry.part}; keep it in one"
+        entry.spot.note("in-two-parts", text, f"kept in {first.part} alone")
+
+
+def _note_unlabelled(entries: list[_Entry], path: Path, faults: list[Fault]) -> None:
+    """A remark for each image without a label file, one error if none has one."""
+    without = [entry for entry in entries if not is_file(label_path(entry.path))]
+    if entries and len(without) == len(entries):
+        text = f"none of {len(entries)} images has a label file; the first would be {label_path(entries[0].path)}"
+        Spot(path, "", faults).note("missing-file", text)
+        return
+    for entry in without:
+        entry.spot.note("no-label-file", f"no {label_path(entry.path).name}: taken as an image without objects")
+
+
+def _note_orphans(entries: list[_Entry], faults: list[Fault]) -> None:
+    """An error for each label file whose image isn't there."""
+    folders = {label_path(entry.path).parent: entry.path.parent for entry in entries}
+    for labels, images in sorted(folders.items()):
+        if labels == images.absolute() or not labels.is_dir():
+            continue
+        stems = {image.stem for image in images.iterdir() if is_image(image)}
+        for file in sorted(labels.glob("*.txt")):
+            if file.stem not in stems and file.name not in _NO_LABELS:
+                text = f"there is no image {file.stem} in {images}; add it or remove this"
+                Spot(file, "", faults).note("no-image", text, "left out")

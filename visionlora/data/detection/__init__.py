@@ -1,0 +1,1 @@
+"""Samples for detection and instance segmentation."""

@@ -21,7 +21,7 @@ from visionlora.training.tasks import TASKS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "visionlora"
-ROOMS = ("adapters", "ops", "models", "data", "tasks", "training", "demo", "cli")
+ROOMS = ("adapters", "ops", "models", "data", "tasks", "training", "footage", "demo", "cli")
 COMMON = {"errors", "files", "config", "config_errors", "plain_yaml"}
 """Modules that lie beside the rooms."""
 
@@ -32,6 +32,7 @@ ALLOWED = {
     "data": {"data", *COMMON},
     "tasks": {"tasks", "models", "data", *COMMON},
     "training": {"training", "tasks", "adapters", "data", "models", *COMMON},
+    "footage": {"footage", "training", "tasks", "adapters", "data", "models", *COMMON},
     "demo": {*ROOMS, *COMMON, ""},
     "cli": {*ROOMS, *COMMON, ""},
 }

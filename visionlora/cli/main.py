@@ -1,4 +1,4 @@
-"""``visionlora``: train, eval, predict, merge, inspect, demo."""
+"""``visionlora``: the commands and their options; each imports what it needs when it runs."""
 
 import sys
 from pathlib import Path
@@ -134,6 +134,21 @@ def check_data(
     from visionlora.cli.check_data import check_data as run_check
 
     raise typer.Exit(run_check(paths, root, by, out, fix, every))
+
+
+@app.command()
+def frames(
+    video: Annotated[Path, typer.Argument(help="A video file.")],
+    out: Annotated[Path, typer.Option(help="An empty or absent folder.")],
+    every: Annotated[int, typer.Option(min=1, help="Take each n-th frame.")] = 1,
+    annotations: Annotated[
+        Path | None, typer.Option(help="A COCO .json whose images have a frame number in the place of a file_name.")
+    ] = None,
+) -> None:
+    """Save the frames of a video as images, to label them, or with the annotations that count them."""
+    from visionlora.cli.frames import frames as run_extraction
+
+    run_extraction(video, out, every, annotations)
 
 
 @app.command()

@@ -167,5 +167,5 @@ def test_the_kits_car_park_has_no_fault(kit: Path) -> None:
 
 
 def test_the_kits_video_has_no_images(kit: Path) -> None:
-    with pytest.raises(InputError, match="it describes frames of a video; save them as images"):
+    with pytest.raises(InputError, match="it describes frames of a video: visionlora frames"):
         read_annotations(kit / "data" / "pets2009_s2l1")

@@ -543,7 +543,7 @@ WHOLE = {
     "id no number": ('{"images": [], "annotations": [], "categories": [{"id": "1"}]}', "a category has an 'id'"),
     "video": (
         '{"images": [{"id": 1, "frame": 0}], "annotations": [], "categories": []}',
-        "no image has a 'file_name' (they have 'frame', 'id'); it describes frames of a video; save them as images",
+        "no image has a 'file_name' (they have 'frame', 'id'); it describes frames of a video: visionlora frames",
     ),
 }
 

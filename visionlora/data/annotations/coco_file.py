@@ -21,6 +21,17 @@ class Document:
 
 def load_document(path: Path) -> Document:
     """Raises InputError, as `coco.read_coco` says."""
+    content = read_whole(path)
+    _refuse_video(content["images"], path)
+    return Document(content["images"], content["annotations"], _categories(content["categories"], path))
+
+
+def read_whole(path: Path) -> dict[str, Any]:
+    """A COCO json with its three lists, whatever is in them.
+
+    Raises:
+        InputError: no such file, no JSON, or a list is missing.
+    """
     if not path.is_file():
         raise InputError(f"{path}: no such file{what_there_is(path)}")
     try:
@@ -38,8 +49,7 @@ def load_document(path: Path) -> Document:
             raise InputError(f"{path}: has no '{key}'{there}; a COCO file has images, annotations and categories")
         if not isinstance(content[key], list):
             raise InputError(f"{path}: '{key}' is {shown(content[key])}; it should be a list")
-    _refuse_video(content["images"], path)
-    return Document(content["images"], content["annotations"], _categories(content["categories"], path))
+    return content
 
 
 def _is_detection(item: object) -> bool:
@@ -52,7 +62,7 @@ def _refuse_video(images: list[Any], path: Path) -> None:
     keys = sorted({key for image in images if isinstance(image, dict) for key in image})
     advice = "write each image's file, relative to the json or to --root"
     if "frame" in keys:
-        advice = "it describes frames of a video; save them as images, and name those"
+        advice = "it describes frames of a video: visionlora frames VIDEO --annotations FILE --out FOLDER saves them"
     raise InputError(f"{path}: no image has a 'file_name' (they have {listed(keys, 10)}); {advice}")
 
 

@@ -1,0 +1,1 @@
+"""Footage: from a camera's recordings to images that can be labelled, trained on and compared."""

@@ -1,0 +1,119 @@
+"""Frames of a video as image files, with the annotations that count them."""
+
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from visionlora.data.annotations.coco_file import read_whole
+from visionlora.data.faults import shown
+from visionlora.data.video import DamagedVideo, VideoFrames
+from visionlora.errors import InputError
+from visionlora.files import write_json
+
+IMAGES, ANNOTATIONS = "images", "annotations.json"
+_QUALITY = 95
+"""Of the JPEG files. Chroma isn't subsampled: a second loss of colour would be one too many."""
+
+
+def extract_frames(
+    video: VideoFrames, out: Path, annotations: Path | None = None, on_frame: Callable[[int], None] | None = None
+) -> tuple[int, str]:
+    """Write ``out/images/000000.jpg`` ..., named after the numbers of the frames.
+
+    A folder beside ``out`` is filled and then renamed, so that ``out`` is whole or absent.
+
+    Args:
+        video: what to read; it says which frames.
+        out: an empty or absent folder.
+        annotations: a COCO json whose images have a ``frame``, counted from 0 as decoded, in the place of a
+            ``file_name``. ``out/annotations.json`` then has those of the frames that were written, with their file
+            names; all else stays as it is.
+        on_frame: called with 1 after each frame.
+
+    Returns:
+        the number of frames, and what is damaged in the video, or nothing.
+
+    Raises:
+        InputError: ``out`` is there already, the annotations don't fit the video, or the video can't be read.
+    """
+    if out.exists() and (not out.is_dir() or any(out.iterdir())):
+        raise InputError(f"{out}: exists already and is no empty folder; give another for the frames")
+    document = _document(annotations, video) if annotations is not None else None
+    out.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
+    written: set[int] = set()
+    damage = ""
+    try:
+        (temporary / IMAGES).mkdir()
+        try:
+            for frame in video:
+                path = temporary / IMAGES / _name(frame.number)
+                Image.fromarray(frame.image).save(path, quality=_QUALITY, subsampling=0)
+                written.add(frame.number)
+                if on_frame is not None:
+                    on_frame(1)
+        except DamagedVideo as error:
+            damage = str(error)
+        if document is not None:
+            write_json(temporary / ANNOTATIONS, _of_frames(document, written, annotations, video.path))
+        temporary.chmod(0o755)
+        if out.exists():
+            out.rmdir()
+        temporary.rename(out)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return len(written), damage
+
+
+def _name(number: int) -> str:
+    return f"{number:06d}.jpg"
+
+
+def _document(path: Path, video: VideoFrames) -> dict[str, Any]:
+    """The COCO json, whose images were checked to count frames of this video."""
+    document: dict[str, Any] = read_whole(path)
+    seen: set[int] = set()
+    for place, image in enumerate(document["images"]):
+        where = f"{path}: images[{place}]"
+        if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
+            raise InputError(f"{where} is {shown(image)}; it should have an id and a frame")
+        number = image.get("frame")
+        if type(number) is not int or number < 0:
+            raise InputError(f"{where} has {shown(number)} for its frame; give the number of the decoded frame, from 0")
+        if number in seen:
+            raise InputError(f"{where}: frame {number} is there already; give each frame one image")
+        seen.add(number)
+        size = (image.get("width", video.width), image.get("height", video.height))
+        if size != (video.width, video.height):
+            raise InputError(
+                f"{where} is {size[0]} x {size[1]} pixels, and {video.path} is {video.width} x {video.height}; "
+                f"give the video that was annotated"
+            )
+    if video.frame_count is not None and seen and max(seen) >= video.frame_count:
+        raise InputError(
+            f"{path}: describes frame {max(seen)}, and {video.path} has {video.frame_count} frames, counted from 0; "
+            f"give the video that was annotated"
+        )
+    return document
+
+
+def _of_frames(document: dict[str, Any], written: set[int], annotations: Path | None, video: Path) -> dict[str, Any]:
+    """The document with the images of these frames alone, and their file names."""
+    images = [
+        {**image, "file_name": f"{IMAGES}/{_name(image['frame'])}"}
+        for image in document["images"]
+        if image["frame"] in written
+    ]
+    if not images:
+        raise InputError(f"{annotations}: describes none of the {len(written)} frames taken from {video}")
+    left_out = {image["id"] for image in document["images"]} - {image["id"] for image in images}
+    things = [
+        thing
+        for thing in document["annotations"]
+        if not isinstance(thing, dict) or thing.get("image_id") not in left_out
+    ]
+    return {**document, "images": images, "annotations": things}

@@ -195,6 +195,9 @@ def test_models_and_methods_train_and_load(scenes: Path, tmp_path: Path, name: s
         assert names == set(trained.model.state_dict())
         unused = sum(p.numel() for path in trained.built.unused for p in trained.model.get_submodule(path).parameters())
         assert result.trainable == total - unused
+        norms = [m for m in trained.model.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        assert all((norm.running_mean == 0).all() and (norm.running_var == 1).all() for norm in norms)  # as they began
+        assert any((norm.weight != 1).any() for norm in norms)
     else:
         assert any("lora_A" in key for key in names) == (method == "lora")
         assert result.trainable < total

@@ -23,6 +23,7 @@ class SetUp:
         preprocessing: how images reach the model, as plain data for its file.
         description: one line about model and data.
         skipped: files that were left out because they can't be read.
+        keep_statistics: full fine-tuning too leaves BatchNorm's running statistics as they are.
     """
 
     model: nn.Module
@@ -33,6 +34,7 @@ class SetUp:
     preprocessing: dict[str, Any]
     description: str
     skipped: list[Path]
+    keep_statistics: bool = False
 
 
 def refuse_unknown_monitor(monitor: str, known: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from rich.console import Console
 from safetensors.torch import save_file
 from torch import nn
 
+from visionlora.adapters import norm
 from visionlora.adapters.base import fingerprints
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.folding import fold_batchnorm
@@ -130,6 +131,9 @@ def prepare(config: RunConfig, parts: SetUp) -> Report | None:
         parts.model.requires_grad_()
         for name in parts.unused:
             parts.model.get_submodule(name).requires_grad_(False)
+        for module in parts.model.modules():
+            if parts.keep_statistics and norm.has_running_stats(module):
+                norm.freeze(module)
         return None
     values = lora.model_dump()
     if method == "lora" and not lora.targets:

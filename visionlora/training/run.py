@@ -204,7 +204,8 @@ def _conclude(config: RunConfig, folder: Path, parts: SetUp, device: torch.devic
         skipped=[str(path) for path in parts.skipped],
     )
     plain = asdict(result)
-    write_json(folder / REPORT, {**plain, **plain.pop("details"), "folder": str(folder)})
+    details = plain.pop("details")
+    write_json(folder / REPORT, {**plain, **details, "folder": str(folder)})
     return result
 
 

@@ -54,9 +54,10 @@ def run_blocks(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert count == len(fences) // 2 > 0, "a block was not understood"
 
 
-def test_every_block_of_the_tutorial_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", ["tutorial", "detection"])
+def test_every_block_of_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
-    run_blocks(ROOT / "docs" / "tutorial.md", monkeypatch)
+    run_blocks(ROOT / "docs" / f"{name}.md", monkeypatch)
 
 
 def test_every_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,7 +1,7 @@
 """The header of an adapter's file: everything but the tensors."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.fused import PARTS
-from visionlora.errors import InputError
+from visionlora.errors import InputError, some
 
 FORMAT = "visionlora-adapter"
 VERSION = 1
@@ -63,6 +63,27 @@ def read_header(path: str | Path) -> Header:
 def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
     """An adapter's header and tensors; raises as ``read_header`` does."""
     return _read(path, tensors=True)
+
+
+def under_prefix(
+    header: Header, tensors: dict[str, Tensor], prefix: str, path: Path
+) -> tuple[Header, dict[str, Tensor]]:
+    """What an adapter's file has for the module ``prefix``, under the names that this module has for it.
+
+    Raises:
+        InputError: it has nothing for such a module.
+    """
+
+    def part(values: dict[str, Any]) -> dict[str, Any]:
+        return {key.removeprefix(start): value for key, value in values.items() if key.startswith(start)}
+
+    start = f"{prefix}."
+    own = part(tensors)
+    if not own:
+        parts = sorted({key.split(".")[0] for key in tensors})
+        raise InputError(f"{path}: has nothing for a module '{prefix}'; what it has lies in {some(parts)}")
+    unfrozen = [head.removeprefix(start) for head in header.unfrozen if head.startswith(start)]
+    return replace(header, layers=part(header.layers), base=part(header.base), unfrozen=unfrozen), own
 
 
 def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:

@@ -14,7 +14,7 @@ from visionlora.adapters import owned
 from visionlora.adapters.base import architecture, fingerprint, fingerprints, frozen_tensors
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.fused import part_rows
-from visionlora.adapters.header import FORMAT, VERSION, Header, read_file
+from visionlora.adapters.header import FORMAT, VERSION, Header, read_file, under_prefix
 from visionlora.adapters.layer import adapted_layers, adapters_of
 from visionlora.adapters.methods import LoRA
 from visionlora.adapters.model import check_name, description_of, install, owns
@@ -73,7 +73,9 @@ def save_adapter(
     write_atomic(Path(path), lambda temporary: save_file(plain, temporary, metadata=header))
 
 
-def load_adapter(model: nn.Module, path: str | Path, name: str = "default", heads: bool = True) -> Report:
+def load_adapter(
+    model: nn.Module, path: str | Path, name: str = "default", heads: bool = True, prefix: str = ""
+) -> Report:
     """Attach an adapter from its file, and make it the active one.
 
     Args:
@@ -81,7 +83,9 @@ def load_adapter(model: nn.Module, path: str | Path, name: str = "default", head
         path: a file from ``save_adapter``.
         name: for the adapter on this model.
         heads: also load the unfrozen modules. With False only the factors (and BatchNorm state) come, for
-            a backbone that carries another task's head.
+            a backbone that carries another task's head, or none.
+        prefix: take only what the file has for the module of this name, as the adapter of ``model``: a classifier
+            takes ``backbone.body`` of a file that was made on a detector or segmenter over the same backbone.
 
     Returns:
         the report, as from ``attach``.
@@ -93,8 +97,10 @@ def load_adapter(model: nn.Module, path: str | Path, name: str = "default", head
     path = Path(path)
     check_name(model, name)
     header, tensors = read_file(path)
+    if prefix:
+        header, tensors = under_prefix(header, tensors, prefix, path)
     modules = dict(base_modules(model))
-    _check_base(model, header, path)
+    _check_base(model, header, path, heads)
     targets = _file_targets(model, modules, header, path)
     methods = {target: _method(modules, target, header, tensors, path) for target in targets}
     unfrozen = header.unfrozen if heads else []
@@ -144,17 +150,22 @@ def _base(model: nn.Module, name: str, config: LoRAConfig) -> dict[str, str]:
     return {key: digest for key, digest in fingerprints(model, name).items() if not is_under(key, heads)}
 
 
-def _check_base(model: nn.Module, header: Header, path: Path) -> None:
-    """The frozen tensors that the adapter was made on must be in the model, bit for bit."""
+def _check_base(model: nn.Module, header: Header, path: Path, heads: bool) -> None:
+    """The frozen tensors that the adapter was made on must be in the model, bit for bit.
+
+    Where heads are left out, the model may lack layers that aren't adapted: the frozen head of another task.
+    """
     tensors = frozen_tensors(model)
     made_on = header.architecture.get("timm") or header.architecture.get("class")
-    absent = [key for key in header.base if key not in tensors]
+    adapted = {key.rpartition(".")[0] for key in header.layers}
+    absent = [key for key in header.base if key not in tensors and (heads or key.rpartition(".")[0] in adapted)]
     if absent:
         raise InputError(
             f"{path}: made on another architecture ({made_on}): this {type(model).__name__} has no {some(absent, 2)}; "
             f"create the model that it was made on"
         )
-    differing = [key for key, expected in header.base.items() if fingerprint(tensors[key]) != expected]
+    there = {key: expected for key, expected in header.base.items() if key in tensors}
+    differing = [key for key, expected in there.items() if fingerprint(tensors[key]) != expected]
     if differing:
         raise InputError(
             f"{path}: made on another base: {len(differing)} of {len(header.base)} frozen tensors differ, "

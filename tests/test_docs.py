@@ -6,10 +6,12 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from visionlora.cli.main import main
+from visionlora.demo.annotated import write_annotated
 from visionlora.demo.scenes import NIGHT, write_folder
 
 ROOT = Path(__file__).parents[1]
@@ -67,11 +69,17 @@ def test_every_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
         write_folder(tmp_path / part, NIGHT, 2, seed)
     (tmp_path / "PATH" / "val").rename(tmp_path / "FOLDER")
     write_folder(tmp_path / "PATH/val", NIGHT, 1, 2)
+    write_annotated(tmp_path / "SITE", NIGHT, {"monday": 1, "tuesday": 1, "friday": 1}, 3)
     import visionlora.config as config
 
     parse = config.parse_overrides
-    small = ["model.pretrained=false", "model.img_size=64", "train.epochs=1", "train.batch_size=4", "data.workers=0"]
-    monkeypatch.setattr(config, "parse_overrides", lambda values, given: parse(values, [*given, *small]))
+    size = {"classification": "model.img_size=64", "detection": "model.size=64"}
+    small = ["model.pretrained=false", "train.epochs=1", "train.batch_size=4", "data.workers=0"]
+
+    def parse_and_shrink(values: dict[str, Any], given: list[str]) -> dict[str, Any]:
+        return parse(values, [*given, *small, size[values.get("task", "classification")]])
+
+    monkeypatch.setattr(config, "parse_overrides", parse_and_shrink)
     run_blocks(ROOT / "README.md", monkeypatch)
 
 

@@ -14,17 +14,39 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 from benchmarks.step_measures import Measured, interleave, peak_bytes, saved_bytes
-from benchmarks.step_methods import METHODS, Setup, make_step
+from benchmarks.step_methods import METHODS, make_step
+from benchmarks.step_tasks import TASKS, Setup, default_backbone
+from visionlora.models.detector import detector_names
+from visionlora.models.segmenter import segmenter_names
 
 MIB = 2**20
+DEFAULTS = {"classification": (224, 8, 16), "detection": (480, 4, 4), "segmentation": (480, 4, 4)}
+"""Size, batch, batch when bytes are counted."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
     """The command's own options."""
-    parser.add_argument("--model", default="resnet50", help="timm's name; random weights (default: %(default)s)")
-    parser.add_argument("--batch", type=_positive, default=8, help="images in a timed step (default: %(default)s)")
-    parser.add_argument("--bytes-batch", type=_positive, default=16, help="images when bytes are counted (%(default)s)")
-    parser.add_argument("--size", type=_positive, default=224, help="side of the images (default: %(default)s)")
+    parser.add_argument("--task", choices=TASKS, default="classification", help="(default: %(default)s)")
+    parser.add_argument(
+        "--model", help="timm's name; random weights (resnet50; under a detector tf_efficientnet_lite0)"
+    )
+    parser.add_argument(
+        "--detector",
+        choices=detector_names(),
+        default="retinanet",
+        metavar="NAME",
+        help="%(choices)s (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--decoder",
+        choices=segmenter_names(),
+        default="unet",
+        metavar="NAME",
+        help="%(choices)s (default: %(default)s)",
+    )
+    parser.add_argument("--batch", type=_positive, help="images in a timed step (8; a detector's 4)")
+    parser.add_argument("--bytes-batch", type=_positive, help="images when bytes are counted (16; a detector's 4)")
+    parser.add_argument("--size", type=_positive, help="side of the images (224; a detector's 480)")
     parser.add_argument("--rank", type=_positive, default=8, help="(default: %(default)s)")
     parser.add_argument("--route", default="auto", help="of visionlora's gradients: auto, factored, dense, reference")
     parser.add_argument("--channels-last", action="store_true")
@@ -32,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile every model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=_positive, default=9, help="of every method in turn (default: %(default)s)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, default=list(METHODS))
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="(all; a classifier's without floor+head)")
     parser.add_argument("--peak", action="store_true", help="peak memory too, each method in a process of its own")
     parser.add_argument("--peak-of", choices=METHODS, help="print the bytes of this method's peak, and nothing else")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
@@ -40,17 +62,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(arguments: Namespace) -> int:
     """Measure and print the table."""
-    setup = Setup(
-        model=arguments.model,
-        batch=arguments.batch,
-        size=arguments.size,
-        rank=arguments.rank,
-        route=arguments.route,
-        channels_last=arguments.channels_last,
-        autocast=arguments.autocast,
-        compile=arguments.compile,
-        device=arguments.device,
-    )
+    setup = _setup(arguments)
     if arguments.peak_of:
         print(peak_bytes(arguments.peak_of, setup))
         return 0
@@ -62,6 +74,28 @@ def run(arguments: Namespace) -> int:
         data = {"setup": asdict(setup), "results": {name: asdict(result) for name, result in results.items()}}
         arguments.json.write_text(json.dumps(data, indent=1) + "\n", encoding="utf-8")
     return 0
+
+
+def _setup(arguments: Namespace) -> Setup:
+    """What was asked for; what was not is filled in, in the arguments too."""
+    task = arguments.task
+    size, batch, bytes_batch = DEFAULTS[task]
+    arguments.bytes_batch = arguments.bytes_batch or bytes_batch
+    arguments.methods = arguments.methods or list(METHODS[:4] if task == "classification" else METHODS)
+    over = {"classification": None, "detection": arguments.detector, "segmentation": arguments.decoder}[task]
+    return Setup(
+        task=task,
+        over=over,
+        model=arguments.model or (default_backbone(over) if over else "resnet50"),
+        batch=arguments.batch or batch,
+        size=arguments.size or size,
+        rank=arguments.rank,
+        route=arguments.route,
+        channels_last=arguments.channels_last,
+        autocast=arguments.autocast,
+        compile=arguments.compile,
+        device=arguments.device,
+    )
 
 
 def measure(setup: Setup, arguments: Namespace, bar: Progress) -> dict[str, Measured]:
@@ -90,7 +124,7 @@ def measure(setup: Setup, arguments: Namespace, bar: Progress) -> dict[str, Meas
 
 def show(results: dict[str, Measured], setup: Setup, arguments: Namespace, console: Console) -> None:
     """A row for each method; ratios are medians over the rounds with their quartiles."""
-    others = [name for name in ("floor", "peft", "full") if name in results]
+    others = [name for name in ("floor", "floor+head", "peft", "full") if name in results]
     table = Table("", "step, ms", *(f"/ {name}" for name in others), "saved, MiB", "/ peft", "peak, MiB")
     for name, result in results.items():
         ratios = ["" if name == other else _ratio(result, results[other]) for other in others]
@@ -99,11 +133,12 @@ def show(results: dict[str, Measured], setup: Setup, arguments: Namespace, conso
         milliseconds = f"{1e3 * statistics.median(result.seconds):.0f}"
         table.add_row(name, milliseconds, *ratios, f"{result.saved / MIB:.0f}", bytes_ratio, peak)
     console.print(table)
+    model = " over ".join(name for name in (setup.over, setup.model) if name)
     layout = "channels_last" if setup.channels_last else "NCHW"
     compiled = ", compiled" if setup.compile else ""
     where = torch.cuda.get_device_name() if setup.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
     console.print(
-        f"{setup.model}, {layout}, {setup.size} px, rank {setup.rank}, batch {setup.batch} (bytes: "
+        f"{model}, {layout}, {setup.size} px, rank {setup.rank}, batch {setup.batch} (bytes: "
         f"{arguments.bytes_batch}), autocast {setup.autocast}{compiled}; {where}, torch {torch.__version__}; "
         f"{arguments.rounds} rounds, median (quartiles)"
     )

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from benchmarks.step_methods import Setup, loss, make_model, make_step
+from benchmarks.step_methods import loss, make_case, make_step
+from benchmarks.step_tasks import Setup
 
 STEPS = 2
 """Timed steps of one method in a round, after one that warms the caches as training does."""
@@ -47,8 +48,8 @@ def interleave(
 
 def saved_bytes(method: str, setup: Setup, batch: int) -> int:
     """Bytes of the storages that autograd keeps from a forward for the backward, parameters excluded."""
-    model, images, labels = make_model(method, setup, batch)
-    model_storages = {id_of(parameter) for parameter in model.parameters()}
+    case = make_case(method, setup, batch)
+    model_storages = {id_of(parameter) for parameter in case.model.parameters()}
     found: dict[int, int] = {}
     # Kept here, for a storage's address means nothing once it is gone.
     alive: list[Tensor] = []
@@ -59,9 +60,9 @@ def saved_bytes(method: str, setup: Setup, batch: int) -> int:
             found[id_of(tensor)] = tensor.untyped_storage().nbytes()
         return tensor
 
-    called: nn.Module = torch.compile(model) if setup.compile else model
+    called: nn.Module = torch.compile(case.model) if setup.compile else case.model
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = loss(called, images, labels, setup)
+        result = loss(case, called, setup)
     del result
     return sum(found.values())
 

@@ -2,43 +2,29 @@
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import replace
 
-import timm
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 import visionlora as vl
+from benchmarks.step_tasks import TASKS, Case, Setup
+from visionlora.adapters.norm import has_running_stats
 
-METHODS = ("full", "peft", "visionlora", "floor")
-CLASSES = 10
-
-
-@dataclass(frozen=True)
-class Setup:
-    """What all methods have in common."""
-
-    model: str
-    batch: int
-    size: int
-    rank: int
-    route: str
-    channels_last: bool
-    autocast: str
-    compile: bool
-    device: str
+METHODS = ("full", "peft", "visionlora", "floor", "floor+head")
+LEARNING_RATE = 1e-6
+"""So small that what a detector proposes, and so its work, stays the same from step to step in each method."""
 
 
 def make_step(method: str, setup: Setup) -> Callable[[], None]:
-    """Forward, loss, backward and optimizer step (the floor has none) on one fixed batch of noise."""
-    model, images, labels = make_model(method, setup)
-    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained) if trained else None
-    called = torch.compile(model) if setup.compile else model
+    """Forward, loss, backward and optimizer step (of what trains, if anything does) on one fixed batch of noise."""
+    case = make_case(method, setup)
+    trained = [parameter for parameter in case.model.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE) if trained else None
+    called = torch.compile(case.model) if setup.compile else case.model
 
     def step() -> None:
-        loss(called, images, labels, setup).backward()
+        loss(case, called, setup).backward()
         if optimizer:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
@@ -46,57 +32,68 @@ def make_step(method: str, setup: Setup) -> Callable[[], None]:
     return step
 
 
-def loss(model: nn.Module, images: Tensor, labels: Tensor, setup: Setup) -> Tensor:
-    """The loss of a batch, scalar."""
-    with torch.autocast(torch.device(setup.device).type, dtype=torch.bfloat16, enabled=setup.autocast == "bf16"):
-        return F.cross_entropy(model(images), labels)
-
-
-def make_model(method: str, setup: Setup, batch: int | None = None) -> tuple[nn.Module, Tensor, Tensor]:
-    """The model, ready to train, and a batch for it; every method gets the same numbers."""
+def loss(case: Case, called: nn.Module, setup: Setup) -> Tensor:
+    """The batch's loss, scalar; ``called`` is the case's model or wraps it."""
+    # What is drawn at random is the same in every method and step: which proposals an R-CNN trains on, dropout.
     torch.manual_seed(0)
-    model = timm.create_model(setup.model, num_classes=CLASSES).to(setup.device)
-    images = torch.randn(batch or setup.batch, 3, setup.size, setup.size).to(setup.device)
-    labels = torch.randint(CLASSES, (len(images),)).to(setup.device)
-    if setup.channels_last:
-        model, images = (each.to(memory_format=torch.channels_last) for each in (model, images))
-    return _PREPARE[method](model, images, setup), images, labels
+    with torch.autocast(torch.device(setup.device).type, dtype=torch.bfloat16, enabled=setup.autocast == "bf16"):
+        return case.loss(called)
 
 
-def _full(model: nn.Module, _images: Tensor, _setup: Setup) -> nn.Module:
-    return model.train()
+def make_case(method: str, setup: Setup, batch: int | None = None) -> Case:
+    """The task's case with a model that is ready to train; every method gets the same numbers."""
+    torch.manual_seed(0)
+    case = TASKS[setup.task](setup, batch or setup.batch)
+    return replace(case, model=_PREPARE[method](case, setup))
 
 
-def _visionlora(model: nn.Module, images: Tensor, setup: Setup) -> nn.Module:
-    vl.attach(model, vl.LoRAConfig(rank=setup.rank, unfreeze=[_head(model)]))
-    vl.set_route(model, setup.route)
-    model.train()
-    vl.fold_batchnorm(model, images[:1])
-    return model
+def _full(case: Case, _setup: Setup) -> nn.Module:
+    return _freeze_batchnorm(case.model) if case.keep_statistics else case.model.train()
 
 
-def _peft(model: nn.Module, _images: Tensor, setup: Setup) -> nn.Module:
+def _visionlora(case: Case, setup: Setup) -> nn.Module:
+    vl.attach(case.model, vl.LoRAConfig(rank=setup.rank, exclude=case.unused, unfreeze=case.head))
+    vl.set_route(case.model, setup.route)
+    case.model.train()
+    vl.fold_batchnorm(case.model, case.example)
+    return case.model
+
+
+def _peft(case: Case, setup: Setup) -> nn.Module:
     """On the same layers, grouped convolutions left out: their factors don't fit in PEFT."""
     from peft import LoraConfig, get_peft_model
 
-    head = _head(model)
-    names = [
+    names = [name for name, layer in _adapted(case) if getattr(layer, "groups", 1) == 1]
+    # The head's layers, and not the head: PEFT takes every name that ends so, a `head` and its `conv_head` alike.
+    head = [
         name
-        for name, layer in _adaptable(model)
-        if name != head and not name.startswith(f"{head}.") and getattr(layer, "groups", 1) == 1
+        for name, module in case.model.named_modules()
+        if _is_in(name, case.head) and any(True for _ in module.parameters(recurse=False))
     ]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        wrapped = get_peft_model(model, LoraConfig(r=setup.rank, target_modules=names, modules_to_save=[head]))
-    # BatchNorm frozen, as with the others; dropout and drop path are off in these models.
-    return wrapped.eval()
+        alpha = vl.LoRAConfig().alpha
+        config = LoraConfig(r=setup.rank, lora_alpha=alpha, target_modules=names, modules_to_save=head)
+        return _freeze_batchnorm(get_peft_model(case.model, config))
 
 
-def _floor(model: nn.Module, _images: Tensor, _setup: Setup) -> nn.Module:
-    """Frozen; the backward goes down to the first adapted layer's output."""
-    model.eval().requires_grad_(False)
-    _, first = next(iter(_adaptable(model)))
+def _floor(case: Case, _setup: Setup) -> nn.Module:
+    """Frozen, a detector's new head too; the backward goes down to the first adapted layer's output."""
+    _freeze_batchnorm(case.model).requires_grad_(False)
+    _, first = _adapted(case)[0]
     first.register_forward_hook(_require_grad)
+    return case.model
+
+
+def _floor_and_head(case: Case, setup: Setup) -> nn.Module:
+    """The floor, but the head trains as in every method: what a step would cost if adapting the rest cost nothing.
+
+    A classifier's head is one small layer. A detector's is its pyramid and all that comes after it, whose training
+    costs full fine-tuning, PEFT and visionlora the same, and which no adapter could make cheaper.
+    """
+    model = _floor(case, setup)
+    for name in case.head:
+        model.get_submodule(name).requires_grad_(True)
     return model
 
 
@@ -105,13 +102,30 @@ def _require_grad(_layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
     return output.requires_grad_().view_as(output)
 
 
-def _adaptable(model: nn.Module) -> list[tuple[str, nn.Module]]:
-    return [(name, layer) for name, layer in model.named_modules() if isinstance(layer, nn.Conv2d | nn.Linear)]
+def _freeze_batchnorm(model: nn.Module) -> nn.Module:
+    """Training mode, in which a detector gives losses, with BatchNorm as in eval mode."""
+    for module in model.train().modules():
+        if has_running_stats(module):
+            module.eval()
+    return model
 
 
-def _head(model: nn.Module) -> str:
-    name: str = model.pretrained_cfg["classifier"]
-    return name
+def _adapted(case: Case) -> list[tuple[str, nn.Module]]:
+    return [
+        (name, layer)
+        for name, layer in case.model.named_modules()
+        if isinstance(layer, nn.Conv2d | nn.Linear) and not _is_in(name, [*case.head, *case.unused])
+    ]
 
 
-_PREPARE = {"full": _full, "peft": _peft, "visionlora": _visionlora, "floor": _floor}
+def _is_in(name: str, modules: list[str]) -> bool:
+    return any(name == module or name.startswith(f"{module}.") for module in modules)
+
+
+_PREPARE = {
+    "full": _full,
+    "peft": _peft,
+    "visionlora": _visionlora,
+    "floor": _floor,
+    "floor+head": _floor_and_head,
+}

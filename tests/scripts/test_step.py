@@ -9,10 +9,11 @@ from torch import nn
 
 from benchmark import main
 from benchmarks.step_measures import interleave, saved_bytes
-from benchmarks.step_methods import METHODS, Setup, make_model, make_step
+from benchmarks.step_methods import METHODS, make_case, make_step
+from benchmarks.step_tasks import Setup
 
 pytest.importorskip("peft")
-SETUP = Setup("test_resnet", 2, 32, 2, "auto", False, "off", False, "cpu")
+SETUP = Setup("classification", None, "test_resnet", batch=2, size=32, rank=2)
 
 
 def test_the_command_prints_every_method_and_writes_the_results(
@@ -22,9 +23,9 @@ def test_the_command_prints_every_method_and_writes_the_results(
     small = ["--model", "test_resnet", "--size", "32", "--batch", "2", "--bytes-batch", "2", "--rounds", "3"]
     assert main(["step", *small, "--json", str(file)]) == 0
     shown = capsys.readouterr().out
-    assert all(f"│ {name}" in shown for name in METHODS) and "batch 2 (bytes: 2)" in shown
+    assert all(f"│ {name}" in shown for name in METHODS[:4]) and "batch 2 (bytes: 2)" in shown
     results = json.loads(file.read_text())["results"]
-    assert list(results) == list(METHODS)
+    assert list(results) == ["full", "peft", "visionlora", "floor"]
     assert all(len(result["seconds"]) == 3 and result["saved"] > 0 for result in results.values())
 
 
@@ -35,20 +36,20 @@ def test_an_adapted_step_saves_less_than_peft_and_full_fine_tuning() -> None:
 
 def test_saved_bytes_are_those_of_the_activations() -> None:
     """In the floor a convolution saves its input, and frozen BatchNorm its own."""
-    model, images, _ = make_model("floor", SETUP, batch=2)
+    case = make_case("floor", SETUP, batch=2)
     entered = []
-    for module in model.modules():
+    for module in case.model.modules():
         if isinstance(module, nn.Conv2d | nn.BatchNorm2d):
             module.register_forward_hook(lambda _module, inputs, _output: entered.append(inputs[0]))
     with torch.no_grad():
-        model(images)
+        case.loss(case.model)
     inputs = sum(tensor.untyped_storage().nbytes() for tensor in entered[1:])  # no gradient at the image
     assert 0.8 * inputs < saved_bytes("floor", SETUP, batch=2) < 1.5 * inputs
 
 
 @pytest.mark.parametrize("method", METHODS)
 def test_a_step_trains_what_the_method_trains(method: str) -> None:
-    model, _, _ = make_model(method, SETUP)
+    model = make_case(method, SETUP).model
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert bool(trained) == (method != "floor") and bool(frozen) == (method != "full")

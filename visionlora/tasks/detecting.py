@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -65,27 +66,32 @@ def detect(
         per image, on the CPU: ``boxes`` (N, 4) in its pixels, ``labels`` (N,) counting the classes, ``scores`` (N,),
         and ``masks`` (N, H, W) bool where the detector makes masks.
     """
-    transform = DetectionEvalTransform(shown.size)
     places = [shown.windows(image.shape[1], image.shape[0]) for image in images]
-    crops = (
-        np.ascontiguousarray(image[y1:y2, x1:x2])
+    parts = _detected(detector, images, places, shown, device, batch_size)
+    # An image's parts are joined as soon as they are there: soft masks of many tiles would be gigabytes.
+    return [
+        joined(list(islice(parts, len(own))), own, image.shape[1], image.shape[0])
         for image, own in zip(images, places, strict=True)
-        for x1, y1, x2, y2 in own
-    )
-    parts: list[Detections] = []
-    flat = [window for own in places for window in own]
-    for batch in _chunks((transform(crop, ())[0] for crop in crops), batch_size):
-        outputs = detector.to_classes(detector.model([tensor.to(device) for tensor in batch]))
-        own = flat[len(parts) : len(parts) + len(batch)]
-        parts += [
-            to_image(output, (tensor.shape[2], tensor.shape[1]), window)
-            for output, tensor, window in zip(outputs, batch, own, strict=True)
-        ]
-    found, start = [], 0
-    for image, own in zip(images, places, strict=True):
-        found.append(joined(parts[start : start + len(own)], own, image.shape[1], image.shape[0]))
-        start += len(own)
-    return found
+    ]
+
+
+def _detected(
+    detector: Detector,
+    images: Sequence[np.ndarray],
+    places: Sequence[Sequence[Window]],
+    shown: DetectorInput,
+    device: torch.device,
+    batch_size: int,
+) -> Iterator[Detections]:
+    """What is found in each window of each image, in turn."""
+    transform = DetectionEvalTransform(shown.size)
+    all_windows = [(image, window) for image, own in zip(images, places, strict=True) for window in own]
+    for start in range(0, len(all_windows), batch_size):
+        batch = all_windows[start : start + batch_size]
+        tensors = [transform(np.ascontiguousarray(image[y1:y2, x1:x2]), ())[0] for image, (x1, y1, x2, y2) in batch]
+        outputs = detector.to_classes(detector.model([tensor.to(device) for tensor in tensors]))
+        for output, tensor, (_, window) in zip(outputs, tensors, batch, strict=True):
+            yield to_image(output, (tensor.shape[2], tensor.shape[1]), window)
 
 
 def to_image(output: dict[str, Tensor], size: tuple[int, int], window: Window) -> Detections:
@@ -115,14 +121,3 @@ def keep(found: Detections, thresholds: Sequence[float]) -> Detections:
     """The detections whose score is at least the threshold of their class."""
     wanted = found["scores"] >= torch.tensor(thresholds)[found["labels"]]
     return {key: value[wanted] for key, value in found.items()}
-
-
-def _chunks(tensors: Iterator[Tensor], size: int) -> Iterator[list[Tensor]]:
-    chunk: list[Tensor] = []
-    for tensor in tensors:
-        chunk.append(tensor)
-        if len(chunk) == size:
-            yield chunk
-            chunk = []
-    if chunk:
-        yield chunk

@@ -70,6 +70,19 @@ class DetectorSection(ModelSection):
     anchors: Literal["fit"] | AnchorSection | None = None
 
 
+class SegmenterSection(ModelSection):
+    """Which plain segmenter to start from, as ``models.segmenter.create_segmenter`` takes it.
+
+    ``name`` is unet, fpn, deeplabv3plus, upernet, segformer, or linear or multilevel for plain ViTs, over a timm
+    ``backbone``, whose weights ``checkpoint`` then holds, or one of torchvision's segmenters. ``channels`` is the width
+    of a decoder over a backbone. ``size`` is the longest side of a whole image in pixels.
+    """
+
+    backbone: str | None = None
+    channels: AtLeastOne | None = None
+    size: AtLeastOne = 512
+
+
 class DataSection(_Section):
     """What every task says of its images: the folder they lie in, and how they reach the model."""
 
@@ -100,7 +113,7 @@ Selection = str | dict[str, list[Annotated[str, Field(coerce_numbers_to_str=True
 """Images of an annotated data set: a part's name, or values by field such as ``{day: [20171027, 20171030]}``."""
 
 
-class DetectionData(DataSection):
+class AnnotatedData(DataSection):
     """Which annotated images.
 
     ``annotations`` is a COCO .json, a YOLO data.yaml or a folder of Pascal VOC; ``val_annotations`` another one for
@@ -109,9 +122,7 @@ class DetectionData(DataSection):
     what to validate on, that is the last ``val_fraction`` of the images, in the order of the file or of the field
     ``order_by``, and ``gap`` images before them are not used: neighbours in a video are nearly equal.
 
-    ``leave_out`` are classes whose objects become background, ``every`` takes each n-th training image alone, and
-    images with classes that a smaller share of them than ``repeat_threshold`` shows come more often (LVIS).
-    ``tile`` cuts images into windows of so many pixels a side that share ``tile_overlap`` pixels, for small objects.
+    ``leave_out`` are classes whose objects become background, and ``every`` takes each n-th training image alone.
     """
 
     annotations: Path | None = None
@@ -123,9 +134,44 @@ class DetectionData(DataSection):
     order_by: str | None = None
     leave_out: list[str] = []
     every: AtLeastOne = 1
+
+
+class DetectionData(AnnotatedData):
+    """Which annotated images, and how they are shown.
+
+    Images with classes that a smaller share of them than ``repeat_threshold`` shows come more often (LVIS).
+    ``tile`` cuts images into windows of so many pixels a side that share ``tile_overlap`` pixels, for small objects.
+    """
+
     repeat_threshold: Annotated[float, Field(ge=0, le=1)] = 0.0
     tile: AtLeastOne | None = None
     tile_overlap: Annotated[int, Field(ge=0)] = 0
+
+
+class SegmentationData(AnnotatedData):
+    """Which images with a class for every pixel, and how they are shown.
+
+    Mask files: ``classes`` is the YAML file that names the classes. ``root`` holds the images and masks of each part
+    in one of the known layouts (images/train with masks/train, train/images with train/masks, train with trainannot,
+    or images with masks); or ``images`` and ``masks`` are their folders, which may have a folder for each part.
+    ``mask_suffix`` is what the masks' names have before their ending besides. ``train`` and ``val`` name parts.
+    What says which of annotated images to use goes for masks too, but for what needs objects or fields.
+
+    Objects with masks: ``annotations`` and its likes; ``background`` names the class of what no object covers, null
+    ignores that.
+
+    ``crop`` shows windows of so many pixels, one side or (height, width), of the resized training images. ``window``
+    evaluates in windows of so many pixels a side that share at least ``window_overlap``.
+    """
+
+    classes: Path | None = None
+    images: Path | None = None
+    masks: Path | None = None
+    mask_suffix: str = ""
+    background: str | None = "background"
+    crop: AtLeastOne | tuple[AtLeastOne, AtLeastOne] | None = None
+    window: AtLeastOne | None = None
+    window_overlap: Annotated[int, Field(ge=0)] = 0
 
 
 class LoRASection(_Section):
@@ -147,7 +193,8 @@ class TrainSection(_Section):
 
     ``method`` is ``lora``, ``head`` (a linear probe) or ``full`` (fine-tuning of every weight). ``lr`` is the
     learning rate of the adapter (or of the backbone, with ``full``), ``head_lr`` that of unfrozen modules.
-    ``patience`` epochs without a better ``monitor`` end the run; 0 never does. ``log_every`` and
+    It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
+    ``monitor`` end the run, 0 never does. ``log_every`` and
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch.
     """
 
@@ -165,6 +212,7 @@ class TrainSection(_Section):
     device: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     monitor: str | None = None
+    evaluate_every: AtLeastOne = 1
     patience: Annotated[int, Field(ge=0)] = 0
     log_every: AtLeastOne = 10
     checkpoint_every: AtLeastOne = 200
@@ -176,6 +224,18 @@ class ClassificationTrain(TrainSection):
     label_smoothing: Fraction = 0.0
     mixup: NotNegative = 0.0
     cutmix: NotNegative = 0.0
+
+
+class SegmentationTrain(TrainSection):
+    """How a segmenter is trained.
+
+    ``loss`` has the weights of cross_entropy, dice and focal, which are summed; ``focal_gamma`` is focal's exponent.
+    ``class_weights`` make rare classes count for more in cross_entropy and focal.
+    """
+
+    loss: dict[str, Finite] = {"cross_entropy": 1.0}
+    focal_gamma: NotNegative = 2.0
+    class_weights: Literal["none", "median_frequency"] = "none"
 
 
 class RunConfig(_Section):
@@ -206,7 +266,20 @@ class DetectionConfig(RunConfig):
     data: DetectionData = DetectionData()
 
 
-SCHEMAS: dict[str, type[RunConfig]] = {"classification": ClassificationConfig, "detection": DetectionConfig}
+class SegmentationConfig(RunConfig):
+    """A whole run of semantic segmentation."""
+
+    task: Literal["segmentation"] = "segmentation"
+    model: SegmenterSection
+    data: SegmentationData = SegmentationData()
+    train: SegmentationTrain = SegmentationTrain()
+
+
+SCHEMAS: dict[str, type[RunConfig]] = {
+    "classification": ClassificationConfig,
+    "detection": DetectionConfig,
+    "segmentation": SegmentationConfig,
+}
 """By the key ``task``; the first is what a config without one is."""
 
 

@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from visionlora.config import ClassificationConfig, DetectionConfig, check_config, dump_config, load_config
+from visionlora.config import (
+    ClassificationConfig,
+    DetectionConfig,
+    SegmentationConfig,
+    check_config,
+    dump_config,
+    load_config,
+)
 from visionlora.errors import InputError
 
 DETECTOR = {"name": "fcos", "backbone": "test_vit"}
@@ -13,6 +20,10 @@ DETECTOR = {"name": "fcos", "backbone": "test_vit"}
 
 def detection(**sections: Any) -> dict[str, Any]:
     return {"task": "detection", "model": dict(DETECTOR), **sections}
+
+
+def segmentation(**sections: Any) -> dict[str, Any]:
+    return {"task": "segmentation", "model": {"name": "unet", "backbone": "test_resnet"}, **sections}
 
 
 def refusal(values: dict[str, Any]) -> str:
@@ -27,6 +38,7 @@ def test_the_task_chooses_the_schema() -> None:
     assert isinstance(check_config({"model": {"name": "test_vit"}}), ClassificationConfig)
     assert isinstance(check_config({"task": "classification", "model": {"name": "test_vit"}}), ClassificationConfig)
     assert isinstance(check_config(detection()), DetectionConfig)
+    assert isinstance(check_config(segmentation()), SegmentationConfig)
 
 
 @pytest.mark.parametrize(
@@ -80,6 +92,42 @@ def test_a_bad_value_is_named(key: str, value: Any) -> None:
     values = detection()
     values.setdefault(section, {})[name] = value
     assert refusal(values).startswith(f"{key}")
+
+
+BAD_SEGMENTATION = {
+    "model.size": [0, "large"],
+    "model.channels": [0],
+    "data.crop": [0, [32], [32, 0], "large"],
+    "data.window": [0],
+    "data.window_overlap": [-1],
+    "data.tile": [64],
+    "train.loss": ["dice", {"dice": "much"}, {"dice": float("inf")}],
+    "train.focal_gamma": [-1],
+    "train.class_weights": ["balanced"],
+    "train.mixup": [0.2],
+}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [(key, value) for key, values in BAD_SEGMENTATION.items() for value in values]
+)
+def test_a_bad_value_of_segmentation_is_named(key: str, value: Any) -> None:
+    section, _, name = key.partition(".")
+    values = segmentation()
+    values.setdefault(section, {})[name] = value
+    assert key in refusal(values)
+
+
+def test_a_segmentation_config_is_read_as_it_was_saved(tmp_path: Path) -> None:
+    data = {"root": "scenes", "classes": "classes.yaml", "crop": [32, 48], "window": 64, "background": None}
+    config = check_config(segmentation(data=data, train={"loss": {"dice": 1, "focal": 0.5}}))
+    path = tmp_path / "config.yaml"
+    path.write_text(dump_config(config))
+    again = load_config(path, ["train.loss.cross_entropy=2"])
+    assert isinstance(config, SegmentationConfig) and isinstance(again, SegmentationConfig)
+    assert (again.data, again.model) == (config.data, config.model)
+    assert again.data.crop == (32, 48)
+    assert again.train.loss == {"dice": 1, "focal": 0.5, "cross_entropy": 2}
 
 
 def test_a_detection_config_is_read_as_it_was_saved(tmp_path: Path) -> None:

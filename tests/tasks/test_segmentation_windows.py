@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionlora.errors import InputError
-from visionlora.tasks.segmentation_windows import predict_windows, to_original
+from visionlora.tasks.segmentation_windows import classes_at, predict_windows
 
 
 @pytest.mark.parametrize(("height", "width"), [(32, 32), (50, 71), (20, 64), (64, 20), (9, 11), (33, 32)])
@@ -60,12 +61,15 @@ def test_an_overlap_that_can_not_be() -> None:
         predict_windows(nn.Identity(), torch.zeros(1, 3, 64, 64), 32, 32)
 
 
-def test_logits_go_back_to_the_file_without_what_was_filled_up() -> None:
-    ramp = torch.arange(8.0).expand(1, 6, 8).clone()
-    filled = torch.full((1, 10, 12), 99.0)
-    filled[:, :6, :8] = ramp
-    back = to_original(filled, (6, 8), (12, 16))
-    assert back.shape == (1, 12, 16)
-    assert back.max() == 7
-    torch.testing.assert_close(back[0, 0, 1:-1], torch.arange(14.0) / 2 + 0.25)
-    torch.testing.assert_close(to_original(filled, (6, 8), (6, 8)), ramp)
+@pytest.mark.parametrize("size", [(6, 8), (12, 16), (5, 31), (3, 2)])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_classes_of_a_files_pixels_are_those_of_the_resized_logits(
+    size: tuple[int, int], dtype: torch.dtype
+) -> None:
+    logits = torch.randn(4, 6, 8).to(dtype)
+    resized = F.interpolate(logits[None].float(), size, mode="bilinear")
+    assert torch.equal(classes_at(logits, size), resized.argmax(dim=1)[0])
+
+
+def test_of_equal_logits_the_first_class_is_taken() -> None:
+    assert classes_at(torch.zeros(3, 2, 2), (4, 4)).unique().tolist() == [0]

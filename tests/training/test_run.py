@@ -103,6 +103,15 @@ def test_options_train(images: Path, tmp_path: Path, settings: dict[str, object]
     assert (result.folder / ADAPTER).is_file()
 
 
+@pytest.mark.parametrize(("every", "evaluated"), [(1, [0, 1, 2, 3, 4]), (2, [1, 3, 4]), (5, [4]), (9, [4])])
+def test_evaluations_come_as_often_as_asked_and_at_the_end(
+    images: Path, tmp_path: Path, every: int, evaluated: list[int]
+) -> None:
+    result = train(make_config(images, tmp_path / "run", epochs=5, evaluate_every=every), quiet=True)
+    assert [line["epoch"] for line in read_lines(result.folder) if line["kind"] == "val"] == evaluated
+    assert result.best_epoch - 1 in evaluated
+
+
 def test_early_stop_ends_after_patience(images: Path, tmp_path: Path) -> None:
     # With so small a learning rate no epoch after the first is better.
     result = train(make_config(images, tmp_path / "run", epochs=9, patience=2, lr=1e-9, head_lr=1e-9), quiet=True)

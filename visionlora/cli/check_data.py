@@ -10,6 +10,7 @@ from rich.text import Text
 
 from visionlora.cli.show import check_out, print_table, progress
 from visionlora.data.checks.check_data import check
+from visionlora.data.checks.mask_survey import MaskFiles
 from visionlora.data.checks.report import DataReport, PartReport
 from visionlora.data.faults import Fault, count_by_title
 from visionlora.errors import some
@@ -24,14 +25,23 @@ _QUANTILES = (5, 50, 95)
 
 
 def check_data(
-    paths: list[Path], root: Path | None, by: str | None, out: Path | None, fix: Path | None, every: bool
+    paths: list[Path],
+    root: Path | None,
+    by: str | None,
+    out: Path | None,
+    fix: Path | None,
+    every: bool,
+    masks: MaskFiles | None = None,
 ) -> int:
     """Print what is in a data set and what is wrong with it; returns the exit code, 1 if training would refuse it."""
     check_out(out)
-    report = _check(paths, root, by, fix)
+    report = _check(paths, root, by, fix, masks)
     console = Console()
-    _print_contents(report, console)
-    _print_boxes(report)
+    if masks is None:
+        _print_contents(report, console)
+        _print_boxes(report)
+    else:
+        _print_masks(report, console)
     _print_near_duplicates(report, console)
     base = paths[0].parent if paths[0].is_file() else paths[0]
     _print_faults("remarks: training takes these as they are", report.remarks, base, every, console)
@@ -42,12 +52,14 @@ def check_data(
         print(f"\n{fix}: the mended copy, with {_count(len(report.changes), 'change')}, listed in its changes.txt")
     elif not report.errors:
         print("\nno errors: training takes this")
-    elif report.layout != "folders":
+    elif report.layout not in ("folders", "masks"):
         print("\nto write a mended copy: --fix FOLDER")
     return 1 if report.errors else 0
 
 
-def _check(paths: list[Path], root: Path | None, by: str | None, fix: Path | None) -> DataReport:
+def _check(
+    paths: list[Path], root: Path | None, by: str | None, fix: Path | None, masks: MaskFiles | None
+) -> DataReport:
     """Under a bar; each path begins a new one."""
     with ExitStack() as bars:
         advance: Callable[[int], None] = print
@@ -59,7 +71,7 @@ def _check(paths: list[Path], root: Path | None, by: str | None, fix: Path | Non
                 advance = bars.enter_context(progress("looking at images", total))
             advance(1)
 
-        return check(paths, root, by, fix, tell)
+        return check(paths, root, by, fix, tell, masks)
 
 
 def _print_contents(report: DataReport, console: Console) -> None:
@@ -70,9 +82,8 @@ def _print_contents(report: DataReport, console: Console) -> None:
     if not classified and len(parts) == 1:
         further = ", ".join(f"{name}: {number}" for name, number in _further(parts[0]).items() if number)
         what += f" ({further})" if further else ""
-    sizes = [f"{count} of {size}" for size, count in report.image_sizes.items()]
     console.print(Text(f"{some(report.paths)}: {_LAYOUTS[report.layout]}, {_count(images, 'image')}{what}"))
-    console.print(Text(f"image sizes in pixels: {some(sizes, 4) or 'none'}"))
+    _print_sizes(report, console)
     if not classified and len(parts) > 1:
         rows = [
             [part.name, str(part.images), str(part.objects), *(str(number) for number in _further(part).values())]
@@ -86,6 +97,34 @@ def _print_contents(report: DataReport, console: Console) -> None:
         share = f"{sum(counts) / objects:.1%}" if objects else "-"
         rows.append([name, str(sum(counts)), share, *(str(count) for count in (counts if shown else []))])
     print_table(("class", "images" if classified else "objects", "share", *(part.name for part in shown)), rows)
+
+
+def _print_masks(report: DataReport, console: Console) -> None:
+    parts = report.parts
+    images = sum(part.images for part in parts)
+    pixels, ignored = sum(part.pixels for part in parts), sum(part.ignored_pixels for part in parts)
+    share = f", {ignored / (pixels + ignored):.1%} of the pixels ignored" if ignored else ""
+    each = f" ({', '.join(f'{part.name} {part.images}' for part in parts)})" if len(parts) > 1 else ""
+    console.print(Text(f"{some(report.paths)}: masks, {_count(images, 'image')}{each}{share}"))
+    _print_sizes(report, console)
+    shown = parts if 1 < len(parts) <= _SHOWN_PARTS else []
+    rows = []
+    for name in parts[0].classes:
+        counts = [part.classes[name] for part in parts]
+        own = sum(count.pixels for count in counts)
+        shares = [_share(count.pixels, part.pixels) for count, part in zip(counts, parts, strict=True)]
+        row = [name, str(own), _share(own, pixels), str(sum(count.images for count in counts))]
+        rows.append([*row, *(shares if shown else [])])
+    print_table(("class", "pixels", "share", "images", *(part.name for part in shown)), rows)
+
+
+def _share(part: int, whole: int) -> str:
+    return f"{part / whole:.2%}" if whole else "-"
+
+
+def _print_sizes(report: DataReport, console: Console) -> None:
+    sizes = [f"{count} of {size}" for size, count in report.image_sizes.items()]
+    console.print(Text(f"image sizes in pixels: {some(sizes, 4) or 'none'}"))
 
 
 def _further(part: PartReport) -> dict[str, int]:

@@ -1,5 +1,6 @@
 """``visionlora eval``."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,6 +11,7 @@ from visionlora.config import (
     DetectionConfig,
     DetectionData,
     RunConfig,
+    SegmentationConfig,
     check_config,
     load_config,
     parse_overrides,
@@ -19,12 +21,14 @@ from visionlora.data.annotations.split import choose_part, load_annotated_split,
 from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.classification.split import load_split, read_part
 from visionlora.data.images import check_readable
+from visionlora.data.segmentation.split import load_segmented_split, read_segmented_part
 from visionlora.errors import InputError, some
 from visionlora.files import write_json
 from visionlora.training.detecting import score_detections
 from visionlora.training.folder import CONFIG
 from visionlora.training.prediction import score
 from visionlora.training.run import pick_device
+from visionlora.training.segmenting import score_masks
 from visionlora.training.trained import Trained, load_trained
 
 
@@ -57,6 +61,8 @@ def evaluate(
         scored = _score_classifier(run, trained, config, part, device)
     elif isinstance(config, DetectionConfig) and trained.task == "detection":
         scored = _score_detector(trained, config, part, device)
+    elif isinstance(config, SegmentationConfig) and trained.task == "segmentation":
+        scored = _score_segmenter(trained, config, part, device)
     else:
         raise InputError(f"{run} was trained for {trained.task}, and the settings are for {config.task}")
     scores, per_class = scored.metrics.scores(), scored.metrics.per_class()
@@ -77,7 +83,11 @@ def _config(run: Path, trained: Trained, overrides: list[str]) -> RunConfig:
     saved = (run if run.is_dir() else run.parent) / CONFIG
     if saved.is_file():
         return load_config(saved, overrides)
-    data = {"multilabel": trained.multilabel} if trained.task == "classification" else {}
+    data: dict[str, Any] = {}
+    if trained.task == "classification":
+        data = {"multilabel": trained.multilabel}
+    elif trained.task == "segmentation":
+        data = {"window": trained.preprocessing.window, "window_overlap": trained.preprocessing.window_overlap}
     return check_config(
         parse_overrides({"task": trained.task, "model": trained.about["model"], "data": data}, overrides)
     )
@@ -128,6 +138,25 @@ def _annotated(data: DetectionData, part: str, classes: list[str]) -> tuple[Anno
     path = data.val_annotations if part == "val" and data.val_annotations is not None else data.annotations
     images, skipped = read_annotated(data, path, classes)
     return images if part == "all" else choose_part(data, images, part), skipped
+
+
+def _score_segmenter(trained: Trained, config: SegmentationConfig, part: str, device: str) -> Scored:
+    """As the model was trained, unless the settings say another size or other windows."""
+    if part:
+        data, left_out = read_segmented_part(config.data, part, trained.classes)
+    else:
+        split = load_segmented_split(config.data, trained.classes)
+        data, left_out = split.val, split.skipped
+    _tell(left_out, len(data))
+    size, window, overlap = config.model.size, config.data.window, config.data.window_overlap
+    trained = replace(
+        trained, preprocessing=replace(trained.preprocessing, size=size, window=window, window_overlap=overlap)
+    )
+    with progress("evaluating", len(data)) as advance:
+        metrics = score_masks(
+            trained, data, config.train.batch_size, config.data.workers, pick_device(device), on_batch=advance
+        )
+    return Scored(metrics, len(data), data.counts(), "pixels")
 
 
 def _tell(left_out: list[Path], images: int) -> None:

@@ -70,39 +70,63 @@ def evaluate(
 @app.command()
 def predict(
     run: Run,
-    images: Annotated[list[Path], typer.Argument(help="Images, folders of images, and for detectors videos.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, folders of images, and but for classifiers videos.")],
     top: Annotated[int | None, typer.Option(min=1, help="Classifiers: how many classes to show; 3.")] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Write every prediction as JSON; detections as COCO's results.")
+        Path | None,
+        typer.Option(
+            help="Write every prediction as JSON; detections as COCO's results, of masks the shares of pixels."
+        ),
     ] = None,
-    draw: Annotated[Path | None, typer.Option(help="Detectors: a new folder for images with what was found.")] = None,
+    masks: Annotated[Path | None, typer.Option(help="Segmenters: a new folder for the masks, as PNG.")] = None,
+    draw: Annotated[
+        Path | None, typer.Option(help="Detectors, segmenters: a new folder for images with what was found.")
+    ] = None,
     min_score: Annotated[
         float | None,
         typer.Option(min=0, max=1, help="Detectors: keep from this score on; by default as the run suggests."),
     ] = None,
-    every: Annotated[int | None, typer.Option(min=1, help="Detectors: take each n-th frame of a video; 1.")] = None,
+    every: Annotated[int | None, typer.Option(min=1, help="Take each n-th frame of a video; 1.")] = None,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     skip_unreadable: Skip = False,
 ) -> None:
-    """Classify images, or detect objects in images and videos."""
+    """Classify images, or detect objects in images and videos, or give each of their pixels a class."""
     from visionlora.training.trained import load_trained
 
     trained = load_trained(run, checkpoint)
+    given = {"--top": top, "--masks": masks, "--draw": draw, "--min-score": min_score, "--every": every}
+    _refuse_options(run, trained.task, [name for name, value in given.items() if value is not None])
     if trained.task == "detection":
-        from visionlora.cli.predict_detections import Options
+        from visionlora.cli.predict_detections import Options as DetectionOptions
         from visionlora.cli.predict_detections import predict as run_detection
 
-        if top is not None:
-            raise InputError(f"--top is for classifiers, and {run} is a detector; --min-score says what is kept")
-        run_detection(trained, images, Options(out, draw, min_score, every or 1), device, skip_unreadable)
-        return
-    for name, value in {"draw": draw, "min-score": min_score, "every": every}.items():
-        if value is not None:
-            raise InputError(f"--{name} is for detectors, and {run} is a classifier")
-    from visionlora.cli.predict import predict as run_prediction
+        run_detection(trained, images, DetectionOptions(out, draw, min_score, every or 1), device, skip_unreadable)
+    elif trained.task == "segmentation":
+        from visionlora.cli.predict_masks import Options as MaskOptions
+        from visionlora.cli.predict_masks import predict as run_segmentation
 
-    run_prediction(trained, images, top or 3, out, device, skip_unreadable)
+        run_segmentation(trained, images, MaskOptions(out, masks, draw, every or 1), device, skip_unreadable)
+    else:
+        from visionlora.cli.predict import predict as run_prediction
+
+        run_prediction(trained, images, top or 3, out, device, skip_unreadable)
+
+
+def _refuse_options(run: Path, task: str, given: list[str]) -> None:
+    """Raises InputError for an option of ``predict`` that is for models of other tasks."""
+    tasks = {"classification": "classifier", "detection": "detector", "segmentation": "segmenter"}
+    meant = {
+        "--top": ["classification"],
+        "--masks": ["segmentation"],
+        "--draw": ["detection", "segmentation"],
+        "--min-score": ["detection"],
+        "--every": ["detection", "segmentation"],
+    }
+    for name in given:
+        if task not in meant[name]:
+            models = " and ".join(f"{tasks[other]}s" for other in meant[name])
+            raise InputError(f"{name} is for {models}, and {run} is a {tasks[task]}")
 
 
 @app.command()
@@ -129,11 +153,20 @@ def check_data(
     out: Annotated[Path | None, typer.Option(help="Also write the report as JSON.")] = None,
     fix: Annotated[Path | None, typer.Option(help="An empty or absent folder for a mended COCO copy.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Show every fault, not three of each kind.")] = False,
+    classes: Annotated[
+        Path | None, typer.Option(help="Mask files: a YAML file that names their classes; paths are then one folder.")
+    ] = None,
+    masks: Annotated[Path | None, typer.Option(help="Their folder, if the layout is none of the known ones.")] = None,
+    suffix: Annotated[str, typer.Option(help="What the masks' names have before the ending besides.")] = "",
 ) -> None:
     """Show what is in a data set and what is wrong with it; exit code 1 if training would refuse it."""
+    if classes is None and (masks is not None or suffix):
+        raise InputError("mask files need --classes, a YAML file that names them, as in classes: [road, car]")
     from visionlora.cli.check_data import check_data as run_check
+    from visionlora.data.checks.mask_survey import MaskFiles
 
-    raise typer.Exit(run_check(paths, root, by, out, fix, every))
+    files = MaskFiles(classes, masks, suffix) if classes is not None else None
+    raise typer.Exit(run_check(paths, root, by, out, fix, every, files))
 
 
 @app.command()

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from safetensors.torch import save_file
 
-from visionlora.config import DetectorSection
+from visionlora.config import SCHEMAS
+from visionlora.config_errors import sections_of
 from visionlora.errors import InputError
 from visionlora.files import write_atomic
 from visionlora.models.classifier import creation_code
-from visionlora.tasks.detection import without_base
+from visionlora.training.tasks import TASKS
 from visionlora.training.trained import Trained, load_trained
 
 
@@ -34,9 +35,10 @@ def _creation_code(trained: Trained, out: Path) -> str:
     if trained.task == "classification":
         pre = trained.preprocessing
         return creation_code(trained.about["model"]["name"], len(trained.classes), (pre.height, pre.width))
-    section = without_base(DetectorSection.model_validate(trained.about["model"]), out)
+    schema = sections_of(SCHEMAS[trained.task])["model"]
+    section = TASKS[trained.task].without_base(schema.model_validate(trained.about["model"]), out)
     settings = section.model_dump(mode="json", exclude_none=True)
     return (
-        "from visionlora.config import DetectorSection\nfrom visionlora.tasks.detection import build\n"
-        f"model = build(DetectorSection(**{settings!r}), {trained.classes!r}).model"
+        f"from visionlora.config import {schema.__name__}\nfrom visionlora.tasks.{trained.task} import build\n"
+        f"model = build({schema.__name__}(**{settings!r}), {trained.classes!r}).model"
     )

@@ -101,6 +101,11 @@ def batches(order: list[int], epoch: int, batch_size: int, drop_last: bool) -> l
     return cut
 
 
+def one_left_over(images: int, batch_size: int) -> bool:
+    """Whether a last batch would hold a single image, which breaks models whose unfrozen BatchNorm needs two."""
+    return images > batch_size and images % batch_size == 1
+
+
 def make_loader(
     dataset: Dataset[Any],
     batch_list: list[list[Key]],

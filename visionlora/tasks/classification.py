@@ -19,12 +19,13 @@ from visionlora.data.loading import (
     batches,
     epoch_order,
     make_loader,
+    one_left_over,
 )
 from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier, create_classifier
 from visionlora.tasks.classification_metrics import Metrics
 from visionlora.tasks.classification_pictures import confusion_figure, prediction_figure, to_pixels
-from visionlora.tasks.set_up import SetUp, refuse_unknown_monitor
+from visionlora.tasks.set_up import SetUp, refuse_unknown_monitor, without_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -68,9 +69,8 @@ class Classification:
             order = balanced_order(images.labels, len(self.classes), seed, epoch)
         else:
             order = epoch_order(len(images), seed, epoch)
-        # A last batch of one image would break models whose unfrozen BatchNorm needs two.
-        small = len(order) > self._train.batch_size and len(order) % self._train.batch_size == 1
-        return batches(order, epoch, self._train.batch_size, drop_last=small)
+        batch_size = self._train.batch_size
+        return batches(order, epoch, batch_size, drop_last=one_left_over(len(order), batch_size))
 
     def train_loader(self, batch_list: list[list[Key]]) -> DataLoader[Any]:
         """Training samples for these batches."""
@@ -92,6 +92,10 @@ class Classification:
         """What the model takes in eval mode, (1, 3, H, W)."""
         image: Tensor = self.val_set[0, 0]["image"]
         return image[None].to(device)
+
+    def predictor(self, model: nn.Module) -> nn.Module:
+        """What gives the outputs that the metrics take: the model."""
+        return model
 
     def metrics(self, device: torch.device) -> Metrics:
         """A fresh accumulator for one evaluation."""
@@ -167,7 +171,7 @@ def build(model: ClassifierSection, classes: Sequence[str]) -> Classifier:
 def without_base(model: ClassifierSection, path: Path) -> ClassifierSection:
     """What to build a model from whose every tensor will be loaded from a file."""
     del path
-    return model.model_copy(update={"checkpoint": None, "pretrained": False})
+    return without_weights(model)
 
 
 def read_preprocessing(values: dict[str, Any]) -> Preprocessing:

@@ -26,7 +26,7 @@ from visionlora.models.detector import Detector, create_detector
 from visionlora.tasks.detecting import DetectorInput, detect
 from visionlora.tasks.detection_evaluation import DetectionEvaluation
 from visionlora.tasks.detection_pictures import curves_figure, detection_figure
-from visionlora.tasks.set_up import SetUp, refuse_unknown_monitor
+from visionlora.tasks.set_up import SetUp, refuse_unknown_monitor, without_weights
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -93,6 +93,10 @@ class Detection:
         """What the model takes in eval mode: a list of one image (3, H, W)."""
         image: Tensor = self.val_set[0, 0]["image"]
         return [image.to(device)]
+
+    def predictor(self, model: nn.Module) -> nn.Module:
+        """What gives the outputs that the metrics take: the model."""
+        return model
 
     def metrics(self, device: torch.device) -> DetectionEvaluation:
         """A fresh accumulator for one evaluation; it works on the CPU."""
@@ -180,7 +184,7 @@ def without_base(model: DetectorSection, path: Path) -> DetectorSection:
     if model.backbone is None and (model.pretrained or model.checkpoint):
         # torchvision's pretrained detectors are built otherwise than its fresh ones: outputs, BatchNorm's eps.
         return model.model_copy(update={"checkpoint": path})
-    return model.model_copy(update={"checkpoint": None, "pretrained": False})
+    return without_weights(model)
 
 
 def read_preprocessing(values: dict[str, Any]) -> DetectorInput:

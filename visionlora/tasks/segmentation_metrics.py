@@ -1,11 +1,14 @@
 """Scores of a segmenter, from the confusion matrix of its pixels (torchmetrics)."""
 
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from visionlora.data.segmentation.class_map import IGNORE
+from visionlora.tasks.segmentation_windows import classes_at
 
 Scores = dict[str, float]
 
@@ -30,12 +33,20 @@ class SegmentationMetrics:
         metric = MulticlassConfusionMatrix(len(classes), ignore_index=ignore, validate_args=False)
         self._confusion: Any = metric.to(device)
 
-    def update(self, output: Tensor, target: Tensor) -> None:
-        """Take in images: logits (N, C, H, W) or classes (N, H, W), and the target (N, H, W).
+    def update(self, output: Tensor, target: Tensor | Sequence[Tensor]) -> None:
+        """Take in images.
+
+        Args:
+            output: logits (N, C, H, W) or classes (N, H, W).
+            target: (N, H, W); or N of (H, W), of any sizes, to which logits are resized.
 
         Raises:
             ValueError: of another size than the target, or a class that there isn't.
         """
+        if not isinstance(target, Tensor):
+            for logits, own in zip(output, target, strict=True):
+                self.update(classes_at(logits, (own.shape[0], own.shape[1]))[None], own[None])
+            return
         found = output.argmax(dim=1) if output.is_floating_point() else output
         if found.shape != target.shape:
             raise ValueError(
@@ -69,12 +80,13 @@ class SegmentationMetrics:
         }
 
     def per_class(self) -> dict[str, Scores]:
-        """Class name -> IoU and accuracy; NaN where the class does not occur."""
+        """Class name -> IoU, and accuracy; without what can't be measured, for the class does not occur."""
         matrix = self._matrix()
         right, true, found = matrix.diagonal(), matrix.sum(dim=1), matrix.sum(dim=0)
-        rows = zip((right / (true + found - right)).tolist(), (right / true).tolist(), strict=True)
+        columns = {"IoU": (right / (true + found - right)).tolist(), "accuracy": (right / true).tolist()}
         return {
-            name: {"IoU": iou, "accuracy": accuracy} for name, (iou, accuracy) in zip(self.classes, rows, strict=True)
+            name: {key: column[i] for key, column in columns.items() if not math.isnan(column[i])}
+            for i, name in enumerate(self.classes)
         }
 
     def details(self) -> dict[str, Any]:

@@ -51,17 +51,19 @@ def predict_windows(
     return (total / norm)[:, :, :height, :width]
 
 
-def to_original(logits: Tensor, size: tuple[int, int], original_size: tuple[int, int]) -> Tensor:
-    """(C, h, w) logits of one image of a batch -> (C, H, W) in the pixels of its file, bilinearly.
+def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
+    """(C, h, w) logits of an image -> (H, W) int64, the class of each pixel of its file, which has the height and width
+    `size`.
 
-    Args:
-        size: height and width of the image within the batch, before it was filled up.
-        original_size: height and width of the file.
+    Logits are resized bilinearly, one class after the other: all at once would take C times the memory.
     """
-    height, width = size
-    return F.interpolate(logits[None, :, :height, :width].float(), original_size, mode="bilinear", align_corners=False)[
-        0
-    ]
+    best = torch.full(size, -torch.inf, device=logits.device)
+    found = torch.zeros(size, dtype=torch.int64, device=logits.device)
+    for label, plane in enumerate(logits):
+        resized = F.interpolate(plane[None, None].float(), size, mode="bilinear", align_corners=False)[0, 0]
+        better = resized > best
+        best, found = best.where(~better, resized), found.where(~better, label)
+    return found
 
 
 def _bump(side: int, device: torch.device) -> Tensor:

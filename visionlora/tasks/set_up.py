@@ -3,11 +3,14 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
+from visionlora.config import ModelSection
 from visionlora.errors import InputError, did_you_mean, some
+
+Section = TypeVar("Section", bound=ModelSection)
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,11 @@ class SetUp:
     description: str
     skipped: list[Path]
     keep_statistics: bool = False
+
+
+def without_weights(model: Section) -> Section:
+    """The section of a model whose every tensor will be loaded from another file."""
+    return model.model_copy(update={"checkpoint": None, "pretrained": False})
 
 
 def refuse_unknown_monitor(monitor: str, known: Sequence[str]) -> None:

@@ -17,7 +17,7 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def evaluate(
-    model: nn.Module,
+    model: Callable[[Any], Any],
     loader: Iterable[dict[str, Any]],
     metrics: Any,
     device: torch.device,
@@ -27,7 +27,7 @@ def evaluate(
     """Run a plain model in eval mode over a loader and feed ``metrics``.
 
     Args:
-        model: takes a batch's ``image``.
+        model: takes a batch's ``image``; it, or what its task's ``predictor`` makes of it.
         loader: batches with ``image`` and ``target``.
         metrics: has ``update(outputs, targets)``.
         autocast: a context for the forward passes; can be entered repeatedly.

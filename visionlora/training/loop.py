@@ -48,7 +48,8 @@ def fit(
     Args:
         model: what trains, on its device.
         task: has ``train_batches(epoch)``, ``train_loader(batches)``, ``loss(model, batch)``,
-            ``loss_parts``, ``val_loader()``, ``metrics(device)``, ``figures(...)`` and ``monitor``.
+            ``loss_parts``, ``val_loader()``, ``predictor(model)``, ``metrics(device)``, ``figures(...)`` and
+            ``monitor``.
         train: the settings.
         folder: of the run.
         progress: changed in place.
@@ -116,11 +117,12 @@ def fit(
                 if stop:
                     raise Interrupted(f"stopped at step {progress.step}; the same command with --resume goes on")
             _refuse_not_finite(float(loss_sum), progress, train)
-            _evaluate(model, task, train, device, autocast, progress, monitor, save_best)
+            if (progress.epoch + 1) % train.evaluate_every == 0 or progress.epoch + 1 == train.epochs:
+                _evaluate(model, task, train, device, autocast, progress, monitor, save_best)
+                progress.finished = 0 < train.patience <= progress.stale
             progress.epoch, progress.batch = progress.epoch + 1, 0
-            progress.finished = 0 < train.patience <= progress.stale
             if progress.finished:
-                monitor.say(f"stopped early: {task.monitor} has not risen for {progress.stale} epochs")
+                monitor.say(f"stopped early: {task.monitor} has not risen for {progress.stale} evaluations")
             checkpoint()
         progress.finished = True
 
@@ -136,7 +138,7 @@ def _evaluate(
     save_best: Callable[[Any], None],
 ) -> None:
     plain, metrics = evaluation_copy(model), task.metrics(device)
-    evaluate(plain, task.val_loader(), metrics, device, autocast)
+    evaluate(task.predictor(plain), task.val_loader(), metrics, device, autocast)
     scores = metrics.scores()
     monitor.evaluation(progress.step, progress.epoch, scores, metrics.per_class())
     for tag, figure in task.figures(plain, metrics, device).items():

@@ -189,9 +189,9 @@ def _conclude(config: RunConfig, folder: Path, parts: SetUp, device: torch.devic
     """Evaluate the best epoch's file as anyone would load it, and write the report."""
     started = time.perf_counter()
     trained = load_trained(folder)
-    metrics = parts.task.metrics(device)
-    loader, autocast = parts.task.val_loader(), autocast_context(config.train, device)
-    evaluate(trained.model.to(device), loader, metrics, device, autocast)
+    task, metrics = parts.task, parts.task.metrics(device)
+    autocast = autocast_context(config.train, device)
+    evaluate(task.predictor(trained.model.to(device)), task.val_loader(), metrics, device, autocast)
     result = Result(
         folder=folder,
         scores=metrics.scores(),

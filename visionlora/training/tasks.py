@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from visionlora.tasks import classification, detection
+from visionlora.tasks import classification, detection, segmentation
 
-TASKS: dict[str, Any] = {"classification": classification, "detection": detection}
+TASKS: dict[str, Any] = {"classification": classification, "detection": detection, "segmentation": segmentation}
 """Task -> its module, which has ``set_up(config)`` for a run, and to bring back what one trained
 ``build(section, classes)``, ``without_base(section, path)`` and ``read_preprocessing(values)``."""

@@ -92,7 +92,7 @@ def test_a_report_becomes_json(tmp_path: Path) -> None:
         ("error", "box-outside", "annotation 3"),
         ("remark", "no-annotation", ""),
     ]
-    assert content["parts"][0]["classes"]["van"] == {"objects": 1, "images": 1}
+    assert content["parts"][0]["classes"]["van"] == {"objects": 1, "images": 1, "pixels": 0}
     assert content["changes"] is None
 
 

@@ -1,11 +1,27 @@
 """Parts of a data set: by what its file says of each image, by class, by order."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.errors import InputError, did_you_mean, some
+
+
+class Images(Protocol):
+    """A data set whose ``images`` have ``fields``: of labelled objects, or of masks."""
+
+    @property
+    def images(self) -> Sequence[Any]:
+        """In order."""
+
+    def __len__(self) -> int: ...
+
+    def subset(self: "AnyImages", indices: Iterable[int]) -> "AnyImages":
+        """These images, in this order."""
+
+
+AnyImages = TypeVar("AnyImages", bound=Images)
 
 
 def select(data: AnnotatedImages, wanted: Mapping[str, Collection[Any]]) -> AnnotatedImages:
@@ -31,7 +47,7 @@ def select(data: AnnotatedImages, wanted: Mapping[str, Collection[Any]]) -> Anno
     return data.subset(chosen)
 
 
-def values_of(data: AnnotatedImages, name: str) -> list[str]:
+def values_of(data: Images, name: str) -> list[str]:
     """The values of a field, as text, in the order in which they first occur. InputError if no image has it."""
     if not any(name in image.fields for image in data.images):
         names = list(dict.fromkeys(name for image in data.images for name in image.fields))
@@ -69,7 +85,7 @@ def without_classes(data: AnnotatedImages, names: Sequence[str], drop_images: bo
     return AnnotatedImages(images, classes)
 
 
-def every_nth(data: AnnotatedImages, every: int) -> AnnotatedImages:
+def every_nth(data: AnyImages, every: int) -> AnyImages:
     """The first image and every `every`-th after it: enough of a video, whose neighbours are nearly the same.
 
     Raises:
@@ -81,8 +97,8 @@ def every_nth(data: AnnotatedImages, every: int) -> AnnotatedImages:
 
 
 def split_in_order(
-    data: AnnotatedImages, fraction: float, gap: int = 0, by: str | None = None
-) -> tuple[AnnotatedImages, AnnotatedImages]:
+    data: AnyImages, fraction: float, gap: int = 0, by: str | None = None
+) -> tuple[AnyImages, AnyImages]:
     """The first `fraction` of the images for training, the last for validation, and `gap` images between unused.
 
     In the order of the file, or of the field `by`, whose values must then be all numbers or all text.
@@ -105,7 +121,7 @@ def split_in_order(
     return data.subset(train), data.subset(val)
 
 
-def _order(data: AnnotatedImages, by: str | None) -> list[int]:
+def _order(data: Images, by: str | None) -> list[int]:
     order = list(range(len(data)))
     if by is None:
         return order

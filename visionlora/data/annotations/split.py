@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.config import DetectionData, Selection
+from visionlora.config import AnnotatedData, Selection
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.choosing import every_nth, select, split_in_order
 from visionlora.data.annotations.layouts import examine_annotations
@@ -21,7 +21,7 @@ class AnnotatedSplit:
     skipped: list[Path]
 
 
-def load_annotated_split(data: DetectionData, classes: list[str] | None = None) -> AnnotatedSplit:
+def load_annotated_split(data: AnnotatedData, classes: list[str] | None = None) -> AnnotatedSplit:
     """Read the annotations, check every image, and choose the images.
 
     Args:
@@ -54,7 +54,7 @@ def load_annotated_split(data: DetectionData, classes: list[str] | None = None) 
 
 
 def read_annotated(
-    data: DetectionData, path: Path, classes: list[str] | None = None
+    data: AnnotatedData, path: Path, classes: list[str] | None = None
 ) -> tuple[AnnotatedImages, list[Path]]:
     """All images of an annotation file or folder, and those that were left out because they can't be read.
 
@@ -74,7 +74,7 @@ def read_annotated(
     return reading.data, [facts.path for facts in reading.facts.values() if facts.reason is not None]
 
 
-def choose_part(data: DetectionData, images: AnnotatedImages, part: str) -> AnnotatedImages:
+def choose_part(data: AnnotatedData, images: AnnotatedImages, part: str) -> AnnotatedImages:
     """A part by its name, or by ``field=value,value``; ``train`` and ``val`` are also what the settings call so.
 
     Raises:

@@ -10,6 +10,7 @@ from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.layouts import detect_layout
 from visionlora.data.annotations.reading import Options, Progress
 from visionlora.data.checks.label_survey import survey_labels
+from visionlora.data.checks.mask_survey import MaskFiles, survey_masks
 from visionlora.data.checks.mending import refuse_target, write_mended
 from visionlora.data.checks.report import QUANTILES, BoxSizes, Burst, ClassCount, DataReport, Leak, PartReport
 from visionlora.data.checks.survey import Part, Survey, survey_annotations
@@ -17,6 +18,7 @@ from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.images import ImageFacts
 from visionlora.data.near_duplicates import find_bursts, find_twins
+from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.errors import InputError
 
 SMALL, MEDIUM = 32**2, 96**2
@@ -32,6 +34,7 @@ def check(
     by: str | None = None,
     fix: Path | None = None,
     on_progress: Progress | None = None,
+    masks: MaskFiles | None = None,
 ) -> DataReport:
     """Read a data set of boxes or masks, or of class folders, and report on it; what is given isn't changed.
 
@@ -44,6 +47,7 @@ def check(
             lists every change. What can't be mended with certainty is left out of it. It is written whole or
             not at all.
         on_progress: called as images are decoded.
+        masks: of a folder of images with mask files, or of parts with both; then nothing of the above applies.
 
     Raises:
         InputError: a path can't be read at all, or `fix` can't be written for or to this.
@@ -53,7 +57,13 @@ def check(
         refuse_target(fix)
         if len(paths) > 1:
             raise InputError(f"--fix mends one data set at a time, and {len(paths)} paths are given")
-    survey = _survey(paths, root, by, Options(on_progress=on_progress))
+    options = Options(on_progress=on_progress)
+    if masks is None:
+        survey = _survey(paths, root, by, options)
+    elif len(paths) > 1 or root is not None or by is not None or fix is not None:
+        raise InputError("of images with mask files, give one folder, without --root, --by and --fix")
+    else:
+        survey = survey_masks(paths[0], masks, options)
     bursts, leaks = _near_duplicates(survey)
     sizes = Counter(f"{facts.width} x {facts.height}" for facts in _readable(survey))
     return DataReport(
@@ -91,6 +101,12 @@ def _describe(part: Part) -> PartReport:
     if isinstance(data, LabelledImages):
         counts = {name: ClassCount(n, n) for name, n in zip(data.classes, data.counts(), strict=True)}
         return PartReport(part.name, len(data), 0, len(data), 0, 0, counts, None)
+    if isinstance(data, SegmentedImages):
+        showing = [sum(image.pixels[label] > 0 for image in data.images) for label in range(len(data.classes))]
+        counted = zip(data.classes, showing, data.counts(), strict=True)
+        counts = {name: ClassCount(0, images, pixels) for name, images, pixels in counted}
+        total = sum(data.counts())
+        return PartReport(part.name, len(data), 0, 0, 0, len(data), counts, None, total, part.ignored_pixels)
     things = [thing for image in data.images for thing in image.objects]
     shown = Counter(label for image in data.images for label in {t.label for t in image.objects if not t.crowd})
     counts = {

@@ -11,10 +11,14 @@ QUANTILES = (0, 5, 25, 50, 75, 95, 100)
 
 @dataclass(frozen=True)
 class ClassCount:
-    """Objects of a class (crowds left out), and images that show one; equal for classified images."""
+    """Objects of a class (crowds left out), images that show one, and pixels of mask files.
+
+    Of classified images there are as many as objects, and masks in files have no objects.
+    """
 
     objects: int
     images: int
+    pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,10 @@ class BoxSizes:
 
 @dataclass(frozen=True)
 class PartReport:
-    """One part of the data set. `negatives` are images without any object; crowds count as objects there."""
+    """One part of the data set. `negatives` are images without any object; crowds count as objects there.
+
+    `pixels` and `ignored_pixels` are those of mask files that have a class, and that have none.
+    """
 
     name: str
     images: int
@@ -47,6 +54,8 @@ class PartReport:
     masks: int
     classes: dict[str, ClassCount]
     boxes: BoxSizes | None
+    pixels: int = 0
+    ignored_pixels: int = 0
 
 
 @dataclass(frozen=True)
@@ -73,7 +82,7 @@ class DataReport:
 
     Attributes:
         paths: what was checked.
-        layout: ``coco``, ``voc``, ``yolo`` or ``folders``.
+        layout: ``coco``, ``voc``, ``yolo``, ``folders`` or ``masks``.
         parts: one without a name if there are none.
         image_sizes: "width x height" -> number of images, the most frequent first.
         faults: errors and remarks.

@@ -12,6 +12,7 @@ from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.folders import images_in
 from visionlora.data.images import ImageFacts
+from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.errors import some
 
 PART = "part"
@@ -20,10 +21,11 @@ PART = "part"
 
 @dataclass(frozen=True)
 class Part:
-    """A part of a data set: training, validation, a day, a camera."""
+    """A part of a data set: training, validation, a day, a camera; and how many pixels its mask files ignore."""
 
     name: str
-    data: AnnotatedImages | LabelledImages
+    data: AnnotatedImages | LabelledImages | SegmentedImages
+    ignored_pixels: int = 0
 
     @property
     def paths(self) -> list[Path]:
@@ -38,7 +40,7 @@ class Survey:
     """Everything that was found.
 
     Attributes:
-        layout: ``coco``, ``voc``, ``yolo``, ``folders`` or ``csv``.
+        layout: ``coco``, ``voc``, ``yolo``, ``folders`` or ``masks``.
         parts: with the images that can be read.
         facts: each image file that was looked at.
         faults: all of them.

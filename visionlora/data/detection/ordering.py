@@ -10,6 +10,7 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.annotations.choosing import Images
 
 _SHAPES = 1
 """Added to the seeds, so that batches aren't shuffled with the numbers that shuffled the images."""
@@ -71,7 +72,7 @@ def group_by_shape(order: list[int], ratios: Sequence[float], batch_size: int, s
     return [index for which in shuffled for index in whole[which]] + rest[full:]
 
 
-def aspect_ratios(data: AnnotatedImages) -> list[float]:
+def aspect_ratios(data: Images) -> list[float]:
     """Width / height of every image or tile."""
     return [image.width / image.height for image in data.images]
 

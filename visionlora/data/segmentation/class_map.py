@@ -51,6 +51,11 @@ class ClassMap:
     values: tuple[tuple[int, int], ...]
     codes: tuple[tuple[int, int], ...] = ()
 
+    def class_values(self) -> list[int]:
+        """In index masks, in the order of the classes."""
+        by_class = {index: value for value, index in self.values}
+        return [by_class[index] for index in range(len(self.names))]
+
     def classes_of(self, mask: np.ndarray) -> np.ndarray:
         """(H, W) values of 0 to 65535, or (H, W, 3) uint8 RGB -> (H, W) uint8: class, `IGNORE` or `UNKNOWN`."""
         if mask.ndim == 2:

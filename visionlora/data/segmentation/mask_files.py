@@ -1,17 +1,18 @@
 """Mask files: a class for every pixel, as a value, as an entry of a palette or as a colour."""
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from visionlora.data.images import UnreadableError, opened
-from visionlora.data.segmentation.class_map import UNKNOWN, ClassMap, codes_of, color_of
+from visionlora.data.segmentation.class_map import UNKNOWN, ClassMap, Color, codes_of, color_of
 from visionlora.errors import InputError, some
+from visionlora.files import write_atomic
 
 _VALUES = ("1", "L", "P", "I;16", "I;16B", "I;16L", "I")
 """PIL's modes whose pixels are one number each; of a palette that is the entry, not its colour."""
@@ -53,6 +54,24 @@ def read_mask(path: Path, class_map: ClassMap) -> np.ndarray:
     if facts.strange:
         raise InputError(f"{path}: {describe_strange(facts)} of no class; correct the mask, or the list of classes")
     return classes
+
+
+def write_mask(path: Path, mask: np.ndarray, values: Sequence[int], colors: Sequence[Color]) -> None:
+    """Write classes as a PNG of their values, which `read_mask` reads, atomically.
+
+    Args:
+        path: of the file.
+        mask: (H, W) uint8 of classes.
+        values: of the classes. Above 255 the PNG has 16 bits, and else a palette.
+        colors: of the classes, for the palette.
+    """
+    pixels = np.array(values, np.uint8 if max(values) < 256 else np.uint16)[mask]
+    image = Image.fromarray(pixels)
+    if pixels.dtype == np.uint8:
+        palette = np.zeros((256, 3), np.uint8)
+        palette[list(values)] = colors
+        image.putpalette(palette.ravel().tolist())
+    write_atomic(path, lambda temporary: image.save(temporary, format="PNG"))
 
 
 def examine_masks(

@@ -20,21 +20,33 @@ def find_mask_folders(root: Path, part: str | None = None) -> tuple[Path, Path]:
         InputError: no such folder, or it is laid out otherwise.
     """
     refuse_missing_folder(root)
-    known = []
-    for masks in _MASKS:
-        if part is None:
-            known.append((root / "images", root / masks))
-        else:
-            known.append((root / "images" / part, root / masks / part))
-            known.append((root / part / "images", root / part / masks))
-    if part is not None:
-        known.append((root / part, root / f"{part}{_ANNOT}"))
-    for images, masks_folder in known:
-        if images.is_dir() and masks_folder.is_dir():
-            return images, masks_folder
-    wanted = some((f"{images.relative_to(root)} with {masks.relative_to(root)}" for images, masks in known), 7)
+    if found := _found(root, part):
+        return found
+    wanted = some(
+        (f"{images.relative_to(root)} with {masks.relative_to(root)}" for images, masks in _known(root, part)), 7
+    )
     there = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
     raise InputError(f"{root}: no folders of images and masks ({wanted}); it holds {some(there, 8) or 'no folders'}")
+
+
+def has_part(root: Path, part: str) -> bool:
+    """Whether `find_mask_folders` would find a part of that name."""
+    return _found(root, part) is not None
+
+
+def _found(root: Path, part: str | None) -> tuple[Path, Path] | None:
+    return next(((images, masks) for images, masks in _known(root, part) if images.is_dir() and masks.is_dir()), None)
+
+
+def _known(root: Path, part: str | None) -> list[tuple[Path, Path]]:
+    """Where images and masks may be, the likeliest first."""
+    if part is None:
+        return [(root / "images", root / masks) for masks in _MASKS]
+    known = []
+    for masks in _MASKS:
+        known.append((root / "images" / part, root / masks / part))
+        known.append((root / part / "images", root / part / masks))
+    return [*known, (root / part, root / f"{part}{_ANNOT}")]
 
 
 def pair(images: Path, masks: Path, suffix: str, faults: list[Fault]) -> list[tuple[Path, Path]]:

@@ -37,8 +37,7 @@ class SegmentationEvalTransform:
         self.size, self.mean, self.std = size, mean, std
 
     def __call__(self, image: np.ndarray, mask: np.ndarray) -> tuple[torch.Tensor, torch.Tensor]:
-        view = whole_view(image.shape[1], image.shape[0], self.size)
-        return _normalised(show(image, view), self.mean, self.std), torch.from_numpy(mask.astype(np.int64))
+        return whole_image(image, self.size, self.mean, self.std), torch.from_numpy(mask.astype(np.int64))
 
 
 class SegmentationTrainTransform:
@@ -75,6 +74,11 @@ class SegmentationTrainTransform:
             shown = self._augment(shown, seed)
         target = torch.from_numpy(show_mask(mask, view).astype(np.int64))
         return _normalised(shown, self.mean, self.std), target
+
+
+def whole_image(image: np.ndarray, size: int, mean: Triple, std: Triple) -> torch.Tensor:
+    """(H, W, 3) uint8 RGB -> (3, h, w) float32, normalised, as `SegmentationEvalTransform` does it."""
+    return _normalised(show(image, whole_view(image.shape[1], image.shape[0], size)), mean, std)
 
 
 def show_mask(mask: np.ndarray, view: View) -> np.ndarray:

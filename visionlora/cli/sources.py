@@ -1,0 +1,124 @@
+"""What ``visionlora predict`` looks at and where it draws, for tasks that take videos as well as images."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from visionlora.cli.predict import find_images, readable
+from visionlora.data.images import is_image, read_image
+from visionlora.data.video import DamagedVideo, VideoFrames
+from visionlora.data.video_writer import VideoWriter
+from visionlora.errors import InputError
+from visionlora.files import write_atomic
+
+_CHUNK = 8
+"""Images in memory at a time."""
+
+Shot = tuple[int | None, np.ndarray]
+"""Number of a frame, None for an image file, and its pixels."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image or a video to look at. ``name`` is its path below the folder that was given, or its own name."""
+
+    path: Path
+    name: Path
+    video: VideoFrames | None = None
+
+    @property
+    def images(self) -> int | None:
+        """How many there are; None if the video doesn't say."""
+        if self.video is None:
+            return 1
+        return None if self.video.frame_count is None else -(-self.video.frame_count // self.video.every)
+
+    @property
+    def drawing(self) -> Path:
+        """What its drawing is called."""
+        return self.name.with_suffix(".png" if self.video is None else ".mp4")
+
+    def image_id(self, frame: int | None) -> str:
+        """The path, for a frame with ``#`` and its number."""
+        return str(self.path) if frame is None else f"{self.path}#{frame}"
+
+    def chunks(self) -> Iterator[list[Shot]]:
+        """A few images at a time; what is damaged in a video is told."""
+        shots = self._shots()
+        while chunk := list(islice(shots, _CHUNK)):
+            yield chunk
+
+    def _shots(self) -> Iterator[Shot]:
+        if self.video is None:
+            yield None, read_image(self.path)
+            return
+        try:
+            for frame in self.video:
+                yield frame.number, frame.image
+        except DamagedVideo as damage:
+            print(damage)
+
+
+def find_sources(paths: list[Path], every: int, skip_unreadable: bool) -> list[Source]:
+    """Files as they are given, and the images in folders; of videos each ``every``-th frame.
+
+    Raises:
+        InputError: something isn't there, or can't be read.
+    """
+    found = {path: path.relative_to(given) for given in paths if given.is_dir() for path in find_images([given])}
+    found |= {path: Path(path.name) for path in find_images([given for given in paths if not given.is_dir()])}
+    images = set(readable([path for path in found if is_image(path)], skip_unreadable))
+    sources = []
+    for path, name in found.items():
+        video = None if is_image(path) else VideoFrames(path, every)
+        if video is not None or path in images:
+            sources.append(Source(path, name, video))
+    if not sources:
+        raise InputError("no image is left: none of them can be read")
+    return sources
+
+
+def count_images(sources: Sequence[Source]) -> int | None:
+    """How many images there are in all; None if a video doesn't say."""
+    lengths = [source.images for source in sources]
+    known = [length for length in lengths if length is not None]
+    return sum(known) if len(known) == len(lengths) else None
+
+
+def check_folder(folder: Path | None, option: str) -> None:
+    """Raises InputError unless the folder asked for with an option, such as ``--draw``, is absent or empty."""
+    if folder is None:
+        return
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{option} {folder}: {path} is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{option} {folder}: is not empty; give another folder")
+
+
+def refuse_twins(sources: Sequence[Source], folder: Path | None, option: str, what: str) -> None:
+    """Raises InputError if two sources would have one file in the folder asked for with an option."""
+    if folder is None:
+        return
+    names = Counter(source.drawing for source in sources)
+    if twice := [name for name, count in names.items() if count > 1]:
+        raise InputError(
+            f"{option}: {folder / twice[0]} would be the {what} of several images; predict them one after the other"
+        )
+
+
+def drawing(source: Source, folder: Path | None, files: ExitStack) -> Callable[[np.ndarray], None] | None:
+    """What to call with each drawn image, (H, W, 3) uint8; None without a folder. A video is whole when files close."""
+    if folder is None:
+        return None
+    target, video = folder / source.drawing, source.video
+    if video is not None:
+        writer = files.enter_context(VideoWriter(target, video.fps / video.every, (video.width, video.height)))
+        return writer.write
+    return lambda drawn: write_atomic(target, lambda path: Image.fromarray(drawn).save(path, format="PNG"))

@@ -1,0 +1,175 @@
+"""The images with a class for every pixel, to train and to validate on, that a config names."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from visionlora.config import SegmentationData
+from visionlora.data.annotations.choosing import every_nth, split_in_order
+from visionlora.data.annotations.reading import Options
+from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
+from visionlora.data.faults import Fault, Spot, refuse_errors
+from visionlora.data.segmentation.class_map import read_class_map
+from visionlora.data.segmentation.mask_folders import find_mask_folders, has_part
+from visionlora.data.segmentation.mask_reading import examine_mask_folders, note_classes
+from visionlora.data.segmentation.object_masks import segment_objects
+from visionlora.data.segmentation.segmented import SegmentedImages
+from visionlora.errors import InputError, some
+
+_OF_MASKS = ("classes", "images", "masks", "mask_suffix")
+_OF_OBJECTS = ("val_annotations", "order_by", "leave_out")
+
+
+@dataclass(frozen=True)
+class SegmentedSplit:
+    """The images of a run, and the files that were left out because they can't be read."""
+
+    train: SegmentedImages
+    val: SegmentedImages
+    skipped: list[Path]
+
+
+def load_segmented_split(data: SegmentationData, classes: list[str] | None = None) -> SegmentedSplit:
+    """Read masks or objects, check every file, and choose the images.
+
+    Args:
+        data: the settings.
+        classes: of a trained model; by default those of the data, of which the training images must show two.
+
+    Raises:
+        InputError: whatever is wrong with the settings, a mask, an image or the choice; an image that is in both
+            parts; nothing to validate on.
+    """
+    _refuse_settings(data)
+    if data.annotations is not None:
+        annotated = load_annotated_split(data, _of_objects(data, classes))
+        train, val = (segment_objects(part, data.background) for part in (annotated.train, annotated.val))
+        split = SegmentedSplit(train, val, annotated.skipped)
+    else:
+        split = _split_masks(data, classes)
+    where = data.annotations or data.masks or data.root or Path()
+    if classes is None:
+        faults: list[Fault] = []
+        note_classes(split.train, Spot(where, "", faults))
+        refuse_errors(faults, where, "A segmenter needs two classes to tell apart")
+    _refuse_nothing_to_measure(split.val, where)
+    return split
+
+
+def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -> tuple[SegmentedImages, list[Path]]:
+    """One part, to evaluate a trained model on, and the files that were left out because they can't be read.
+
+    Args:
+        data: the settings.
+        part: of masks, its name, or what ``train`` and ``val`` stand for in the settings; of annotated images, as in
+            `choose_part`. ``all`` is every annotated image, or masks in folders without parts.
+        classes: of the model.
+
+    Raises:
+        InputError: as `load_segmented_split`, or there is no such part.
+    """
+    _refuse_settings(data)
+    if data.annotations is not None:
+        path = data.val_annotations if part == "val" and data.val_annotations is not None else data.annotations
+        annotated, skipped = read_annotated(data, path, _of_objects(data, classes))
+        chosen = annotated if part == "all" else choose_part(data, annotated, part)
+        images = segment_objects(chosen, data.background)
+    else:
+        named = {"train": data.train, "val": data.val}.get(part) or part
+        images, skipped = _read_masks(data, None if part == "all" else str(named), classes)
+    _refuse_nothing_to_measure(images, data.annotations or data.masks or data.root or Path())
+    return images, skipped
+
+
+def _split_masks(data: SegmentationData, classes: list[str] | None) -> SegmentedSplit:
+    train_part = data.train or ("train" if _has_part(data, "train") else None)
+    val_part = data.val or ("val" if train_part and _has_part(data, "val") else None)
+    assert not isinstance(train_part, dict) and not isinstance(val_part, dict)
+    train, skipped = _read_masks(data, train_part, classes, training=True)
+    if val_part is None:
+        train, val = split_in_order(train, 1 - data.val_fraction, data.gap)
+    else:
+        val, more = _read_masks(data, val_part, classes)
+        skipped += more
+        taken = {image.path for image in val.images}
+        if train_part is None:
+            train = train.subset(i for i, image in enumerate(train.images) if image.path not in taken)
+        elif both := [image.path for image in train.images if image.path in taken]:
+            raise InputError(f"data.train and data.val both have {some(both, 2)}; let no image be in both")
+    return SegmentedSplit(every_nth(train, data.every), val, sorted(set(skipped)))
+
+
+def _read_masks(
+    data: SegmentationData, part: str | None, classes: list[str] | None, training: bool = False
+) -> tuple[SegmentedImages, list[Path]]:
+    """A part, None for everything, and the files that were left out."""
+    images, masks = _folders(data, part)
+    assert data.classes is not None
+    class_map = read_class_map(data.classes)
+    if classes is not None and list(class_map.names) != classes:
+        raise InputError(
+            f"{data.classes}: its classes ({some(class_map.names, 12)}) are not the model's ({some(classes, 12)}); "
+            "give the file that the model was trained with as data.classes"
+        )
+    reading = examine_mask_folders(images, masks, class_map, data.mask_suffix, Options(data.skip_unreadable))
+    # To measure, one class is enough.
+    faults = [fault for fault in reading.faults if training or fault.kind != "one-class"]
+    suffix = f" --suffix {data.mask_suffix}" if data.mask_suffix else ""
+    command = f"visionlora check-data {images} --masks {masks} --classes {data.classes}{suffix}"
+    refuse_errors(faults, masks, f"To see all: {command}")
+    if not len(reading.data):
+        raise InputError(f"{images}: no image is left: none of them can be read")
+    return reading.data, [facts.path for facts in reading.facts.values() if facts.reason is not None]
+
+
+def _folders(data: SegmentationData, part: str | None) -> tuple[Path, Path]:
+    if data.images is None or data.masks is None:
+        assert data.root is not None
+        return find_mask_folders(data.root, part)
+    return (data.images, data.masks) if part is None else (data.images / part, data.masks / part)
+
+
+def _has_part(data: SegmentationData, part: str) -> bool:
+    if data.images is None or data.masks is None:
+        return data.root is not None and has_part(data.root, part)
+    return (data.images / part).is_dir() and (data.masks / part).is_dir()
+
+
+def _refuse_settings(data: SegmentationData) -> None:
+    """Raises InputError unless they name masks, or objects, and nothing that the other would need."""
+    given = {name for name in (*_OF_MASKS, *_OF_OBJECTS) if getattr(data, name)}
+    if data.annotations is not None:
+        if wrong := [name for name in _OF_MASKS if name in given]:
+            raise InputError(f"data.{wrong[0]} is for mask files, and data.annotations has its own classes and masks")
+        return
+    if data.root is None and data.images is None and data.masks is None:
+        raise InputError(
+            "no images: give data.root, or data.images and data.masks, with data.classes; or data.annotations"
+        )
+    if data.classes is None:
+        raise InputError("no classes: give data.classes, a YAML file that names them, as in classes: [road, car]")
+    if (data.images is None) != (data.masks is None):
+        raise InputError("data.images and data.masks are folders that belong together; give both, or data.root")
+    if data.root is not None and data.images is not None:
+        raise InputError("data.root and data.images both say where the images are; give one of them")
+    if wrong := [name for name in _OF_OBJECTS if name in given]:
+        raise InputError(f"data.{wrong[0]} is for annotated images, and here masks are files")
+    for name, value in {"train": data.train, "val": data.val}.items():
+        if isinstance(value, dict):
+            raise InputError(f"data.{name} chooses by fields, which mask files have not; name a part, such as train")
+
+
+def _of_objects(data: SegmentationData, classes: list[str] | None) -> list[str] | None:
+    """A model's classes without the background, which is no object."""
+    if classes is None or data.background is None:
+        return classes
+    if classes[0] != data.background:
+        raise InputError(
+            f"data.background is '{data.background}', and the model's first class '{classes[0]}'; "
+            "give data.background as the model was trained"
+        )
+    return classes[1:]
+
+
+def _refuse_nothing_to_measure(images: SegmentedImages, where: Path) -> None:
+    if not sum(images.counts()):
+        raise InputError(f"{where}: no pixel of the {len(images)} images to evaluate on has a class; all are ignored")

@@ -38,6 +38,13 @@ class Recorder(nn.Module):
         return {"classification": torch.tensor(2.0), "boxes": torch.tensor(0.5)}
 
 
+@pytest.mark.parametrize(("batchnorm", "sizes"), [("frozen", [4, 4, 1]), ("train", [4, 4]), ("recalibrate", [4, 4])])
+def test_a_lone_last_image_is_left_out_where_batchnorm_measures(scenes: Path, batchnorm: str, sizes: list[int]) -> None:
+    config = make_detection_config(scenes, Path("unused"), {"name": "faster_rcnn"}, batch_size=4)
+    config = config.model_copy(update={"lora": config.lora.model_copy(update={"batchnorm": batchnorm})})
+    assert [len(batch) for batch in set_up(config).task.train_batches(0)] == sizes
+
+
 def test_the_loss_is_the_sum_of_the_models_with_labels_as_it_counts_them(scenes: Path) -> None:
     task, model = task_over(scenes), Recorder()
     batch = next(iter(task.train_loader(task.train_batches(0))))

@@ -19,7 +19,7 @@ from visionlora.data.detection.tiling import cut
 from visionlora.data.detection.transforms import DetectionEvalTransform, DetectionTrainTransform
 from visionlora.data.geometry import move_boxes, whole_view
 from visionlora.data.images import read_image
-from visionlora.data.loading import Key, batches, epoch_order, make_loader
+from visionlora.data.loading import Key, batches, epoch_order, make_loader, one_left_over
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors, fit_anchors
 from visionlora.models.detector import Detector, create_detector
@@ -58,6 +58,7 @@ class Detection:
         self.detector, self.classes = detector, detector.classes
         self.loss_parts: dict[str, Tensor] = {}
         self._val, self._data, self._train = data.val, config.data, config.train
+        self._measures_norms = config.train.method == "lora" and config.lora.batchnorm != "frozen"
         self.shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
         transform = DetectionTrainTransform(self.shown.size, config.data.augment, detector.masks)
         self.train_set = DetectionDataset(_samples(data.train, self.shown), transform, config.train.seed)
@@ -72,8 +73,9 @@ class Detection:
             order = repeat_factor_order(classes_shown(samples), len(self.classes), seed, epoch, threshold)
         else:
             order = epoch_order(len(samples), seed, epoch)
-        order = group_by_shape(order, aspect_ratios(samples), self._train.batch_size, seed, epoch)
-        return batches(order, epoch, self._train.batch_size, drop_last=False)
+        batch_size = self._train.batch_size
+        order = group_by_shape(order, aspect_ratios(samples), batch_size, seed, epoch)
+        return batches(order, epoch, batch_size, self._measures_norms and one_left_over(len(order), batch_size))
 
     def train_loader(self, batch_list: list[list[Key]]) -> DataLoader[Any]:
         """Training samples for these batches."""

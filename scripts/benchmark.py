@@ -3,14 +3,15 @@
 python scripts/benchmark.py coverage --peft --json coverage.json
 python scripts/benchmark.py step --model resnet50 --peak
 python scripts/benchmark.py routes --model vit_small_patch16_224
+python scripts/benchmark.py export --only resnet10t
 """
 
 import argparse
 import sys
 
-from benchmarks import coverage, routes, step
+from benchmarks import coverage, export, routes, step
 
-COMMANDS = {"coverage": coverage, "step": step, "routes": routes}
+COMMANDS = {"coverage": coverage, "step": step, "routes": routes, "export": export}
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 
 

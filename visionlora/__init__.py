@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from visionlora.adapters.report import Report
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
+    from visionlora.exports.export import export
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ _HOMES = {
     "attach": "visionlora.adapters.model",
     "detach": "visionlora.adapters.model",
     "disabled": "visionlora.adapters.model",
+    "export": "visionlora.exports.export",
     "fold_batchnorm": "visionlora.adapters.folding",
     "load_adapter": "visionlora.adapters.io",
     "merge": "visionlora.adapters.model",
@@ -44,6 +46,7 @@ __all__ = [
     "attach",
     "detach",
     "disabled",
+    "export",
     "fold_batchnorm",
     "load_adapter",
     "merge",

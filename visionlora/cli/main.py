@@ -69,7 +69,9 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Run,
+    run: Annotated[
+        Path, typer.Argument(help="A run folder, an adapter's .safetensors file, or an exported folder or .onnx file.")
+    ],
     images: Annotated[list[Path], typer.Argument(help="Images, folders of images, and but for classifiers videos.")],
     top: Annotated[int | None, typer.Option(min=1, help="Classifiers: how many classes to show; 3.")] = None,
     out: Annotated[
@@ -92,9 +94,9 @@ def predict(
     skip_unreadable: Skip = False,
 ) -> None:
     """Classify images, or detect objects in images and videos, or give each of their pixels a class."""
-    from visionlora.training.trained import load_trained
+    from visionlora.exports.loading import load_for_prediction
 
-    trained = load_trained(run, checkpoint)
+    trained = load_for_prediction(run, checkpoint)
     given = {"--top": top, "--masks": masks, "--draw": draw, "--min-score": min_score, "--every": every}
     _refuse_options(run, trained.task, [name for name, value in given.items() if value is not None])
     if trained.task == "detection":
@@ -140,6 +142,24 @@ def merge(
     from visionlora.cli.merge import merge as run_merge
 
     run_merge(run, out, checkpoint, overwrite)
+
+
+@app.command()
+def export(
+    run: Run,
+    to: Annotated[str, typer.Option(help="timm, torchvision or onnx.")],
+    out: Annotated[Path, typer.Option(help="An empty or absent folder.")],
+    images: Annotated[
+        list[Path] | None,
+        typer.Option(help="An image or a folder of images to check with, not the run's own; may be repeated."),
+    ] = None,
+    checkpoint: Checkpoint = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often the models are timed.")] = 10,
+) -> None:
+    """Write the merged model as a folder for others, checked against the adapted one, with a model card."""
+    from visionlora.cli.export import export as run_export
+
+    run_export(run, to, out, images or [], checkpoint, rounds)
 
 
 @app.command("check-data")

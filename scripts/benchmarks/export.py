@@ -1,0 +1,105 @@
+"""Whether every family leaves the house unchanged: parity, size and latency of each format."""
+
+import gc
+import json
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from benchmarks.export_models import Case, cases, make
+from visionlora.errors import InputError
+from visionlora.exports.export import write_checked
+from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx
+
+REASON = 100
+"""Characters of a failure's reason in the table; the JSON file has the whole."""
+
+
+@dataclass(frozen=True)
+class Row:
+    """One export. ``difference`` and ``ratios`` are as `Exported` has them; ``reason`` is why it failed."""
+
+    group: str
+    model: str
+    to: str
+    difference: float | None = None
+    compared: str = ""
+    megabytes: float | None = None
+    ratios: dict[str, float] | None = None
+    unfolded: int | None = None
+    seconds: float = 0.0
+    reason: str = ""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's own options."""
+    parser.add_argument("--only", metavar="PATTERN", help="models whose name has this in it, or matches this glob")
+    parser.add_argument("--to", choices=["timm", "torchvision", "onnx"], help="this format alone")
+    parser.add_argument("--rounds", type=int, default=5, help="how often each model is timed")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
+
+
+def run(arguments: Namespace) -> int:
+    """Measure, print the table, and answer 1 if an export fails."""
+    console = Console(width=None if Console().is_terminal else 160)
+    chosen = cases(arguments.only)
+    if not chosen:
+        console.print(f"error: no model's name matches '{arguments.only}'")
+        return 2
+    rows = []
+    for case in chosen:
+        source = make(case)
+        for to in case.formats:
+            if arguments.to in (None, to):
+                rows.append(_measure(case, source, to, arguments.rounds))
+                console.print(f"{rows[-1].model} to {to}: {rows[-1].reason or rows[-1].difference}", highlight=False)
+        del source
+        gc.collect()
+    console.print(_table(rows))
+    failed = [row for row in rows if row.reason]
+    console.print(f"{len(rows) - len(failed)} of {len(rows)} exports pass; torch {torch.__version__}")
+    if arguments.json:
+        arguments.json.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n", encoding="utf-8")
+    return 1 if failed else 0
+
+
+def _measure(case: Case, source: object, to: str, rounds: int) -> Row:
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory() as folder:
+        out = Path(folder) / "out"
+        try:
+            result = write_checked(source, to, out, [], rounds)  # type: ignore[arg-type]
+        except InputError as error:
+            return Row(case.group, case.name, to, seconds=time.monotonic() - started, reason=str(error))
+        unfolded = batchnorms_after_convs(import_onnx()[0].load(out / result.file)) if to == "onnx" else None
+        return Row(
+            group=case.group,
+            model=case.name,
+            to=to,
+            difference=result.difference,
+            compared=result.compared,
+            megabytes=result.bytes / 1e6,
+            ratios=result.ratios(),
+            unfolded=unfolded,
+            seconds=time.monotonic() - started,
+        )
+
+
+def _table(rows: list[Row]) -> Table:
+    table = Table(
+        "model", "to", "difference", "MB", "adapted / base", "merged / base", "exported / base", "unfolded BN"
+    )
+    for row in rows:
+        if row.ratios is None or row.difference is None or row.megabytes is None:
+            table.add_row(row.model, row.to, row.reason[:REASON])
+            continue
+        states = [f"{row.ratios[name]:.2f}" for name in ("adapted", "merged", "exported")]
+        unfolded = "" if row.unfolded is None else str(row.unfolded)
+        table.add_row(row.model, row.to, f"{row.difference:.0e}", f"{row.megabytes:.1f}", *states, unfolded)
+    return table

@@ -1,0 +1,106 @@
+"""What is in an exported graph, and for which shapes it holds."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tiny_models import MODELS
+
+from visionlora.exports.export import Exported
+from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx
+from visionlora.training.trained import load_trained
+
+onnx, onnxruntime = import_onnx()
+
+Export = Callable[[str, str], Exported]
+
+
+def graph_of(result: Exported) -> Any:
+    return onnx.load(result.out / "model.onnx")
+
+
+@pytest.mark.parametrize("name", ["resnet", "fcos", "unet"])
+def test_batchnorm_is_folded(name: str, exported: Export, adapter: Callable[[str], Path]) -> None:
+    model = load_trained(adapter(name)).model
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in model.modules())
+    assert batchnorms_after_convs(graph_of(exported(name, "onnx"))) == 0
+
+
+def test_batchnorm_that_is_not_folded_is_seen() -> None:
+    helper = onnx.helper
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["y"]),
+        helper.make_node("BatchNormalization", ["y", "s", "b", "m", "v"], ["z"]),
+        helper.make_node("Relu", ["z"], ["r"]),
+        helper.make_node("BatchNormalization", ["r", "s", "b", "m", "v"], ["out"]),
+    ]
+    assert batchnorms_after_convs(helper.make_model(helper.make_graph(nodes, "g", [], []))) == 1
+
+
+@pytest.mark.parametrize("name", ["resnet", "fcos", "unet"])
+def test_the_file_is_one_and_says_nothing_of_this_machine(name: str, exported: Export) -> None:
+    result = exported(name, "onnx")
+    assert {path.name for path in result.out.iterdir()} - {"__pycache__"} == {"README.md", "model.onnx", "predict.py"}
+    content = (result.out / "model.onnx").read_bytes()
+    for word in (b"site-packages", b"/visionlora/", str(Path.home()).encode() + b"/", b"Traceback"):
+        assert word not in content, word
+
+
+@pytest.mark.parametrize("name", ["resnet", "fcos", "unet"])
+def test_the_file_says_what_one_must_know(name: str, exported: Export) -> None:
+    fields = {entry.key: entry.value for entry in graph_of(exported(name, "onnx")).metadata_props}
+    tiny = MODELS[name]
+    assert fields["task"] == tiny.task
+    assert json.loads(fields["classes"]) == tiny.classes
+    assert json.loads(fields["preprocessing"]) == tiny.preprocessing
+    about = json.loads(fields["about"])
+    assert about["model"]["checkpoint"] == "base.safetensors"
+    if tiny.task == "detection":
+        assert about["thresholds"] == dict.fromkeys(tiny.classes, 0.5)
+        assert about["model_labels"] == [0, 1, 2]
+    else:
+        assert about["dynamic_size"] is True
+
+
+@pytest.mark.parametrize(("name", "shape"), [("resnet", (5, 3, 96, 64)), ("unet", (3, 3, 50, 70))])
+def test_batches_and_sizes_are_free(
+    name: str, shape: tuple[int, ...], exported: Export, adapter: Callable[[str], Path]
+) -> None:
+    session = onnxruntime.InferenceSession(exported(name, "onnx").out / "model.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    images = torch.randn(*shape)
+    (found,) = session.run(None, {"images": images.numpy()})
+    model = load_trained(adapter(name)).model
+    with torch.no_grad():
+        expected = model(images)
+    assert np.allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_a_model_of_one_size_has_a_free_batch(exported: Export, adapter: Callable[[str], Path]) -> None:
+    session = onnxruntime.InferenceSession(exported("vit", "onnx").out / "model.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, 64, 96]
+    images = torch.randn(3, 3, 64, 96)
+    (found,) = session.run(None, {"images": images.numpy()})
+    model = load_trained(adapter("vit")).model
+    with torch.no_grad():
+        expected = model(images)
+    assert np.allclose(found, expected.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["fcos", "mask_rcnn"])
+def test_a_detector_takes_images_without_objects(name: str, exported: Export, adapter: Callable[[str], Path]) -> None:
+    session = onnxruntime.InferenceSession(exported(name, "onnx").out / "model.onnx")
+    assert session.get_inputs()[0].shape == [3, "height", "width"]
+    trained = load_trained(adapter(name))
+    for shape in ((3, 96, 96), (3, 40, 96)):
+        blank = torch.zeros(shape)
+        with torch.no_grad():
+            expected = trained.model([blank])[0]
+        boxes, _, scores, *masks = session.run(None, {"image": blank.numpy()})
+        assert boxes.shape == tuple(expected["boxes"].shape)
+        assert np.allclose(np.sort(scores), np.sort(expected["scores"].numpy()), atol=1e-4)
+        assert not masks or masks[0].shape == tuple(expected["masks"].shape)

@@ -1,0 +1,21 @@
+"""``visionlora export``."""
+
+from pathlib import Path
+
+from visionlora.cli.show import print_table
+from visionlora.exports.export import export as run_export
+
+
+def export(run: Path, to: str, out: Path, images: list[Path], checkpoint: Path | None, rounds: int) -> None:
+    """Write the folder, and print what was checked and measured."""
+    result = run_export(run, to, out, images, checkpoint, rounds)
+    rows = [
+        [name, f"{1000 * seconds:.1f}", f"{ratio:.2f}"]
+        for (name, seconds), ratio in zip(result.seconds.items(), result.ratios().values(), strict=True)
+    ]
+    print_table(["one image", "ms", f"time / {rows[0][0]}"], rows)
+    print(f"{result.out / result.file}: {result.bytes / 1e6:.1f} MB, sha256 {result.sha256}")
+    print(f"largest difference from the adapted model: {result.difference:.1e}, on {result.compared}")
+    print(f"how to load it, and what it is: {result.out / 'README.md'}")
+    if (result.out / "pictures").is_dir():
+        print(f"the run's pictures show validation images; delete {result.out / 'pictures'} if they must not leave")

@@ -1,0 +1,158 @@
+"""The README.md of an exported folder: a model card."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visionlora.exports.pictures import write_pictures
+from visionlora.exports.source import Source
+
+if TYPE_CHECKING:
+    from visionlora.exports.export import Exported
+
+_LISTED = 100
+"""Classes that the card names."""
+_NEEDS = {
+    "timm": "timm alone",
+    "onnx": "numpy, pillow and onnxruntime alone",
+    "torchvision": "torchvision and safetensors alone",
+    "visionlora": "visionlora, which builds this decoder or detector over timm's backbone",
+}
+
+
+def write_card(source: Source, to: str, loader: str, example: str, result: "Exported", folder: Path) -> None:
+    """Write README.md, and the run's pictures beside it."""
+    name = source.trained.about["model"]["name"]
+    needs = _NEEDS["visionlora" if to == "torchvision" and source.library == "visionlora" else to]
+    parts = [
+        f"# {result.out.absolute().name}",
+        f"A model for {source.trained.task}: {_base_name(source)}, adapted with visionlora and merged.",
+        f"## Use\n\nIn this folder, with {needs}:\n\n```python\n{_imports_first(loader, example)}\n```",
+        _base(source),
+        _data(source),
+        _classes(source.trained.classes),
+        _metrics(source),
+        _cost(source),
+        _check(result),
+        _pictures(source, folder),
+    ]
+    text = "\n\n".join(part for part in parts if part) + "\n"
+    (folder / "README.md").write_text(f"---\n{_front(name, source, to)}---\n\n{text}", encoding="utf-8")
+
+
+def _front(name: str, source: Source, to: str) -> str:
+    task = {
+        "classification": "image-classification",
+        "detection": "object-detection",
+        "segmentation": "image-segmentation",
+    }
+    lines = [
+        f"pipeline_tag: {task[source.trained.task]}",
+        f"base_model: {source.about_model().get('backbone') or name}",
+    ]
+    if to == "timm":
+        lines.append("library_name: timm")
+    return "".join(f"{line}\n" for line in lines)
+
+
+def _imports_first(*parts: str) -> str:
+    lines = [line for part in parts for line in part.splitlines()]
+    return "\n".join(sorted(lines, key=lambda line: not line.startswith(("import ", "from "))))
+
+
+def _base_name(source: Source) -> str:
+    model = source.about_model()
+    return f"{model['name']} over {model['backbone']}" if model.get("backbone") else str(model["name"])
+
+
+def _base(source: Source) -> str:
+    model = source.about_model()
+    licence = _licence(source)
+    stated = f"{licence}, as timm states it" if licence else "not stated by its library; ask where the weights are from"
+    if model.get("checkpoint"):
+        weights = f"the local file {model['checkpoint']}"
+        stated = "not known for that file" + (f"; timm's own weights of that name are {licence}" if licence else "")
+    elif model["pretrained"]:
+        weights = f"{'torchvision' if source.library == 'torchvision' else 'timm'}'s own"
+    else:
+        weights, stated = "random: nothing was pretrained", "none needed"
+    return f"## Base\n\n- model: {_base_name(source)}\n- weights: {weights}\n- licence: {stated}"
+
+
+def _licence(source: Source) -> str | None:
+    """What timm says of its weights."""
+    model = source.trained.model
+    for module in (model, getattr(model, "backbone", None), getattr(getattr(model, "backbone", None), "body", None)):
+        found = (getattr(module, "pretrained_cfg", None) or {}).get("license")
+        if found:
+            return str(found)
+    return None
+
+
+def _data(source: Source) -> str:
+    if source.config is None:
+        return ""
+    data = source.config.data.model_dump(mode="json", exclude_defaults=True)
+    for key, value in data.items():
+        # Where things lie on the machine that trained is nobody's business.
+        if isinstance(value, str) and key in ("root", "csv", "annotations", "val_annotations", "images", "masks"):
+            data[key] = Path(value).name
+    lines = "\n".join(f"- {key}: {value}" for key, value in data.items() if key not in ("workers", "skip_unreadable"))
+    return f"## Data\n\n{lines or '- not named by the run'}"
+
+
+def _classes(classes: list[str]) -> str:
+    listed = "\n".join(f"{index}. {word}" for index, word in enumerate(classes[:_LISTED]))
+    more = f"\n\nand {len(classes) - _LISTED} more, which the model's files name" if len(classes) > _LISTED else ""
+    return f"## Classes\n\n{listed}{more}"
+
+
+def _metrics(source: Source) -> str:
+    report = source.report or {}
+    scores: dict[str, float] = report.get("scores") or source.trained.about.get("scores", {})
+    if not scores:
+        return ""
+    text = "## Metrics\n\nOn the run's validation images, of which the best epoch was chosen.\n\n"
+    text += _table(["score", "value"], [[name, f"{value:.4f}"] for name, value in scores.items()])
+    per_class: dict[str, dict[str, float]] = report.get("per_class", {})
+    columns = list(dict.fromkeys(name for values in per_class.values() for name in values))
+    if columns:
+        rows = [
+            [name, *(f"{values[key]:.3f}" if key in values else "-" for key in columns)]
+            for name, values in per_class.items()
+        ]
+        text += "\n\n" + _table(["class", *columns], rows)
+    return text
+
+
+def _cost(source: Source) -> str:
+    report = source.report
+    if not report:
+        return ""
+    epochs = f" (of {source.config.train.epochs})" if source.config else ""
+    return (
+        f"## Training\n\n- best epoch: {report['best_epoch']}{epochs}\n- parameters trained: {report['trainable']:,}\n"
+        f"- file that holds them: {report['saved_bytes'] / 1e6:.2f} MB\n- seconds: {report['seconds']:.0f}"
+    )
+
+
+def _check(result: "Exported") -> str:
+    rows = [[name, f"{ratio:.2f}"] for name, ratio in result.ratios().items()]
+    return (
+        f"## Check\n\n- {result.file}: {result.bytes:,} bytes, sha256 `{result.sha256}`\n"
+        f"- compared with the adapted model on {result.compared}: largest difference {result.difference:.1e}\n\n"
+        "Time for one image, side by side in one run on one machine:\n\n"
+        + _table(["state", f"time / {rows[0][0]}"], rows)
+    )
+
+
+def _pictures(source: Source, folder: Path) -> str:
+    names = write_pictures(source.folder, folder) if source.folder is not None else {}
+    if not names:
+        return ""
+    shown = "\n\n".join(f"![{tag}]({path})" for tag, path in names.items())
+    return f"## Pictures\n\nFrom the run's last evaluation.\n\n{shown}"
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

@@ -1,0 +1,10 @@
+"""What an export asks of each task."""
+
+from typing import Any
+
+from visionlora.exports import classification, detection, segmentation
+
+KINDS: dict[str, Any] = {"classification": classification, "detection": detection, "segmentation": segmentation}
+"""Task -> its module of this room, which has ``validation_images(config)``, ``to_input(image, preprocessing)``,
+``run(model, image)``, ``difference(found, expected, image, model)``, ``amount(outputs)`` and
+``describe(about, built, classes)``."""

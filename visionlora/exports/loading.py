@@ -1,0 +1,20 @@
+"""A model to predict with: of a run, or exported."""
+
+from pathlib import Path
+
+from visionlora.exports.onnx_model import FILE, read_onnx
+from visionlora.training.trained import Trained, load_trained
+
+
+def load_for_prediction(path: Path, checkpoint: Path | None = None) -> Trained:
+    """Load a run's or adapter's model, or an exported folder or file.
+
+    A timm or torchvision folder is read as the run of a fully trained model: its file says the same things.
+
+    Raises:
+        InputError: there is nothing to load, it is damaged, or the base is not the one it was trained on.
+    """
+    file = path / FILE if path.is_dir() else path
+    if file.suffix == ".onnx" and file.is_file():
+        return read_onnx(file)
+    return load_trained(path, checkpoint)

@@ -1,0 +1,205 @@
+"""Models as ONNX files: the graph, checked, without traces of this machine, and with what one must know of it."""
+
+import json
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from io import StringIO
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionlora.errors import InputError
+from visionlora.exports.onnx_resize import antialiased_resize
+from visionlora.models.weights import first_line
+
+OPSET = 20
+
+
+def import_onnx() -> tuple[ModuleType, ModuleType]:
+    """onnx and onnxruntime, or an `InputError` that says how to install them (and onnxscript, which torch asks for)."""
+    try:
+        import onnx
+        import onnxruntime
+        import onnxscript  # noqa: F401
+    except ImportError as error:
+        raise InputError(f"ONNX needs {error.name}: pip install visionlora[onnx]") from error
+    return onnx, onnxruntime
+
+
+def write_dense(model: nn.Module, example: Tensor, path: Path, fields: dict[str, Any]) -> None:
+    """Write a classifier or segmenter: ``images`` (N, 3, H, W) -> ``logits``, for any N, and any H and W if it can.
+
+    Args:
+        model: plain, in eval mode, on the CPU.
+        example: (1, 3, H, W).
+        path: of the file.
+        fields: what one must know of it; ``dynamic_size`` is added.
+
+    Raises:
+        InputError: it can't be exported.
+    """
+    for dynamic_size in (True, False):
+        try:
+            graph = _dense_graph(model, example, path, dynamic_size)
+        except InputError:
+            if not dynamic_size:
+                raise
+            continue
+        if not dynamic_size or _fits_other_sizes(model, example, path):
+            break
+    _finish(graph, path, {**fields, "about": {**fields["about"], "dynamic_size": dynamic_size}})
+
+
+def write_detector(model: nn.Module, example: Tensor, path: Path, fields: dict[str, Any]) -> None:
+    """Write a detector: ``image`` (3, H, W) in 0 to 1 -> ``boxes``, ``labels``, ``scores``, maybe ``masks``.
+
+    Resizing, normalisation and non-maximum suppression are in the graph. One image at a time, of any size.
+    torch's newer exporter fails on torchvision's detectors (torch 2.15), so this is the older one.
+
+    Args:
+        model: plain, in eval mode, on the CPU.
+        example: (3, H, W).
+        path: of the file.
+        fields: what one must know of it.
+
+    Raises:
+        InputError: it can't be exported.
+    """
+    names = ["boxes", "labels", "scores", *(["masks"] if fields["about"]["masks"] else [])]
+    axes = {"image": {1: "height", 2: "width"}, **{name: {0: "detections"} for name in names}}
+    with _quietly(), antialiased_resize():
+        torch.onnx.export(
+            _OneImage(model, names).eval(),
+            (example,),
+            str(path),
+            dynamo=False,
+            opset_version=18,
+            input_names=["image"],
+            output_names=names,
+            dynamic_axes=axes,
+        )
+    onnx, _ = import_onnx()
+    _finish(onnx.load(path), path, fields)
+
+
+def batchnorms_after_convs(graph: Any) -> int:
+    """How many BatchNormalizations of an ``onnx.ModelProto`` could have been folded into the convolution before."""
+    made_by = {output: node for node in graph.graph.node for output in node.output}
+    norms = [node for node in graph.graph.node if node.op_type == "BatchNormalization"]
+    before = [made_by.get(node.input[0]) for node in norms]
+    return sum(node is not None and node.op_type.startswith("Conv") for node in before)
+
+
+class _OneImage(nn.Module):
+    """(3, H, W) -> a tuple in the place of a list of dicts."""
+
+    def __init__(self, model: nn.Module, names: list[str]) -> None:
+        super().__init__()
+        self.model = model
+        self.names = names
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        found = self.model([image])[0]
+        return tuple(found[name] for name in self.names)
+
+
+def _dense_graph(model: nn.Module, example: Tensor, path: Path, dynamic_size: bool) -> Any:
+    dynamic = torch.export.Dim.DYNAMIC
+    axes = {0: dynamic, 2: dynamic, 3: dynamic} if dynamic_size else {0: dynamic}
+    with _quietly():
+        program = torch.onnx.export(
+            model,
+            (example.repeat(2, 1, 1, 1),),  # a batch of 1 would be taken for a constant
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=(axes,),
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path))
+    onnx, _ = import_onnx()
+    return onnx.load(path)
+
+
+@torch.no_grad()
+def _fits_other_sizes(model: nn.Module, example: Tensor, path: Path) -> bool:
+    """Whether the graph follows the model to another size and shape, or fails where the model does too."""
+    _, onnxruntime = import_onnx()
+    height, width = example.shape[2:]
+    other = torch.nn.functional.interpolate(example, (height + 32, width + 64), mode="bilinear")
+    try:
+        expected = model(other)
+    except (RuntimeError, AssertionError, ValueError):
+        return False
+    try:
+        (found,) = onnxruntime.InferenceSession(str(path)).run(None, {"images": other.numpy()})
+    except Exception:  # onnxruntime's errors have no public base class
+        return False
+    return found.shape == tuple(expected.shape) and bool(
+        torch.allclose(torch.from_numpy(found), expected, rtol=1e-3, atol=1e-3)
+    )
+
+
+def _finish(graph: Any, path: Path, fields: dict[str, Any]) -> None:
+    """Name the axes and add the fields, leave out what the exporter says of this machine's files, and check."""
+    onnx, _ = import_onnx()
+    for value, names in (*((i, ("batch", None, "height", "width")) for i in graph.graph.input),):
+        if len(value.type.tensor_type.shape.dim) == 4:
+            _name_axes(value, names)
+    _strip(graph.graph)
+    for function in graph.functions:
+        _strip(function)
+    texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
+    onnx.helper.set_model_props(graph, texts)
+    graph.doc_string = ""
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+
+
+def _name_axes(value: Any, names: tuple[str | None, ...]) -> None:
+    for axis, name in zip(value.type.tensor_type.shape.dim, names, strict=True):
+        if axis.dim_param and name:
+            axis.dim_param = name
+
+
+def _strip(graph: Any) -> None:
+    del graph.metadata_props[:]
+    for value in (*getattr(graph, "input", ()), *getattr(graph, "output", ()), *graph.value_info):
+        if not isinstance(value, str):
+            del value.metadata_props[:]
+    for node in graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+        for attribute in node.attribute:
+            for inner in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                _strip(inner)
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """The exporter's pages of trace become one line."""
+    try:
+        with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
+            warnings.simplefilter("ignore")
+            yield
+    except InputError:
+        raise
+    except OSError:
+        raise
+    except Exception as error:  # the exporters raise almost anything
+        reason = _reason(error)
+        raise InputError(f"torch can't export this model to ONNX ({reason}); take another format") from error
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost error's first line."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return f"{type(error).__name__}: {first_line(error)}"[:300]

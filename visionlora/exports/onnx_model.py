@@ -1,0 +1,84 @@
+"""A .onnx file of ours in the place of a plain model."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from visionlora.errors import InputError
+from visionlora.exports.onnx_graph import import_onnx
+from visionlora.models.classifier import Classifier
+from visionlora.models.detector import Detector
+from visionlora.models.segmenter import Segmenter
+from visionlora.models.weights import first_line
+from visionlora.training.tasks import TASKS
+from visionlora.training.trained import Trained
+
+FILE = "model.onnx"
+
+
+class DenseOnnx(nn.Module):
+    """A classifier or segmenter: (N, 3, H, W) -> logits, on the CPU."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self.session = session
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        (logits,) = self.session.run(None, {"images": images.cpu().numpy()})
+        return torch.from_numpy(logits).to(images.device)
+
+
+class DetectorOnnx(nn.Module):
+    """A detector with torchvision's interface in eval mode: one image after the other, on the CPU."""
+
+    def __init__(self, session: Any) -> None:
+        super().__init__()
+        self.session = session
+        self.names = [output.name for output in session.get_outputs()]
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """See the class."""
+        found = [self.session.run(None, {"image": image.cpu().numpy()}) for image in images]
+        return [
+            {name: torch.from_numpy(value) for name, value in zip(self.names, outputs, strict=True)}
+            for outputs in found
+        ]
+
+
+def read_onnx(path: Path) -> Trained:
+    """An exported file, ready to predict with as a run is.
+
+    Raises:
+        InputError: onnxruntime is missing, or the file is damaged or none of ours.
+    """
+    _, onnxruntime = import_onnx()
+    if not path.is_file():
+        raise InputError(f"{path}: no such file")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # its warnings are about the graph's making
+    options.intra_op_num_threads = torch.get_num_threads()
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # onnxruntime's errors have no public base class
+        raise InputError(f"{path}: can't be read as ONNX ({first_line(error)[:200]})") from error
+    fields = session.get_modelmeta().custom_metadata_map
+    try:
+        task = fields["task"]
+        classes, preprocessing, about = (json.loads(fields[key]) for key in ("classes", "preprocessing", "about"))
+        read = TASKS[task].read_preprocessing(preprocessing)
+        built = _built(task, session, classes, about)
+    except (KeyError, json.JSONDecodeError) as error:
+        raise InputError(f"{path}: does not say its task, classes and preprocessing; give an exported file") from error
+    return Trained(task, built, classes, read, path, about)
+
+
+def _built(task: str, session: Any, classes: list[str], about: dict[str, Any]) -> Any:
+    if task == "detection":
+        labels = tuple(about["model_labels"])
+        return Detector(DetectorOnnx(session).eval(), [], [], classes, labels, about["masks"], {})
+    model = DenseOnnx(session).eval()
+    return Classifier(model, [], {}) if task == "classification" else Segmenter(model, [], [], classes, {})

@@ -1,0 +1,48 @@
+"""What an export needs to know of segmenters."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor, nn
+
+from visionlora.config import SegmentationConfig
+from visionlora.data.segmentation.split import load_segmented_split
+from visionlora.data.segmentation.transforms import whole_image
+from visionlora.exports.parity import Outputs, logits_difference
+from visionlora.tasks.segmenting import SegmenterInput
+
+OUTPUTS = ("logits",)
+
+
+def validation_images(config: SegmentationConfig) -> list[Path]:
+    """The run's. Raises InputError if they can't be read."""
+    return [image.path for image in load_segmented_split(config.data).val.images]
+
+
+def to_input(image: np.ndarray, preprocessing: SegmenterInput) -> Tensor:
+    """(H, W, 3) uint8 -> (3, h, w), what the model sees, or the first window of it."""
+    shown = whole_image(image, preprocessing.size, preprocessing.mean, preprocessing.std)
+    return shown if preprocessing.window is None else shown[:, : preprocessing.window, : preprocessing.window]
+
+
+def run(model: nn.Module, image: Tensor) -> Outputs:
+    """The plain model's outputs for one image (3, h, w)."""
+    return {"logits": model(image[None])[0]}
+
+
+def difference(found: Outputs, expected: Outputs, image: Tensor, model: nn.Module) -> float:
+    """See `parity.logits_difference`."""
+    del image, model
+    return logits_difference(found, expected)
+
+
+def amount(outputs: list[Outputs]) -> str:
+    """In words, what of the images' outputs is compared."""
+    return f"{sum(one['logits'][0].numel() for one in outputs)} pixels' logits"
+
+
+def describe(about: dict[str, Any], built: Any, classes: list[str]) -> dict[str, Any]:
+    """What one must know, beside classes and preprocessing, to read the outputs."""
+    del built, classes
+    return {key: about[key] for key in ("colors", "values") if key in about}

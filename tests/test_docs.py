@@ -56,7 +56,7 @@ def run_blocks(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert count == len(fences) // 2 > 0, "a block was not understood"
 
 
-@pytest.mark.parametrize("name", ["tutorial", "detection"])
+@pytest.mark.parametrize("name", ["tutorial", "detection", "segmentation"])
 def test_every_block_of_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_blocks(ROOT / "docs" / f"{name}.md", monkeypatch)
@@ -73,7 +73,7 @@ def test_every_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.Monk
     import visionlora.config as config
 
     parse = config.parse_overrides
-    size = {"classification": "model.img_size=64", "detection": "model.size=64"}
+    size = {"classification": "model.img_size=64", "detection": "model.size=64", "segmentation": "model.size=64"}
     small = ["model.pretrained=false", "train.epochs=1", "train.batch_size=4", "data.workers=0"]
 
     def parse_and_shrink(values: dict[str, Any], given: list[str]) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile every model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=_positive, default=9, help="of every method in turn (default: %(default)s)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="(all; a classifier's without floor+head)")
+    parser.add_argument("--methods", nargs="+", choices=METHODS, help="(all; a classifier's without floor+head, head)")
     parser.add_argument("--peak", action="store_true", help="peak memory too, each method in a process of its own")
     parser.add_argument("--peak-of", choices=METHODS, help="print the bytes of this method's peak, and nothing else")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")

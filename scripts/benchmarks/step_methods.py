@@ -11,7 +11,7 @@ import visionlora as vl
 from benchmarks.step_tasks import TASKS, Case, Setup
 from visionlora.adapters.norm import has_running_stats
 
-METHODS = ("full", "peft", "visionlora", "floor", "floor+head")
+METHODS = ("full", "peft", "visionlora", "floor", "floor+head", "head")
 LEARNING_RATE = 1e-6
 """So small that what a detector proposes, and so its work, stays the same from step to step in each method."""
 
@@ -97,6 +97,14 @@ def _floor_and_head(case: Case, setup: Setup) -> nn.Module:
     return model
 
 
+def _head(case: Case, _setup: Setup) -> nn.Module:
+    """A linear probe, or a new detector on a frozen backbone: the backward ends where the head begins."""
+    model = _freeze_batchnorm(case.model).requires_grad_(False)
+    for name in case.head:
+        model.get_submodule(name).requires_grad_(True)
+    return model
+
+
 def _require_grad(_layer: nn.Module, _inputs: object, output: Tensor) -> Tensor:
     # Not the leaf itself, which the next ReLU could not change in place.
     return output.requires_grad_().view_as(output)
@@ -128,4 +136,5 @@ _PREPARE = {
     "visionlora": _visionlora,
     "floor": _floor,
     "floor+head": _floor_and_head,
+    "head": _head,
 }

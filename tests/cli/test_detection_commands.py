@@ -69,6 +69,17 @@ def test_any_part_can_be_evaluated(visionlora: Command, detector: Path, tmp_path
     assert json.loads(out.read_text())["images"] == images
 
 
+def test_tiles_can_be_asked_for_when_evaluating_and_another_size_cannot(
+    visionlora: Command, detector: Path, tmp_path: Path
+) -> None:
+    out = tmp_path / "scores.json"
+    assert visionlora("eval", detector, "data.tile=48", "data.tile_overlap=16", "--out", out).code == 0
+    assert json.loads(out.read_text())["scores"] != report(detector)["scores"]  # objects look twice as large
+    refused = visionlora("eval", detector, "model.size=192")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "model.size is 192, and the detector resizes images to 96 px itself" in refused.err
+
+
 def test_an_adapters_file_alone_is_enough(visionlora: Command, detector: Path, scenes: Path, tmp_path: Path) -> None:
     adapter = tmp_path / "camera.safetensors"
     shutil.copy(detector / "adapter.safetensors", adapter)

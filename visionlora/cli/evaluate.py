@@ -88,6 +88,8 @@ def _config(run: Path, trained: Trained, overrides: list[str]) -> RunConfig:
         data = {"multilabel": trained.multilabel}
     elif trained.task == "segmentation":
         data = {"window": trained.preprocessing.window, "window_overlap": trained.preprocessing.window_overlap}
+    elif trained.task == "detection":
+        data = {"tile": trained.preprocessing.tile, "tile_overlap": trained.preprocessing.tile_overlap}
     return check_config(
         parse_overrides({"task": trained.task, "model": trained.about["model"], "data": data}, overrides)
     )
@@ -121,6 +123,14 @@ def _labelled(data: ClassificationData, seed: int, part: str, classes: list[str]
 
 
 def _score_detector(trained: Trained, config: DetectionConfig, part: str, device: str) -> Scored:
+    """As the model was trained, unless the settings say other tiles."""
+    shown = trained.preprocessing
+    if config.model.size not in (None, shown.size):
+        raise InputError(
+            f"model.size is {config.model.size}, and the detector resizes images to {shown.size} px itself"
+        )
+    tiles = {"tile": config.data.tile, "tile_overlap": config.data.tile_overlap}
+    trained = replace(trained, preprocessing=replace(shown, **tiles))
     data, left_out = _annotated(config.data, part, trained.classes)
     _tell(left_out, len(data))
     with progress("evaluating", None if trained.preprocessing.tile else len(data)) as advance:

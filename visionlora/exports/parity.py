@@ -38,7 +38,7 @@ def detections_difference(found: Outputs, expected: Outputs, side: int, overlap:
     """
     if not len(found["scores"]) and not len(expected["scores"]):
         return 0.0
-    lowest = float(torch.cat([found["scores"], expected["scores"]]).min())
+    lowest = float(torch.cat([found["scores"], expected["scores"]]).detach().min())
     pairs = _pairs(found, expected, side)
     found_alone = _without(len(found["scores"]), [row for row, _, _ in pairs])
     expected_alone = _without(len(expected["scores"]), [column for _, column, _ in pairs])

@@ -11,7 +11,7 @@ import torch
 from tiny_models import MODELS
 
 from visionlora.exports.export import Exported
-from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx
+from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx, write_dense
 from visionlora.training.trained import load_trained
 
 onnx, onnxruntime = import_onnx()
@@ -104,3 +104,30 @@ def test_a_detector_takes_images_without_objects(name: str, exported: Export, ad
         assert boxes.shape == tuple(expected["boxes"].shape)
         assert np.allclose(np.sort(scores), np.sort(expected["scores"].numpy()), atol=1e-4)
         assert not masks or masks[0].shape == tuple(expected["masks"].shape)
+
+
+class FiveAxes(torch.nn.Module):
+    """Attention within windows, as Hiera has it; the exporter takes fused attention of four axes alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed = torch.nn.Conv2d(3, 8, 4, stride=4)
+        self.fused_attn = True
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        x = self.embed(images).unflatten(1, (2, 4)).flatten(3).transpose(2, 3)[:, None]  # (N, 1, heads, cells, 4)
+        if self.fused_attn:
+            return torch.nn.functional.scaled_dot_product_attention(x, x, x).mean(dim=(1, 3))
+        return ((x @ x.mT / 2).softmax(dim=-1) @ x).mean(dim=(1, 3))
+
+
+def test_fused_attention_of_five_axes_is_taken_apart_and_put_back(tmp_path: Path) -> None:
+    model, image = FiveAxes().eval(), torch.rand(1, 3, 16, 16)
+    fields = {"about": {}, "task": "classification"}
+    with torch.no_grad():
+        write_dense(model, image, tmp_path / "a.onnx", fields)
+        expected = model(image)
+    assert model.fused_attn is True
+    _, onnxruntime = import_onnx()
+    (found,) = onnxruntime.InferenceSession(str(tmp_path / "a.onnx")).run(None, {"images": image.numpy()})
+    assert np.allclose(found, expected.numpy(), atol=1e-5)

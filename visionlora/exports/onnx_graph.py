@@ -110,7 +110,7 @@ class _OneImage(nn.Module):
 def _dense_graph(model: nn.Module, example: Tensor, path: Path, dynamic_size: bool) -> Any:
     dynamic = torch.export.Dim.DYNAMIC
     axes = {0: dynamic, 2: dynamic, 3: dynamic} if dynamic_size else {0: dynamic}
-    with _quietly():
+    with _quietly(), _plain_attention(model):
         program = torch.onnx.export(
             model,
             (example.repeat(2, 1, 1, 1),),  # a batch of 1 would be taken for a constant
@@ -126,6 +126,19 @@ def _dense_graph(model: nn.Module, example: Tensor, path: Path, dynamic_size: bo
         program.save(str(path))
     onnx, _ = import_onnx()
     return onnx.load(path)
+
+
+@contextmanager
+def _plain_attention(model: nn.Module) -> Iterator[None]:
+    """timm's attention as products and a softmax: the exporter fails on fused ones of five axes (Hiera, MaxViT)."""
+    fused: list[Any] = [module for module in model.modules() if getattr(module, "fused_attn", False) is True]
+    for module in fused:
+        module.fused_attn = False
+    try:
+        yield
+    finally:
+        for module in fused:
+            module.fused_attn = True
 
 
 @torch.no_grad()

@@ -1,36 +1,11 @@
-"""Adapt a classifier: the same as `visionlora train`, as a script to copy from.
+"""Adapt a classifier: the same as `visionlora train`, as a script.
 
 python scripts/train_classification.py --config classification_vit_tiny data.root=PATH train.epochs=5
 """
 
-import argparse
 import sys
 
-from visionlora.cli.configs import find_config
-from visionlora.config import load_config
-from visionlora.errors import InputError
-from visionlora.training.loop import Interrupted
-from visionlora.training.run import train
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("overrides", nargs="*", help="settings such as data.root=PATH train.epochs=5")
-    parser.add_argument("--config", default="classification_vit_tiny", help="a YAML file or a shipped config's name")
-    parser.add_argument("--resume", action="store_true", help="go on exactly where the run was stopped")
-    parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
-    arguments = parser.parse_intermixed_args()
-    try:
-        config = load_config(find_config(arguments.config), arguments.overrides)
-        train(config, resume=arguments.resume, overwrite=arguments.overwrite)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return 130
-    return 0
-
+from training import main
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(main(str(__doc__), "classification_vit_tiny", "data.root=PATH train.epochs=5"))

@@ -1,9 +1,11 @@
-"""Files that are either whole or absent."""
+"""Files and folders that are either whole or absent."""
 
 import json
 import os
+import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +35,26 @@ def write_json(path: Path, content: Any) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+@contextmanager
+def new_folder(out: Path) -> Iterator[Path]:
+    """A temporary folder beside ``out`` to fill; it becomes ``out``, which is absent or empty, if the block ends well,
+    and else is gone.
+    """
+    # Where out's parents are missing, beside the first of them: a failure then leaves none of them either.
+    home = next(path for path in out.absolute().parents if path.is_dir())
+    temporary = Path(tempfile.mkdtemp(dir=home, prefix=f".{out.name}.", suffix=".tmp"))
+    try:
+        yield temporary
+        for path in sorted(temporary.rglob("*")):
+            sync(path)
+        temporary.chmod(0o777 & ~_umask())
+        out.parent.mkdir(parents=True, exist_ok=True)
+        temporary.replace(out)
+        sync(out.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def sync(path: Path) -> None:
     """Flush a file or a folder to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
@@ -40,3 +62,10 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _umask() -> int:
+    # It can only be read by setting it.
+    mask = os.umask(0o022)
+    os.umask(mask)
+    return mask

@@ -7,9 +7,10 @@ from pycocotools import mask as oracle
 
 from visionlora.data.annotations.annotated import RunLengths
 from visionlora.data.annotations.layouts import read_annotations
+from visionlora.data.annotations.masks import encode
 from visionlora.data.annotations.run_lengths import as_coco
 from visionlora.data.images import read_image
-from visionlora.demo.annotated import THINGS, run_lengths, write_annotated
+from visionlora.demo.annotated import THINGS, write_annotated
 from visionlora.demo.camera import NIGHT
 from visionlora.demo.scenes import CLASSES, make_scene
 
@@ -33,7 +34,6 @@ def test_run_lengths_are_cocos() -> None:
     rng = np.random.default_rng(0)
     masks = [rng.random((5, 7)) < share for share in (0, 0.1, 0.5, 0.9, 1)]
     for mask in masks:
-        counts = run_lengths(mask)
-        code = oracle.frPyObjects({"size": list(mask.shape), "counts": counts}, *mask.shape)
-        assert sum(counts) == mask.size
-        assert np.array_equal(oracle.decode(code), mask)
+        code = encode((mask.astype(np.uint8), 0, 0), 7, 5)
+        assert (code.height, code.width) == mask.shape
+        assert np.array_equal(oracle.decode(as_coco(code)), mask)

@@ -1,12 +1,18 @@
 """Tiny runs on coloured squares, for the tests of this folder."""
 
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from PIL import Image
+from torch import Tensor, nn
 
 from visionlora.config import RunConfig, check_config
+from visionlora.training.loop import Interrupted, fit
+from visionlora.training.run import train
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 
@@ -36,3 +42,26 @@ def make_config(root: Path, out: Path, **train: Any) -> RunConfig:
             "out": str(out),
         }
     )
+
+
+def interrupt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, step: int = 2) -> None:
+    """Train, and press Ctrl+C in this step."""
+
+    def fit_and_press_ctrl_c(*args: Any) -> None:
+        task = args[1]
+        loss, calls = task.loss, []
+
+        def counting(model: nn.Module, batch: dict[str, object]) -> Tensor:
+            calls.append(1)
+            if len(calls) == step:
+                os.kill(os.getpid(), signal.SIGINT)
+            found: Tensor = loss(model, batch)
+            return found
+
+        task.loss = counting
+        fit(*args)
+
+    with monkeypatch.context() as patched:
+        patched.setattr("visionlora.training.run.fit", fit_and_press_ctrl_c)
+        with pytest.raises(Interrupted, match=f"step {step}"):
+            train(config, quiet=True)

@@ -1,8 +1,6 @@
 """Detection on the one training loop: what a run learns, leaves behind and resumes."""
 
 import json
-import os
-import signal
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from detection_runs import COLOURS, HEIGHT, WIDTH, make_detection_config, make_scenes
+from runs import interrupt
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
@@ -19,7 +18,6 @@ from visionlora.data.images import read_image
 from visionlora.errors import InputError
 from visionlora.training.detecting import predict_detections, score_detections, thresholds_of
 from visionlora.training.folder import ADAPTER, EVENTS, METRICS, MODEL, REPORT
-from visionlora.training.loop import Interrupted, fit
 from visionlora.training.run import train
 from visionlora.training.trained import Trained, load_trained
 
@@ -255,24 +253,7 @@ def test_interrupted_runs_go_on_as_if_nothing_had_happened(
 
     whole = train(config("whole"), quiet=True)
 
-    def fit_and_press_ctrl_c(*args: Any) -> None:
-        task = args[1]
-        loss, calls = task.loss, []
-
-        def counting(model: torch.nn.Module, batch: dict[str, object]) -> Tensor:
-            calls.append(1)
-            if len(calls) == 2:
-                os.kill(os.getpid(), signal.SIGINT)
-            found: Tensor = loss(model, batch)
-            return found
-
-        task.loss = counting
-        fit(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("visionlora.training.run.fit", fit_and_press_ctrl_c)
-        with pytest.raises(Interrupted, match="step 2"):
-            train(config("run"), quiet=True)
+    interrupt(config("run"), monkeypatch)
     result = train(config("run"), resume=True, quiet=True)
     assert (result.folder / METRICS).read_bytes() == (whole.folder / METRICS).read_bytes()
     assert result.scores == whole.scores

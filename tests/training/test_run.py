@@ -1,22 +1,19 @@
 """What a run leaves behind, and what it refuses."""
 
 import json
-import os
-import signal
 from io import StringIO
 from pathlib import Path
 
 import pytest
 import torch
 from rich.console import Console
-from runs import COLOURS, make_config, make_images
+from runs import COLOURS, interrupt, make_config, make_images
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from visionlora.errors import InputError
 from visionlora.training.checkpoint import checkpoints
 from visionlora.training.folder import ADAPTER, CHECKPOINTS, CONFIG, EVENTS, METRICS, MODEL, REPORT
-from visionlora.training.loop import Interrupted, fit
 from visionlora.training.run import train
 from visionlora.training.trained import load_trained
 
@@ -180,23 +177,7 @@ def test_interrupted_runs_write_a_checkpoint_and_go_on(
 ) -> None:
     whole = train(make_config(images, tmp_path / "whole", checkpoint_every=1000), quiet=True)
 
-    def fit_and_press_ctrl_c(*args: object) -> None:
-        task = args[1]
-        loss, calls = task.loss, []  # type: ignore[attr-defined]
-
-        def counting(model: torch.nn.Module, batch: dict[str, object]) -> torch.Tensor:
-            calls.append(1)
-            if len(calls) == 3:
-                os.kill(os.getpid(), signal.SIGINT)
-            return loss(model, batch)
-
-        task.loss = counting  # type: ignore[attr-defined]
-        fit(*args)  # type: ignore[arg-type]
-
-    with monkeypatch.context() as patched:
-        patched.setattr("visionlora.training.run.fit", fit_and_press_ctrl_c)
-        with pytest.raises(Interrupted, match="step 3"):
-            train(make_config(images, tmp_path / "run", checkpoint_every=1000), quiet=True)
+    interrupt(make_config(images, tmp_path / "run", checkpoint_every=1000), monkeypatch, step=3)
     result = train(make_config(images, tmp_path / "run", checkpoint_every=1000), resume=True, quiet=True)
     assert (result.folder / METRICS).read_bytes() == (whole.folder / METRICS).read_bytes()
     assert result.scores == whole.scores

@@ -1,8 +1,6 @@
 """Semantic segmentation on the one training loop: what a run learns, leaves behind and resumes."""
 
 import json
-import os
-import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+from runs import interrupt
 from safetensors import safe_open
 from segmentation_runs import (
     COLOURS,
@@ -35,7 +34,6 @@ from visionlora.models.classifier import create_classifier
 from visionlora.models.detector import create_detector
 from visionlora.tasks.segmentation import set_up
 from visionlora.training.folder import ADAPTER, EVENTS, METRICS, MODEL, REPORT
-from visionlora.training.loop import Interrupted, fit
 from visionlora.training.run import train
 from visionlora.training.segmenting import colors_of, predict_masks, score_masks, values_of
 from visionlora.training.trained import load_trained
@@ -197,24 +195,7 @@ def test_interrupted_runs_go_on_as_if_nothing_had_happened(
 
     whole = train(config("whole"), quiet=True)
 
-    def fit_and_press_ctrl_c(*args: Any) -> None:
-        task = args[1]
-        loss, calls = task.loss, []
-
-        def counting(model: torch.nn.Module, batch: dict[str, object]) -> Tensor:
-            calls.append(1)
-            if len(calls) == 2:
-                os.kill(os.getpid(), signal.SIGINT)
-            found: Tensor = loss(model, batch)
-            return found
-
-        task.loss = counting
-        fit(*args)
-
-    with monkeypatch.context() as patched:
-        patched.setattr("visionlora.training.run.fit", fit_and_press_ctrl_c)
-        with pytest.raises(Interrupted, match="step 2"):
-            train(config("run"), quiet=True)
+    interrupt(config("run"), monkeypatch)
     result = train(config("run"), resume=True, quiet=True)
     assert (result.folder / METRICS).read_bytes() == (whole.folder / METRICS).read_bytes()
     assert result.scores == whole.scores

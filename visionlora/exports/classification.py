@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionlora.config import ClassificationConfig
 from visionlora.data.classification.split import load_split
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
-from visionlora.exports.parity import Outputs, logits_difference
+from visionlora.exports.dense import difference as difference
+from visionlora.exports.dense import run as run
+from visionlora.exports.parity import Outputs
 
 OUTPUTS = ("logits",)
 
@@ -22,17 +24,6 @@ def validation_images(config: ClassificationConfig) -> list[Path]:
 def to_input(image: np.ndarray, preprocessing: Preprocessing) -> Tensor:
     """(H, W, 3) uint8 -> (3, h, w), what the model sees."""
     return eval_transform(preprocessing)(image)
-
-
-def run(model: nn.Module, image: Tensor) -> Outputs:
-    """The plain model's outputs for one image (3, h, w)."""
-    return {"logits": model(image[None])[0]}
-
-
-def difference(found: Outputs, expected: Outputs, image: Tensor, model: nn.Module) -> float:
-    """See `parity.logits_difference`."""
-    del image, model
-    return logits_difference(found, expected)
 
 
 def amount(outputs: list[Outputs]) -> str:

@@ -13,13 +13,14 @@ from torch import Tensor, nn
 from visionlora.errors import InputError, did_you_mean, some
 from visionlora.exports import onnx_folder, timm_folder, torchvision_folder
 from visionlora.exports.card import write_card
-from visionlora.exports.folder import new_folder, refuse_folder
+from visionlora.exports.folder import refuse_folder
 from visionlora.exports.images import choose_images
 from visionlora.exports.kinds import KINDS
 from visionlora.exports.latency import interleaved
 from visionlora.exports.onnx_graph import import_onnx
 from visionlora.exports.parity import TOLERANCE, Outputs
 from visionlora.exports.source import Source, load_source
+from visionlora.files import new_folder
 from visionlora.training.trained import load_trained
 
 FORMATS: dict[str, Any] = {"timm": timm_folder, "torchvision": torchvision_folder, "onnx": onnx_folder}

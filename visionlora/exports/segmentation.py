@@ -4,12 +4,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionlora.config import SegmentationConfig
 from visionlora.data.segmentation.split import load_segmented_split
 from visionlora.data.segmentation.transforms import whole_image
-from visionlora.exports.parity import Outputs, logits_difference
+from visionlora.exports.dense import difference as difference
+from visionlora.exports.dense import run as run
+from visionlora.exports.parity import Outputs
 from visionlora.tasks.segmenting import SegmenterInput
 
 OUTPUTS = ("logits",)
@@ -24,17 +26,6 @@ def to_input(image: np.ndarray, preprocessing: SegmenterInput) -> Tensor:
     """(H, W, 3) uint8 -> (3, h, w), what the model sees, or the first window of it."""
     shown = whole_image(image, preprocessing.size, preprocessing.mean, preprocessing.std)
     return shown if preprocessing.window is None else shown[:, : preprocessing.window, : preprocessing.window]
-
-
-def run(model: nn.Module, image: Tensor) -> Outputs:
-    """The plain model's outputs for one image (3, h, w)."""
-    return {"logits": model(image[None])[0]}
-
-
-def difference(found: Outputs, expected: Outputs, image: Tensor, model: nn.Module) -> float:
-    """See `parity.logits_difference`."""
-    del image, model
-    return logits_difference(found, expected)
 
 
 def amount(outputs: list[Outputs]) -> str:

@@ -1,7 +1,5 @@
 """Frames of a video as image files, with the annotations that count them."""
 
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,7 +10,7 @@ from visionlora.data.annotations.coco_file import read_whole
 from visionlora.data.faults import shown
 from visionlora.data.video import DamagedVideo, VideoFrames
 from visionlora.errors import InputError
-from visionlora.files import write_json
+from visionlora.files import new_folder, write_json
 
 IMAGES, ANNOTATIONS = "images", "annotations.json"
 _QUALITY = 95
@@ -24,7 +22,7 @@ def extract_frames(
 ) -> tuple[int, str]:
     """Write ``out/images/000000.jpg`` ..., named after the numbers of the frames.
 
-    A folder beside ``out`` is filled and then renamed, so that ``out`` is whole or absent.
+    ``out`` is whole or absent.
 
     Args:
         video: what to read; it says which frames.
@@ -43,11 +41,9 @@ def extract_frames(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists already and is no empty folder; give another for the frames")
     document = _document(annotations, video) if annotations is not None else None
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     written: set[int] = set()
     damage = ""
-    try:
+    with new_folder(out) as temporary:
         (temporary / IMAGES).mkdir()
         try:
             for frame in video:
@@ -60,12 +56,6 @@ def extract_frames(
             damage = str(error)
         if document is not None:
             write_json(temporary / ANNOTATIONS, _of_frames(document, written, annotations, video.path))
-        temporary.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return len(written), damage
 
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from visionlora.errors import InputError, did_you_mean
 from visionlora.models import timm_models, torchvision_models
-from visionlora.models.weights import first_line
+from visionlora.models.weights import check_checkpoint, first_line
 
 
 @dataclass(frozen=True)
@@ -56,8 +56,7 @@ def create_classifier(
         InputError: unknown name, weights that don't fit or can't be fetched, an input size that the model
             doesn't take.
     """
-    if checkpoint is not None and not checkpoint.is_file():
-        raise InputError(f"model.checkpoint {checkpoint}: no such file")
+    check_checkpoint(checkpoint)
     library = _library(name)
     if library is torchvision_models and not torchvision_models.is_known(name):
         prefix = torchvision_models.PREFIX if name.startswith(torchvision_models.PREFIX) else ""

@@ -16,6 +16,7 @@ from visionlora.models import timm_detectors, torchvision_detectors
 from visionlora.models.anchors import Anchors
 from visionlora.models.timm_detectors import Layout
 from visionlora.models.torchvision_detectors import PREFIX
+from visionlora.models.weights import check_checkpoint
 
 SMALLEST = 32
 """Pixels: what every detector pads images to multiples of."""
@@ -154,8 +155,7 @@ def _check(name: str, classes: Sequence[str], backbone: str | None, checkpoint: 
         raise InputError(f"model {name}: no classes; a detector needs one at least")
     if twice := [word for word, count in Counter(classes).items() if count > 1]:
         raise InputError(f"model {name}: class '{twice[0]}' is there more than once")
-    if checkpoint is not None and not checkpoint.is_file():
-        raise InputError(f"model.checkpoint {checkpoint}: no such file")
+    check_checkpoint(checkpoint)
     if size is not None and size < SMALLEST:
         raise InputError(f"model.size is {size}; give the pixels of an image's longest side, {SMALLEST} or more")
 

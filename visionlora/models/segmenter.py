@@ -11,6 +11,7 @@ from torch import nn
 from visionlora.errors import InputError, did_you_mean, some
 from visionlora.models import timm_segmenters, torchvision_segmenters
 from visionlora.models.torchvision_segmenters import PREFIX
+from visionlora.models.weights import check_checkpoint
 
 
 @dataclass(frozen=True)
@@ -105,5 +106,4 @@ def _check(
         raise InputError(f"model {name}: no classes; a segmenter needs one at least")
     if twice := [word for word, count in Counter(classes).items() if count > 1]:
         raise InputError(f"model {name}: class '{twice[0]}' is there more than once")
-    if checkpoint is not None and not checkpoint.is_file():
-        raise InputError(f"model.checkpoint {checkpoint}: no such file")
+    check_checkpoint(checkpoint)

@@ -9,7 +9,14 @@ from timm.models import PretrainedCfg
 from torch import nn
 
 from visionlora.errors import InputError, did_you_mean
-from visionlora.models.weights import explain_mismatch, first_line, head_outputs, read_state_dict, start_at_zero
+from visionlora.models.weights import (
+    explain_mismatch,
+    first_line,
+    head_outputs,
+    not_fetched,
+    read_state_dict,
+    start_at_zero,
+)
 
 _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """What timm, its hub clients and torch raise for a name, a setting or weights that they can't use."""
@@ -83,10 +90,7 @@ def _from_hub(name: str, pretrained: bool, num_classes: int, kwargs: dict[str, A
         if not pretrained or isinstance(error, TypeError | AssertionError):
             given = "".join(f", model.{key}={value}" for key, value in kwargs.items())
             raise InputError(f"model {name}{given}: can't be created ({first_line(error)})") from error
-        raise InputError(
-            f"model {name}: its weights could not be fetched ({type(error).__name__}: {first_line(error)}); "
-            f"give a local file as model.checkpoint, or model.pretrained=false"
-        ) from error
+        raise not_fetched(name, error) from error
 
 
 def _head(model: nn.Module) -> list[str]:

@@ -7,12 +7,11 @@ from pathlib import Path
 import torch
 import torchvision
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from visionlora.errors import InputError
 from visionlora.models.built import BuiltDetector
-from visionlora.models.weights import explain_mismatch, first_line, read_state_dict
+from visionlora.models.weights import explain_mismatch, from_torchvisions_hub, read_state_dict
 
 PREFIX = "torchvision/"
 WITHOUT_BACKGROUND = ("fcos", "retinanet")
@@ -48,7 +47,7 @@ def create(name: str, classes: Sequence[str], pretrained: bool, checkpoint: Path
     if checkpoint is None and not pretrained:
         return BuiltDetector(model, head, [], labels, _native_size(model))
 
-    tensors = read_state_dict(checkpoint) if checkpoint else _from_hub(name, weights)
+    tensors = read_state_dict(checkpoint) if checkpoint else from_torchvisions_hub(name, weights)
     categories = weights.meta["categories"]
     stored = _stored_outputs(model, tensors, outputs)
     if stored == len(categories):
@@ -85,16 +84,6 @@ def _untrained(name: str, outputs: int) -> nn.Module:
     builder = torchvision.models.get_model_builder(name)
     model: nn.Module = builder(weights=None, weights_backbone=None, num_classes=outputs)
     return model
-
-
-def _from_hub(name: str, weights: WeightsEnum) -> dict[str, Tensor]:
-    try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"model {name}: its weights could not be fetched ({type(error).__name__}: {first_line(error)}); "
-            f"give a local file as model.checkpoint, or model.pretrained=false"
-        ) from error
 
 
 def _stored_outputs(model: nn.Module, tensors: dict[str, Tensor], outputs: int) -> int:

@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
 
 from visionlora.errors import InputError
-from visionlora.models.weights import explain_mismatch, first_line, head_outputs, read_state_dict, start_at_zero
+from visionlora.models.weights import explain_mismatch, head_outputs, not_fetched, read_state_dict, start_at_zero
 
 PREFIX = "torchvision/"
 
@@ -40,10 +40,7 @@ def create(
     try:
         model = builder(weights="DEFAULT" if pretrained and checkpoint is None else None)
     except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"model {name}: its weights could not be fetched ({type(error).__name__}: {first_line(error)}); "
-            f"give a local file as model.checkpoint, or model.pretrained=false"
-        ) from error
+        raise not_fetched(name, error) from error
     _drop_auxiliary_heads(model)
     head, last = _last_layer(model)
     new_head = pretrained and last.weight.shape[0] != num_classes

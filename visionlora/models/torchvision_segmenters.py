@@ -8,12 +8,11 @@ from typing import Any
 import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
-from torchvision.models import WeightsEnum
 from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from visionlora.errors import InputError
 from visionlora.models.decoders import classifier
-from visionlora.models.weights import explain_mismatch, first_line, head_outputs, read_state_dict
+from visionlora.models.weights import explain_mismatch, from_torchvisions_hub, head_outputs, read_state_dict
 
 PREFIX = "torchvision/"
 
@@ -60,7 +59,7 @@ def create(
     if checkpoint is None and not pretrained:
         return model, head, [], config
 
-    tensors = read_state_dict(checkpoint) if checkpoint else _from_hub(name, weights)
+    tensors = read_state_dict(checkpoint) if checkpoint else from_torchvisions_hub(name, weights)
     tensors = {key: value for key, value in tensors.items() if not key.startswith("aux_classifier.")}
     stored, categories = head_outputs(tensors, head[0]), [_plain(word) for word in weights.meta["categories"]]
     if checkpoint is not None and stored == len(classes):
@@ -95,16 +94,6 @@ def _new_head(model: nn.Module, tensors: dict[str, Tensor], head: list[str], row
             if rows and key in tensors and tensors[key].shape[1:] == fresh.shape[1:]:
                 found[key][list(rows)] = tensors[key][list(rows.values())].to(fresh)
     return found
-
-
-def _from_hub(name: str, weights: WeightsEnum) -> dict[str, Tensor]:
-    try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True))
-    except (OSError, ValueError, RuntimeError) as error:
-        raise InputError(
-            f"model {name}: its weights could not be fetched ({type(error).__name__}: {first_line(error)}); "
-            f"give a local file as model.checkpoint, or model.pretrained=false"
-        ) from error
 
 
 def _plain(name: str) -> str:

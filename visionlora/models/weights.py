@@ -5,6 +5,7 @@ from pathlib import Path
 import torch
 from timm.models import load_state_dict
 from torch import Tensor, nn
+from torchvision.models import WeightsEnum
 
 from visionlora.errors import InputError, some
 
@@ -64,6 +65,32 @@ def start_at_zero(model: nn.Module, head: list[str]) -> None:
         for name in head:
             for parameter in model.get_submodule(name).parameters():
                 parameter.zero_()
+
+
+def not_fetched(name: str, error: BaseException) -> InputError:
+    """What to raise where a hub's weights for a model are out of reach."""
+    return InputError(
+        f"model {name}: its weights could not be fetched ({type(error).__name__}: {first_line(error)}); "
+        f"give a local file as model.checkpoint, or model.pretrained=false"
+    )
+
+
+def from_torchvisions_hub(name: str, weights: WeightsEnum) -> dict[str, Tensor]:
+    """The tensors of a torchvision model by name.
+
+    Raises:
+        InputError: they can't be fetched.
+    """
+    try:
+        return dict(weights.get_state_dict(progress=False, check_hash=True))
+    except (OSError, ValueError, RuntimeError) as error:
+        raise not_fetched(name, error) from error
+
+
+def check_checkpoint(checkpoint: Path | None) -> None:
+    """Raises InputError if there is no such file."""
+    if checkpoint is not None and not checkpoint.is_file():
+        raise InputError(f"model.checkpoint {checkpoint}: no such file")
 
 
 def first_line(error: BaseException) -> str:

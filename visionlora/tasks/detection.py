@@ -13,13 +13,13 @@ from visionlora.config import AnchorSection, DetectionConfig, DetectionData, Det
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import AnnotatedSplit, load_annotated_split
 from visionlora.data.detection.dataset import DetectionDataset, collate
-from visionlora.data.detection.ordering import aspect_ratios, classes_shown, group_by_shape, repeat_factor_order
 from visionlora.data.detection.targets import make_target
 from visionlora.data.detection.tiling import cut
 from visionlora.data.detection.transforms import DetectionEvalTransform, DetectionTrainTransform
 from visionlora.data.geometry import move_boxes, whole_view
 from visionlora.data.images import read_image
 from visionlora.data.loading import Key, batches, epoch_order, make_loader, one_left_over
+from visionlora.data.ordering import aspect_ratios, classes_shown, group_by_shape, repeat_factor_order
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors, fit_anchors
 from visionlora.models.detector import Detector, create_detector

@@ -10,10 +10,10 @@ from torch.utils.data import DataLoader
 from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 
 from visionlora.config import SegmentationConfig, SegmenterSection
-from visionlora.data.detection.ordering import aspect_ratios, group_by_shape
 from visionlora.data.geometry import whole_view
 from visionlora.data.images import read_image
 from visionlora.data.loading import Key, batches, epoch_order, make_loader, one_left_over
+from visionlora.data.ordering import aspect_ratios, group_by_shape
 from visionlora.data.segmentation.dataset import SegmentationDataset, collate, collate_eval
 from visionlora.data.segmentation.object_masks import class_mask
 from visionlora.data.segmentation.segmented import SegmentedImages

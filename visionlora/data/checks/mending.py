@@ -2,15 +2,13 @@
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
-from typing import Any
 
-from visionlora.data.annotations import polygons, run_lengths
-from visionlora.data.annotations.annotated import AnnotatedImages, LabelledObject, Polygons
+from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.annotations.coco_writing import to_coco
 from visionlora.data.annotations.reading import Reading
 from visionlora.errors import InputError
-from visionlora.files import write_json
+from visionlora.files import new_folder, write_json
 
 ANNOTATIONS, IMAGES, CHANGES = "annotations.json", "images", "changes.txt"
 
@@ -37,9 +35,7 @@ def write_mended(reading: Reading, out: Path) -> list[str]:
         raise InputError(f"nothing is left to be written to {out}: no object in {reading.root} can be used")
     changes = [f"{fault} -> {fault.mended}" for fault in reading.faults if fault.mended]
     names = _names(reading.data)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
+    with new_folder(out) as temporary:
         for image, name in zip(reading.data.images, names, strict=True):
             target = temporary / IMAGES / name
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -47,50 +43,7 @@ def write_mended(reading: Reading, out: Path) -> list[str]:
         write_json(temporary / ANNOTATIONS, to_coco(reading.data, names))
         text = "".join(f"{line}\n" for line in changes)
         (temporary / CHANGES).write_text(text, encoding="utf-8", errors="backslashreplace")
-        temporary.chmod(0o755)
-        if out.exists():
-            out.rmdir()
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return changes
-
-
-def to_coco(data: AnnotatedImages, names: list[str]) -> dict[str, Any]:
-    """A COCO document; `names` are the images' file names in it. Fields become keys of the images."""
-    images: list[dict[str, Any]] = []
-    annotations: list[dict[str, Any]] = []
-    for number, (image, name) in enumerate(zip(data.images, names, strict=True), start=1):
-        images.append({"id": number, "file_name": name, "width": image.width, "height": image.height, **image.fields})
-        for thing in image.objects:
-            annotations.append({"id": len(annotations) + 1, "image_id": number, **_annotation(thing)})
-    categories = [{"id": label + 1, "name": name} for label, name in enumerate(data.classes)]
-    return {"images": images, "annotations": annotations, "categories": categories}
-
-
-def _annotation(thing: LabelledObject) -> dict[str, Any]:
-    x1, y1, x2, y2 = thing.box
-    area = (x2 - x1) * (y2 - y1)
-    segmentation: Any = []
-    if isinstance(thing.mask, Polygons):
-        area = polygons.area(thing.mask)
-        segmentation = [[_plain(value) for value in ring] for ring in thing.mask.rings]
-    elif thing.mask is not None:
-        area = run_lengths.area(thing.mask)
-        size = [thing.mask.height, thing.mask.width]
-        segmentation = {"size": size, "counts": thing.mask.counts.decode("ascii")}
-    return {
-        "category_id": thing.label + 1,
-        "bbox": [_plain(value) for value in (x1, y1, x2 - x1, y2 - y1)],
-        "area": _plain(area),
-        "iscrowd": int(thing.crowd),
-        "segmentation": segmentation,
-    }
-
-
-def _plain(value: float) -> float:
-    """Without the noise of a subtraction: 50.24, not 50.23999999999999."""
-    return round(value, 6)
 
 
 def _names(data: AnnotatedImages) -> list[str]:

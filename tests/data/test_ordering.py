@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, LabelledObject
-from visionlora.data.detection.ordering import aspect_ratios, classes_shown, group_by_shape, repeat_factor_order
 from visionlora.data.loading import batches, epoch_order
+from visionlora.data.ordering import aspect_ratios, classes_shown, group_by_shape, repeat_factor_order
 
 
 def test_images_with_rare_classes_come_by_their_repeat_factor() -> None:

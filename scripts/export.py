@@ -13,7 +13,7 @@ import visionlora as vl
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run", type=Path, help="a run folder, or an adapter's .safetensors file")
-    parser.add_argument("--to", required=True, help="timm, torchvision or onnx")
+    parser.add_argument("--to", required=True, help="timm, torchvision, onnx or onnx-heads")
     parser.add_argument("--out", type=Path, required=True, help="an empty or absent folder")
     parser.add_argument("--images", type=Path, nargs="*", default=[], help="images to check with, not the run's own")
     parser.add_argument("--checkpoint", type=Path, help="the base's weights, if they have moved")

@@ -57,9 +57,13 @@ def test_a_timm_folder_needs_timm_alone(exported: Export, adapter: Callable[[str
     assert printed.strip() == prediction.labels[0][0]
 
 
-@pytest.mark.parametrize("name", ["resnet", "fcos", "unet"])
-def test_an_onnx_file_needs_no_torch(name: str, exported: Export, adapter: Callable[[str], Path], image: Path) -> None:
-    result = exported(name, "onnx")
+@pytest.mark.parametrize(
+    ("name", "to"), [("resnet", "onnx"), ("fcos", "onnx"), ("ssdlite", "onnx-heads"), ("unet", "onnx")]
+)
+def test_an_onnx_file_needs_no_torch(
+    name: str, to: str, exported: Export, adapter: Callable[[str], Path], image: Path
+) -> None:
+    result = exported(name, to)
     answer = "\nimport json\nprint('ANSWER', json.dumps(found if not hasattr(found, 'tolist') else found.tolist()))"
     missing = ["torch", "torchvision", "timm", "visionlora", "onnx", "cv2", "safetensors"]
     printed = run_alone(result, code_of(result, image) + answer, missing)
@@ -69,7 +73,7 @@ def test_an_onnx_file_needs_no_torch(name: str, exported: Export, adapter: Calla
         (prediction,) = predict(trained, [image])
         assert list(found) == [word for word, _ in prediction.labels]
         assert list(found.values()) == pytest.approx([share for _, share in prediction.labels], abs=1e-5)
-    elif name == "fcos":
+    elif MODELS[name].task == "detection":
         assert_same_detections(found, trained, image)
     else:
         from visionlora.tasks.segmenting import segment

@@ -107,3 +107,16 @@ def test_masks_differ_by_the_share_of_their_area() -> None:
     assert difference(a, b) == pytest.approx(1 / 400)
     b["masks"] = torch.zeros(2, 1, 40, 50)
     assert math.isinf(difference(a, b))
+
+
+def test_of_many_boxes_a_few_may_have_suppressed_each_other() -> None:
+    many = [(0.0, 3.0 * index, 2.0, 3.0 * index + 2, 1, 0.5 + index / 1000) for index in range(99)]
+    pair = (0.0, 0.0, 30.0, 10.0, 2, 0.9), (2.0, 0.0, 32.0, 10.0, 2, 0.900005)
+    swapped = detections(*many, pair[0]), detections(*many, pair[1])
+    assert difference(*swapped) < 1e-4
+    for part in (2, 10):
+        assert math.isinf(difference(*(detections(*many[:part], one, LAST) for one in pair)))
+    clear = (2.0, 0.0, 32.0, 10.0, 2, 0.9001)
+    assert math.isinf(difference(detections(*many, pair[0]), detections(*many, clear)))
+    shifted = [(x1 + 0.5, y1, x2 + 0.5, y2, label, score) for x1, y1, x2, y2, label, score in many]
+    assert math.isinf(difference(detections(*shifted), detections(*many)))

@@ -147,7 +147,7 @@ def merge(
 @app.command()
 def export(
     run: Run,
-    to: Annotated[str, typer.Option(help="timm, torchvision or onnx.")],
+    to: Annotated[str, typer.Option(help="timm, torchvision, onnx or onnx-heads.")],
     out: Annotated[Path, typer.Option(help="An empty or absent folder.")],
     images: Annotated[
         list[Path] | None,

@@ -14,6 +14,7 @@ _LISTED = 100
 _NEEDS = {
     "timm": "timm alone",
     "onnx": "numpy, pillow and onnxruntime alone",
+    "onnx-heads": "numpy, pillow and onnxruntime alone",
     "torchvision": "torchvision and safetensors alone",
     "visionlora": "visionlora, which builds this decoder or detector over timm's backbone",
 }

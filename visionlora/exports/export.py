@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.errors import InputError, did_you_mean, some
-from visionlora.exports import onnx_folder, timm_folder, torchvision_folder
+from visionlora.exports import onnx_folder, onnx_heads_folder, timm_folder, torchvision_folder
 from visionlora.exports.card import write_card
 from visionlora.exports.folder import refuse_folder
 from visionlora.exports.images import choose_images
@@ -23,7 +23,12 @@ from visionlora.exports.source import Source, load_source
 from visionlora.files import new_folder
 from visionlora.training.trained import load_trained
 
-FORMATS: dict[str, Any] = {"timm": timm_folder, "torchvision": torchvision_folder, "onnx": onnx_folder}
+FORMATS: dict[str, Any] = {
+    "timm": timm_folder,
+    "torchvision": torchvision_folder,
+    "onnx": onnx_folder,
+    "onnx-heads": onnx_heads_folder,
+}
 """``to`` -> its module, which has ``FILE``, ``refuse(source)``, ``write(source, folder, image)`` and
 ``load(source, folder)``, and for the README ``loader(source, where)`` and ``example(source)``."""
 
@@ -72,7 +77,8 @@ def export(
 
     Args:
         source: a run folder, or an adapter's or model's file from one.
-        to: ``timm`` (classifiers of timm's), ``torchvision`` (plain weights of all others) or ``onnx`` (all).
+        to: ``timm`` (classifiers of timm's), ``torchvision`` (plain weights of all others), ``onnx`` (all) or
+            ``onnx-heads`` (detectors of one stage up to their raw heads; what follows is NumPy).
         out: an empty or absent folder.
         images: files and folders to check with; by default some of the run's validation, else generated ones.
         checkpoint: the base's weights, if they are no longer where the run found them.
@@ -90,7 +96,7 @@ def export(
     inside = path if path.is_dir() else path.parent
     if inside.resolve() in (out.resolve(), *out.resolve().parents) and path.is_dir():
         raise InputError(f"--out {out}: lies in the run {path}, which is left as it is; give a folder outside")
-    if to == "onnx":
+    if to.startswith("onnx"):
         import_onnx()
     trained = load_trained(path, Path(checkpoint) if checkpoint is not None else None)
     FORMATS[to].refuse(Source(trained, None, None))

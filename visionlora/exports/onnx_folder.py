@@ -1,6 +1,7 @@
 """A single .onnx file, which says itself how to use it, and a script that does."""
 
 from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -8,8 +9,6 @@ from visionlora.exports.kinds import KINDS
 from visionlora.exports.onnx_graph import import_onnx, write_dense, write_detector
 from visionlora.exports.onnx_model import FILE, read_onnx
 from visionlora.exports.source import Source
-
-SCRIPT = "predict.py"
 
 
 def refuse(source: Source) -> None:
@@ -20,20 +19,29 @@ def refuse(source: Source) -> None:
 def write(source: Source, folder: Path, image: Tensor) -> None:
     """model.onnx and predict.py; ``image`` (3, h, w) is what the model sees of some image."""
     trained = source.trained
-    kind, pre = KINDS[trained.task], trained.preprocessing
-    about = source.public_about()
-    fields = {
+    if trained.task == "detection":
+        write_detector(trained.model, image, folder / FILE, fields_of(source))
+    else:
+        write_dense(trained.model, image[None], folder / FILE, fields_of(source))
+    write_script(folder, "predict.py", "standalone.py")
+
+
+def fields_of(source: Source) -> dict[str, Any]:
+    """What one must know of the model: field -> value, as `read_onnx` and predict.py read it."""
+    trained, about = source.trained, source.public_about()
+    description = KINDS[trained.task].describe(about, trained.built, trained.classes)
+    return {
         "task": trained.task,
         "classes": trained.classes,
-        "preprocessing": pre.to_dict(),
-        "about": {**kind.describe(about, trained.built, trained.classes), "model": about["model"]},
+        "preprocessing": trained.preprocessing.to_dict(),
+        "about": {**description, "model": about["model"]},
     }
-    if trained.task == "detection":
-        write_detector(trained.model, image, folder / FILE, fields)
-    else:
-        write_dense(trained.model, image[None], folder / FILE, fields)
-    script = Path(__file__).with_name("standalone.py").read_text(encoding="utf-8")
-    (folder / SCRIPT).write_text(script, encoding="utf-8")
+
+
+def write_script(folder: Path, name: str, module: str) -> None:
+    """A module of this room as a script of the exported folder: what is tested here is what runs there."""
+    text = Path(__file__).with_name(module).read_text(encoding="utf-8")
+    (folder / name).write_text(text, encoding="utf-8")
 
 
 def loader(source: Source, where: str = ".") -> str:

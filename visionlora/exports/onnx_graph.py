@@ -71,14 +71,33 @@ def write_detector(model: nn.Module, example: Tensor, path: Path, fields: dict[s
     """
     names = ["boxes", "labels", "scores", *(["masks"] if fields["about"]["masks"] else [])]
     axes = {"image": {1: "height", 2: "width"}, **{name: {0: "detections"} for name in names}}
+    write_traced(_OneImage(model, names), example, path, fields, axes)
+
+
+def write_traced(
+    model: nn.Module, example: Tensor, path: Path, fields: dict[str, Any], axes: dict[str, dict[int, str]]
+) -> None:
+    """Write by torch's older exporter, which follows the example through the model.
+
+    Args:
+        model: of one tensor, to a tuple of them.
+        example: that tensor.
+        path: of the file.
+        fields: what one must know of it.
+        axes: of the input, and in their order of the outputs, the names of those that may have any length.
+
+    Raises:
+        InputError: it can't be exported.
+    """
+    first, *names = axes
     with _quietly(), antialiased_resize():
         torch.onnx.export(
-            _OneImage(model, names).eval(),
+            model.eval(),
             (example,),
             str(path),
             dynamo=False,
             opset_version=18,
-            input_names=["image"],
+            input_names=[first],
             output_names=names,
             dynamic_axes=axes,
         )

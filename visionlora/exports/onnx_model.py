@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from visionlora.errors import InputError
 from visionlora.exports.onnx_graph import import_onnx
+from visionlora.exports.standalone_heads import objects, on_canvas
 from visionlora.models.classifier import Classifier
 from visionlora.models.detector import Detector
 from visionlora.models.segmenter import Segmenter
@@ -49,6 +50,29 @@ class DetectorOnnx(nn.Module):
         ]
 
 
+class HeadsOnnx(nn.Module):
+    """As `DetectorOnnx`, of a file that ends at the raw heads; images of one shape go through it together."""
+
+    def __init__(self, session: Any, about: dict[str, Any]) -> None:
+        super().__init__()
+        self.session = session
+        self.about = about
+        self.names = [output.name for output in session.get_outputs()]
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Tensor]]:
+        """See the class."""
+        if len({image.shape for image in images}) > 1:
+            return [self([image])[0] for image in images]
+        canvas = on_canvas([image.cpu().numpy() for image in images], self.about)
+        outputs = dict(zip(self.names, self.session.run(None, {"images": canvas}), strict=True))
+        found = []
+        for index, image in enumerate(images):
+            _, height, width = image.shape
+            parts = objects(outputs, index, height, width, self.about)
+            found.append(dict(zip(("boxes", "labels", "scores"), map(torch.from_numpy, parts), strict=True)))
+        return found
+
+
 def read_onnx(path: Path) -> Trained:
     """An exported file, ready to predict with as a run is.
 
@@ -79,6 +103,7 @@ def read_onnx(path: Path) -> Trained:
 def _built(task: str, session: Any, classes: list[str], about: dict[str, Any]) -> Any:
     if task == "detection":
         labels = tuple(about["model_labels"])
-        return Detector(DetectorOnnx(session).eval(), [], [], classes, labels, about["masks"], {})
-    model = DenseOnnx(session).eval()
-    return Classifier(model, [], {}) if task == "classification" else Segmenter(model, [], [], classes, {})
+        model = HeadsOnnx(session, about["heads"]) if "heads" in about else DetectorOnnx(session)
+        return Detector(model.eval(), [], [], classes, labels, about["masks"], {})
+    dense = DenseOnnx(session).eval()
+    return Classifier(dense, [], {}) if task == "classification" else Segmenter(dense, [], [], classes, {})

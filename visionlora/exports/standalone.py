@@ -39,12 +39,26 @@ class Model:
         image = image if isinstance(image, np.ndarray) else read_image(image)
         tensor = to_input(image, self.task, self.preprocessing)  # (3, h, w) float32
         if self.task == "detection":
-            return self._detections(self.session.run(None, {"image": tensor}), tensor.shape[1:], image.shape[:2])
+            run = self._from_heads if "heads" in self.about else self._from_graph
+            return self._detections(run(tensor), tensor.shape[1:], image.shape[:2])
         logits = self.session.run(None, {"images": tensor[None]})[0][0]
         if self.task == "segmentation":
             return resize(logits, *image.shape[:2]).argmax(axis=0).astype(np.uint8)
         scores = 1 / (1 + np.exp(-logits)) if self.about.get("multilabel") else softmax(logits)
         return {self.classes[index]: float(scores[index]) for index in np.argsort(-scores, kind="stable")}
+
+    def _from_graph(self, tensor: np.ndarray) -> list[np.ndarray]:
+        outputs: list[np.ndarray] = self.session.run(None, {"image": tensor})
+        return outputs
+
+    def _from_heads(self, tensor: np.ndarray) -> list[np.ndarray]:
+        from heads import objects, on_canvas  # the file beside this one
+
+        about = self.about["heads"]
+        values = self.session.run(None, {"images": on_canvas([tensor], about)})
+        outputs = dict(zip((output.name for output in self.session.get_outputs()), values, strict=True))
+        boxes, labels, scores = objects(outputs, 0, tensor.shape[1], tensor.shape[2], about)
+        return [boxes, labels, scores]
 
     def _detections(
         self, outputs: list[np.ndarray], seen: tuple[int, ...], original: tuple[int, ...]

@@ -1,0 +1,101 @@
+"""Raw heads and NumPy find what torchvision finds, for any number of images of any size."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.ops import batched_nms
+
+from visionlora.errors import InputError
+from visionlora.exports.export import Exported, export
+from visionlora.exports.images import generated_images
+from visionlora.exports.kinds import KINDS
+from visionlora.exports.loading import load_for_prediction
+from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx
+from visionlora.exports.standalone_heads import _suppressed, on_canvas
+from visionlora.training.trained import load_trained
+
+Export = Callable[[str, str], Exported]
+Adapter = Callable[[str], Path]
+KIND = KINDS["detection"]
+
+
+def picture(height: int, width: int, seed: int = 5) -> torch.Tensor:
+    image = Image.fromarray(generated_images(1, seed)[0]).resize((width, height))
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1).float() / 255
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet_vit", "ssdlite"])
+def test_images_go_through_together(name: str, exported: Export, adapter: Adapter) -> None:
+    plain = load_trained(adapter(name)).model
+    heads = load_for_prediction(exported(name, "onnx-heads").out).model
+    images = [picture(72, 96, seed) for seed in (1, 2, 3)]
+    with torch.no_grad():
+        expected = [KIND.run(plain, image) for image in images]
+        found = heads(images)
+    assert min(len(one["scores"]) for one in expected) > 2
+    for image, one, other in zip(images, found, expected, strict=True):
+        assert KIND.difference(one, other, image, plain) <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet_vit", "ssdlite"])
+@pytest.mark.parametrize("shape", [(96, 96), (96, 31), (60, 96), (2, 96)])
+def test_any_shape_fits(name: str, shape: tuple[int, int], exported: Export, adapter: Adapter) -> None:
+    plain = load_trained(adapter(name)).model
+    heads = load_for_prediction(exported(name, "onnx-heads").out).model
+    image = picture(*shape)
+    with torch.no_grad():
+        assert KIND.difference(KIND.run(heads, image), KIND.run(plain, image), image, plain) <= 1e-4
+
+
+@pytest.mark.parametrize("name", ["fcos", "ssdlite"])
+def test_the_graph_ends_before_the_suppression(name: str, exported: Export) -> None:
+    onnx, _ = import_onnx()
+    graph = onnx.load(exported(name, "onnx-heads").out / "model.onnx")
+    kinds = {node.op_type for node in graph.graph.node}
+    assert not kinds & {"NonMaxSuppression", "TopK", "Loop", "If", "RoiAlign"}
+    assert batchnorms_after_convs(graph) == 0
+    assert graph.graph.input[0].type.tensor_type.shape.dim[0].dim_param == "batch"
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("mask_rcnn", r"detectors of one stage \(RetinaNet, FCOS, SSD\), and mask_rcnn has two; take --to onnx"),
+        ("unet", "--to onnx-heads is for detectors, and unet is for segmentation; take --to onnx"),
+    ],
+)
+def test_what_has_no_such_heads_is_refused(name: str, message: str, adapter: Adapter, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=message):
+        export(adapter(name), "onnx-heads", tmp_path / "out")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("threshold", [0.0, 0.3, 0.5, 1.0])
+def test_suppression_is_torchvisions(threshold: float) -> None:
+    generator = np.random.default_rng(0)
+    corners = generator.uniform(0, 50, (400, 2))
+    boxes = np.concatenate([corners, corners + generator.uniform(0, 30, (400, 2))], axis=1).astype(np.float32)
+    boxes[:20, 2:] = boxes[:20, :2]  # empty ones
+    scores = generator.permutation(400).astype(np.float32) / 400
+    labels = generator.integers(0, 3, 400)
+    expected = batched_nms(*(torch.from_numpy(array) for array in (boxes, scores, labels)), threshold)
+    assert 3 < len(expected) < 400 or threshold == 1
+    assert _suppressed(boxes, labels, scores, threshold).tolist() == expected.tolist()
+
+
+def test_nothing_found_is_no_error(exported: Export) -> None:
+    heads = load_for_prediction(exported("fcos", "onnx-heads").out).model
+    heads.about = {**heads.about, "score_thresh": 2.0}
+    (found,) = heads([torch.zeros(3, 96, 96)])
+    assert [tuple(found[name].shape) for name in ("boxes", "labels", "scores")] == [(0, 4), (0,), (0,)]
+
+
+def test_the_canvas_is_the_mean_colour_outside_the_image() -> None:
+    canvas = on_canvas([np.ones((3, 5, 32), np.float32)], {"multiple": 32, "mean": [0.1, 0.2, 0.3]})
+    assert canvas.shape == (1, 3, 32, 32)
+    assert (canvas[0, :, :5] == 1).all()
+    assert canvas[0, :, 5:].reshape(3, -1).mean(axis=1) == pytest.approx([0.1, 0.2, 0.3])

@@ -72,7 +72,7 @@ def test_a_refusal_is_one_line(visionlora: Command, trained: Path, tmp_path: Pat
     outcome = visionlora("export", trained, "--to", "tim", "--out", tmp_path / "out")
     assert outcome.code == 2
     assert outcome.err == (
-        "error: --to tim: unknown format (did you mean 'timm'?); there are timm, torchvision, onnx\n"
+        "error: --to tim: unknown format (did you mean 'timm'?); there are timm, torchvision, onnx, onnx-heads\n"
     )
 
 

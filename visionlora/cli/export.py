@@ -2,13 +2,22 @@
 
 from pathlib import Path
 
-from visionlora.cli.show import print_table
+from visionlora.cli.show import print_table, progress
 from visionlora.exports.export import export as run_export
 
 
-def export(run: Path, to: str, out: Path, images: list[Path], checkpoint: Path | None, rounds: int) -> None:
+def export(
+    run: Path,
+    to: str,
+    out: Path,
+    images: list[Path],
+    checkpoint: Path | None,
+    rounds: int,
+    score: bool,
+    by: str | None,
+) -> None:
     """Write the folder, and print what was checked and measured."""
-    result = run_export(run, to, out, images, checkpoint, rounds)
+    result = run_export(run, to, out, images, checkpoint, rounds, score, by, progress)
     rows = [
         [name, f"{1000 * seconds:.1f}", f"{ratio:.2f}"]
         for (name, seconds), ratio in zip(result.seconds.items(), result.ratios().values(), strict=True)
@@ -16,6 +25,9 @@ def export(run: Path, to: str, out: Path, images: list[Path], checkpoint: Path |
     print_table(["one image", "ms", f"time / {rows[0][0]}"], rows)
     print(f"{result.out / result.file}: {result.bytes / 1e6:.1f} MB, sha256 {result.sha256}")
     print(f"largest difference from the adapted model: {result.difference:.1e}, on {result.compared}")
+    if result.scores:
+        found = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.exported.items())
+        print(f"scores on {result.scores.images} validation images of the run: {found}")
     print(f"how to load it, and what it is: {result.out / 'README.md'}")
     if (result.out / "pictures").is_dir():
         print(f"the run's pictures show validation images; delete {result.out / 'pictures'} if they must not leave")

@@ -155,11 +155,17 @@ def export(
     ] = None,
     checkpoint: Checkpoint = None,
     rounds: Annotated[int, typer.Option(min=1, help="How often the models are timed.")] = 10,
+    score: Annotated[
+        bool, typer.Option(help="Score the exported model on all of the run's validation images, too.")
+    ] = True,
+    by: Annotated[
+        str | None, typer.Option(help="A field of those images to score by; else camera, if they have it.")
+    ] = None,
 ) -> None:
     """Write the merged model as a folder for others, checked against the adapted one, with a model card."""
     from visionlora.cli.export import export as run_export
 
-    run_export(run, to, out, images or [], checkpoint, rounds)
+    run_export(run, to, out, images or [], checkpoint, rounds, score, by)
 
 
 @app.command("check-data")

@@ -1,8 +1,9 @@
 """The README.md of an exported folder: a model card."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from visionlora.exports.card_metrics import metrics, table
 from visionlora.exports.pictures import write_pictures
 from visionlora.exports.source import Source
 
@@ -31,7 +32,7 @@ def write_card(source: Source, to: str, loader: str, example: str, result: "Expo
         _base(source),
         _data(source),
         _classes(source.trained.classes),
-        _metrics(source),
+        metrics(source, result.scores),
         _cost(source),
         _check(result),
         _pictures(source, folder),
@@ -107,24 +108,6 @@ def _classes(classes: list[str]) -> str:
     return f"## Classes\n\n{listed}{more}"
 
 
-def _metrics(source: Source) -> str:
-    report = source.report or {}
-    scores: dict[str, float] = report.get("scores") or source.trained.about.get("scores", {})
-    if not scores:
-        return ""
-    text = "## Metrics\n\nOn the run's validation images, of which the best epoch was chosen.\n\n"
-    text += _table(["score", "value"], [[name, f"{value:.4f}"] for name, value in scores.items()])
-    per_class: dict[str, dict[str, float]] = report.get("per_class", {})
-    columns = list(dict.fromkeys(name for values in per_class.values() for name in values))
-    if columns:
-        rows = [
-            [name, *(f"{values[key]:.3f}" if key in values else "-" for key in columns)]
-            for name, values in per_class.items()
-        ]
-        text += "\n\n" + _table(["class", *columns], rows)
-    return text
-
-
 def _cost(source: Source) -> str:
     report = source.report
     if not report:
@@ -142,7 +125,7 @@ def _check(result: "Exported") -> str:
         f"## Check\n\n- {result.file}: {result.bytes:,} bytes, sha256 `{result.sha256}`\n"
         f"- compared with the adapted model on {result.compared}: largest difference {result.difference:.1e}\n\n"
         "Time for one image, side by side in one run on one machine:\n\n"
-        + _table(["state", f"time / {rows[0][0]}"], rows)
+        + table(["state", f"time / {rows[0][0]}"], rows)
     )
 
 
@@ -152,8 +135,3 @@ def _pictures(source: Source, folder: Path) -> str:
         return ""
     shown = "\n\n".join(f"![{tag}]({path})" for tag, path in names.items())
     return f"## Pictures\n\nFrom the run's last evaluation.\n\n{shown}"
-
-
-def _table(header: list[str], rows: list[list[Any]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join("| " + " | ".join(str(cell).replace("|", "\\|") for cell in line) + " |" for line in lines)

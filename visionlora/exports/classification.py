@@ -1,5 +1,6 @@
 """What an export needs to know of classifiers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,18 +8,35 @@ import numpy as np
 from torch import Tensor
 
 from visionlora.config import ClassificationConfig
+from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.classification.split import load_split
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
+from visionlora.errors import InputError, some
 from visionlora.exports.dense import difference as difference
 from visionlora.exports.dense import run as run
 from visionlora.exports.parity import Outputs
+from visionlora.training.prediction import score as metrics_of
+from visionlora.training.trained import Trained
 
-OUTPUTS = ("logits",)
+OnBatch = Callable[[int], None]
 
 
-def validation_images(config: ClassificationConfig) -> list[Path]:
-    """The run's. Raises InputError if they can't be read."""
-    return load_split(config.data, config.train.seed).val.paths
+def validation(config: ClassificationConfig, classes: list[str]) -> LabelledImages:
+    """The run's images. Raises InputError if they can't be read."""
+    found = load_split(config.data, config.train.seed).val
+    if found.classes != classes:
+        raise InputError(f"they have the classes {some(found.classes)}")
+    return found
+
+
+def paths(data: LabelledImages) -> list[Path]:
+    """The files."""
+    return data.paths
+
+
+def score(trained: Trained, data: LabelledImages, config: ClassificationConfig, on_batch: OnBatch) -> dict[str, float]:
+    """What the model scores on the images."""
+    return metrics_of(trained, data, config.train.batch_size, config.data.workers, on_batch=on_batch).scores()
 
 
 def to_input(image: np.ndarray, preprocessing: Preprocessing) -> Tensor:

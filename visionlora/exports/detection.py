@@ -1,5 +1,6 @@
 """What an export needs to know of detectors."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,20 +8,30 @@ import numpy as np
 from torch import Tensor, nn
 
 from visionlora.config import DetectionConfig
+from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import load_annotated_split
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.exports.parity import Outputs, detections_difference
 from visionlora.tasks.detecting import DetectorInput
-from visionlora.training.detecting import FALLBACK
+from visionlora.training.detecting import FALLBACK, score_detections
+from visionlora.training.trained import Trained
 
-OUTPUTS = ("boxes", "labels", "scores", "masks")
-"""The last one of those that make masks."""
+OnBatch = Callable[[int], None]
 
 
-def validation_images(config: DetectionConfig) -> list[Path]:
-    """The run's, those with objects first. Raises InputError if they can't be read."""
-    images = load_annotated_split(config.data).val.images
-    return [image.path for image in images if image.objects] or [image.path for image in images]
+def validation(config: DetectionConfig, classes: list[str]) -> AnnotatedImages:
+    """The run's images. Raises InputError if they can't be read."""
+    return load_annotated_split(config.data, classes).val
+
+
+def paths(data: AnnotatedImages) -> list[Path]:
+    """The files, of images with objects if there are some."""
+    return [image.path for image in data.images if image.objects] or [image.path for image in data.images]
+
+
+def score(trained: Trained, data: AnnotatedImages, config: DetectionConfig, on_batch: OnBatch) -> dict[str, float]:
+    """What the model scores on the images."""
+    return score_detections(trained, data, config.train.batch_size, config.data.workers, on_batch=on_batch).scores()
 
 
 def to_input(image: np.ndarray, preprocessing: DetectorInput) -> Tensor:

@@ -19,6 +19,7 @@ from visionlora.exports.kinds import KINDS
 from visionlora.exports.latency import interleaved
 from visionlora.exports.onnx_graph import import_onnx
 from visionlora.exports.parity import TOLERANCE, Outputs
+from visionlora.exports.scores import Progress, Scores, check_scores, groups_of, silent
 from visionlora.exports.source import Source, load_source
 from visionlora.files import new_folder
 from visionlora.training.trained import load_trained
@@ -44,6 +45,7 @@ class Exported:
         bytes: its size.
         difference: the largest of an output from the adapted model's; see `parity`.
         compared: in words, on which images, and how much of their outputs.
+        scores: on the run's validation images; None without them.
         seconds: median of one image by state: ``base``, ``adapted``, ``merged`` and ``exported``. Of a model whose
             every weight was trained there are the last two alone.
     """
@@ -54,6 +56,7 @@ class Exported:
     bytes: int
     difference: float
     compared: str
+    scores: Scores | None
     seconds: dict[str, float]
 
     def ratios(self) -> dict[str, float]:
@@ -69,6 +72,9 @@ def export(
     images: Sequence[str | Path] = (),
     checkpoint: str | Path | None = None,
     rounds: int = 10,
+    score: bool = True,
+    by: str | None = None,
+    progress: Progress = silent,
 ) -> Exported:
     """Write a trained model as a folder that others can use, with a model card as README.md.
 
@@ -83,6 +89,9 @@ def export(
         images: files and folders to check with; by default some of the run's validation, else generated ones.
         checkpoint: the base's weights, if they are no longer where the run found them.
         rounds: how often the models are timed.
+        score: also compare what the exported model scores on all of the run's validation images with its report.
+        by: score the images with each value of this field by themselves; by default ``camera`` if they have it.
+        progress: shows the scoring; see `scores.Progress`.
 
     Raises:
         InputError: something that was given can't be used, the model can't be exported so, or the check failed.
@@ -101,13 +110,24 @@ def export(
     trained = load_trained(path, Path(checkpoint) if checkpoint is not None else None)
     FORMATS[to].refuse(Source(trained, None, None))
     whole = load_source(path, trained, Path(checkpoint) if checkpoint is not None else None)
-    return write_checked(whole, to, out, [Path(one) for one in images], rounds)
+    return write_checked(whole, to, out, [Path(one) for one in images], rounds, score, by, progress)
 
 
-def write_checked(source: Source, to: str, out: Path, images: Sequence[Path], rounds: int) -> Exported:
-    """Write, load again, compare, time and describe; see `export`."""
+def write_checked(
+    source: Source,
+    to: str,
+    out: Path,
+    images: Sequence[Path],
+    rounds: int,
+    score: bool = True,
+    by: str | None = None,
+    progress: Progress = silent,
+) -> Exported:
+    """Write, load again, compare, score, time and describe; see `export`."""
     form, kind = FORMATS[to], KINDS[source.trained.task]
-    chosen = choose_images(images, source.config, kind)
+    data, why = _validation(source, kind)
+    groups = groups_of(data, by)
+    chosen = choose_images(images, kind.paths(data) if data is not None else [], why)
     inputs = [kind.to_input(image, source.trained.preprocessing) for image in chosen.images]
     expected = _outputs(kind, source.reference, inputs)
     compared = f"{kind.amount(expected)} of {chosen.origin}"
@@ -127,13 +147,24 @@ def write_checked(source: Source, to: str, out: Path, images: Sequence[Path], ro
                 f"the exported model differs from the adapted one by {difference:.1e} on {compared}, more than "
                 f"{TOLERANCE:.0e}; nothing was kept, take another format"
             )
+        scores = check_scores(source, kind, model, data, groups, progress) if score and data is not None else None
         seconds = _seconds(source, model, kind, inputs[0], rounds)
         file = folder / form.FILE
         content = file.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
-        result = Exported(out, form.FILE, digest, len(content), difference, compared, seconds)
+        result = Exported(out, form.FILE, digest, len(content), difference, compared, scores, seconds)
         write_card(source, to, form.loader(source), form.example(source), result, folder)
     return result
+
+
+def _validation(source: Source, kind: Any) -> tuple[Any, str]:
+    """The run's validation images as the task reads them, or None and in words why not."""
+    if source.config is None:
+        return None, "the run's settings are not at hand"
+    try:
+        return kind.validation(source.config, source.trained.classes), ""
+    except InputError as error:
+        return None, f"the run's validation images can't be read: {error}"
 
 
 @torch.no_grad()

@@ -3,12 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from visionlora.config import RunConfig
 from visionlora.data.folders import images_in
 from visionlora.data.images import read_image
 from visionlora.errors import InputError
@@ -24,13 +22,13 @@ class Chosen:
     origin: str
 
 
-def choose_images(given: Sequence[Path], config: RunConfig | None, kind: Any) -> Chosen:
+def choose_images(given: Sequence[Path], validation: Sequence[Path], why: str) -> Chosen:
     """The images that were given; else some of the run's validation; else generated ones.
 
     Args:
         given: files and folders of images.
-        config: the run's, if there is one.
-        kind: the task's module of this room.
+        validation: the run's; empty if they are not at hand.
+        why: in words, why not.
 
     Raises:
         InputError: a given image is not there or can't be read.
@@ -40,13 +38,9 @@ def choose_images(given: Sequence[Path], config: RunConfig | None, kind: Any) ->
         if not paths:
             raise InputError(f"--images {given[0]}: holds no image")
         return Chosen([read_image(path) for path in paths], f"{len(paths)} given images")
-    why = "the run's settings are not at hand"
-    if config is not None:
-        try:
-            paths = _spread(kind.validation_images(config))
-            return Chosen([read_image(path) for path in paths], f"{len(paths)} validation images of the run")
-        except InputError as error:
-            why = f"the run's validation images can't be read: {error}"
+    if validation:
+        paths = _spread(validation)
+        return Chosen([read_image(path) for path in paths], f"{len(paths)} validation images of the run")
     return Chosen(generated_images(), f"{COUNT} generated images ({why})")
 
 
@@ -66,6 +60,6 @@ def generated_images(count: int = COUNT, seed: int = 0) -> list[np.ndarray]:
     return images
 
 
-def _spread(paths: list[Path]) -> list[Path]:
+def _spread(paths: Sequence[Path]) -> list[Path]:
     """At most ``COUNT``, evenly from the whole list."""
     return [paths[round(place)] for place in np.linspace(0, len(paths) - 1, min(COUNT, len(paths)))]

@@ -1,5 +1,6 @@
 """What an export needs to know of segmenters."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -7,19 +8,32 @@ import numpy as np
 from torch import Tensor
 
 from visionlora.config import SegmentationConfig
+from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.split import load_segmented_split
 from visionlora.data.segmentation.transforms import whole_image
 from visionlora.exports.dense import difference as difference
 from visionlora.exports.dense import run as run
 from visionlora.exports.parity import Outputs
 from visionlora.tasks.segmenting import SegmenterInput
+from visionlora.training.segmenting import score_masks
+from visionlora.training.trained import Trained
 
-OUTPUTS = ("logits",)
+OnBatch = Callable[[int], None]
 
 
-def validation_images(config: SegmentationConfig) -> list[Path]:
-    """The run's. Raises InputError if they can't be read."""
-    return [image.path for image in load_segmented_split(config.data).val.images]
+def validation(config: SegmentationConfig, classes: list[str]) -> SegmentedImages:
+    """The run's images. Raises InputError if they can't be read."""
+    return load_segmented_split(config.data, classes).val
+
+
+def paths(data: SegmentedImages) -> list[Path]:
+    """The files."""
+    return [image.path for image in data.images]
+
+
+def score(trained: Trained, data: SegmentedImages, config: SegmentationConfig, on_batch: OnBatch) -> dict[str, float]:
+    """What the model scores on the images."""
+    return score_masks(trained, data, config.train.batch_size, config.data.workers, on_batch=on_batch).scores()
 
 
 def to_input(image: np.ndarray, preprocessing: SegmenterInput) -> Tensor:

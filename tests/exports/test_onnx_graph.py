@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from timm.layers import Conv2dSame
 from tiny_models import MODELS
 
 from visionlora.exports.export import Exported
@@ -131,3 +132,22 @@ def test_fused_attention_of_five_axes_is_taken_apart_and_put_back(tmp_path: Path
     _, onnxruntime = import_onnx()
     (found,) = onnxruntime.InferenceSession(str(tmp_path / "a.onnx")).run(None, {"images": image.numpy()})
     assert np.allclose(found, expected.numpy(), atol=1e-5)
+
+
+def test_batchnorm_is_folded_where_padding_depends_on_the_size(tmp_path: Path) -> None:
+    layers = []
+    for width in (3, 8, 8):
+        layers += [Conv2dSame(width, 8, 3, stride=2, bias=False), torch.nn.BatchNorm2d(8), torch.nn.ReLU6()]
+    model = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.uniform_(-1, 1)
+            module.running_var.uniform_(0.5, 2)
+    write_dense(model.eval(), torch.rand(1, 3, 64, 64), tmp_path / "a.onnx", {"about": {}, "task": "classification"})
+    assert batchnorms_after_convs(onnx.load(tmp_path / "a.onnx")) == 0
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    for shape in ((1, 3, 64, 64), (2, 3, 51, 90)):
+        images = torch.rand(shape)
+        (found,) = session.run(None, {"images": images.numpy()})
+        with torch.no_grad():
+            assert np.allclose(found, model(images).numpy(), atol=1e-5)

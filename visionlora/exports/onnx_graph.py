@@ -142,9 +142,23 @@ def _dense_graph(model: nn.Module, example: Tensor, path: Path, dynamic_size: bo
             verbose=False,
         )
         assert program is not None
+        _read_shapes_after_batchnorm(program.model.graph)
+        program.optimize()
         program.save(str(path))
     onnx, _ = import_onnx()
     return onnx.load(path)
+
+
+def _read_shapes_after_batchnorm(graph: Any) -> None:
+    """Let what asks for the shape of BatchNormalization's input ask for its output's, so that it can be folded.
+
+    The exporter's optimiser moves such questions up ("same" padding asks them), and then finds the input used twice.
+    """
+    for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
+        for user, place in list(norm.inputs[0].uses()):
+            if user.op_type == "Shape":
+                user.replace_input_with(place, norm.outputs[0])
+    graph.sort()
 
 
 @contextmanager

@@ -25,6 +25,10 @@ SIDE = 128
 """Pixels of the longest side that detectors and segmenters see."""
 RANK, ALPHA, UPDATE = 4, 8.0, 0.1
 """The update's size relative to the weight: what is more makes deep, untrained models explode."""
+DECIDED = 100
+"""A fresh RPN gives all places the same score up to its fourth digit, so that the last digits choose among them."""
+MODEST = 0.1
+"""An untrained body's features are large, and what is read from them by a fresh head throws boxes about."""
 
 CNNS = (
     "resnet10t",
@@ -82,16 +86,30 @@ class Case:
 def cases(pattern: str | None = None) -> list[Case]:
     """Every model of this page, or those whose name has the pattern in it or matches it as a glob."""
     plain, timm = ("torchvision", "onnx"), ("timm", "onnx")
+    heads = (*plain, "onnx-heads")
     found = [
         Case(group, "classification", {"name": name, "img_size": _size(name)}, timm)
         for group, names in {"timm CNN": CNNS, "timm transformer": TRANSFORMERS}.items()
         for name in names
     ]
     for task, names in {"detection": DETECTORS, "segmentation": SEGMENTERS}.items():
-        found += [Case(f"torchvision {task}", task, {"name": name, "size": SIDE}, plain) for name in names]
+        found += [
+            Case(
+                f"torchvision {task}",
+                task,
+                {"name": name, "size": SIDE},
+                heads if "rcnn" not in name and task == "detection" else plain,
+            )
+            for name in names
+        ]
     for task, pairs in OWN.items():
         found += [
-            Case(f"own {task}", task, {"name": name, "backbone": backbone, "size": SIDE}, plain)
+            Case(
+                f"own {task}",
+                task,
+                {"name": name, "backbone": backbone, "size": SIDE},
+                heads if task == "detection" else plain,
+            )
             for name, backbone in pairs
         ]
     return [case for case in found if not pattern or pattern in case.name or fnmatch.fnmatchcase(case.name, pattern)]
@@ -160,6 +178,10 @@ def _settle(model: nn.Module, task: str) -> None:
     for name, parameter in model.named_parameters():
         if name.endswith("cls_logits.bias"):
             nn.init.zeros_(parameter)  # a fresh head is sure that there is nothing
+        elif name == "rpn.head.cls_logits.weight":
+            parameter.data.mul_(DECIDED)
+        elif name.startswith("roi_heads.box_predictor."):
+            parameter.data.mul_(MODEST)
 
 
 def _side(model: nn.Module) -> int:

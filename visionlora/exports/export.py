@@ -148,7 +148,7 @@ def write_checked(
                 f"{TOLERANCE:.0e}; nothing was kept, take another format"
             )
         scores = check_scores(source, kind, model, data, groups, progress) if score and data is not None else None
-        seconds = _seconds(source, model, kind, inputs[0], rounds)
+        seconds = _seconds(source, model, kind, inputs, rounds)
         file = folder / form.FILE
         content = file.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -172,7 +172,11 @@ def _outputs(kind: Any, model: nn.Module, inputs: list[Tensor]) -> list[Outputs]
     return [kind.run(model, one) for one in inputs]
 
 
-def _seconds(source: Source, model: nn.Module, kind: Any, image: Tensor, rounds: int) -> dict[str, float]:
+def _seconds(source: Source, model: nn.Module, kind: Any, inputs: list[Tensor], rounds: int) -> dict[str, float]:
     states = {"base": source.base, "adapted": source.adapted, "merged": source.trained.model, "exported": model}
-    calls = {name: partial(kind.run, state, image) for name, state in states.items() if state is not None}
-    return interleaved(calls, rounds)
+
+    def run(state: nn.Module, number: int) -> Outputs:
+        outputs: Outputs = kind.run(state, inputs[number % len(inputs)])
+        return outputs
+
+    return interleaved({name: partial(run, state) for name, state in states.items() if state is not None}, rounds)

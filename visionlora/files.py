@@ -46,6 +46,8 @@ def new_folder(out: Path) -> Iterator[Path]:
     try:
         yield temporary
         for path in sorted(temporary.rglob("*")):
+            # Some libraries write files that nobody else may read.
+            path.chmod((0o777 if path.is_dir() else 0o666) & ~_umask())
             sync(path)
         temporary.chmod(0o777 & ~_umask())
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -134,17 +134,21 @@ def test_fused_attention_of_five_axes_is_taken_apart_and_put_back(tmp_path: Path
     assert np.allclose(found, expected.numpy(), atol=1e-5)
 
 
-def test_batchnorm_is_folded_where_padding_depends_on_the_size(tmp_path: Path) -> None:
+def test_padding_that_depends_on_the_size_is_onnxs_own(tmp_path: Path) -> None:
     layers = []
-    for width in (3, 8, 8):
-        layers += [Conv2dSame(width, 8, 3, stride=2, bias=False), torch.nn.BatchNorm2d(8), torch.nn.ReLU6()]
+    for width, options in ((3, {"stride": 2}), (8, {"kernel_size": 5, "stride": (2, 1)}), (8, {"dilation": 2})):
+        convolution = Conv2dSame(width, 8, **{"kernel_size": 3, "bias": width == 3, **options})
+        layers += [convolution, torch.nn.BatchNorm2d(8), torch.nn.ReLU6()]
     model = torch.nn.Sequential(*layers, torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten())
     for module in model.modules():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.uniform_(-1, 1)
             module.running_var.uniform_(0.5, 2)
     write_dense(model.eval(), torch.rand(1, 3, 64, 64), tmp_path / "a.onnx", {"about": {}, "task": "classification"})
-    assert batchnorms_after_convs(onnx.load(tmp_path / "a.onnx")) == 0
+    graph = onnx.load(tmp_path / "a.onnx")
+    assert batchnorms_after_convs(graph) == 0
+    assert "Pad" not in {node.op_type for node in graph.graph.node}
+    assert all("forward" not in vars(module) for module in model.modules())
     session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
     for shape in ((1, 3, 64, 64), (2, 3, 51, 90)):
         images = torch.rand(shape)

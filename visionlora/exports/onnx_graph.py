@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from visionlora.errors import InputError
 from visionlora.exports.onnx_resize import antialiased_resize
+from visionlora.exports.onnx_same import same_padding
 from visionlora.models.weights import first_line
 
 OPSET = 20
@@ -129,7 +130,7 @@ class _OneImage(nn.Module):
 def _dense_graph(model: nn.Module, example: Tensor, path: Path, dynamic_size: bool) -> Any:
     dynamic = torch.export.Dim.DYNAMIC
     axes = {0: dynamic, 2: dynamic, 3: dynamic} if dynamic_size else {0: dynamic}
-    with _quietly(), _plain_attention(model):
+    with _quietly(), _plain_attention(model), same_padding(model) as translations:
         program = torch.onnx.export(
             model,
             (example.repeat(2, 1, 1, 1),),  # a batch of 1 would be taken for a constant
@@ -138,27 +139,14 @@ def _dense_graph(model: nn.Module, example: Tensor, path: Path, dynamic_size: bo
             input_names=["images"],
             output_names=["logits"],
             dynamic_shapes=(axes,),
+            custom_translation_table=translations,
             external_data=False,
             verbose=False,
         )
         assert program is not None
-        _read_shapes_after_batchnorm(program.model.graph)
-        program.optimize()
         program.save(str(path))
     onnx, _ = import_onnx()
     return onnx.load(path)
-
-
-def _read_shapes_after_batchnorm(graph: Any) -> None:
-    """Let what asks for the shape of BatchNormalization's input ask for its output's, so that it can be folded.
-
-    The exporter's optimiser moves such questions up ("same" padding asks them), and then finds the input used twice.
-    """
-    for norm in [node for node in graph if node.op_type == "BatchNormalization"]:
-        for user, place in list(norm.inputs[0].uses()):
-            if user.op_type == "Shape":
-                user.replace_input_with(place, norm.outputs[0])
-    graph.sort()
 
 
 @contextmanager

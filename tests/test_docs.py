@@ -56,7 +56,7 @@ def run_blocks(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert count == len(fences) // 2 > 0, "a block was not understood"
 
 
-@pytest.mark.parametrize("name", ["tutorial", "detection", "segmentation"])
+@pytest.mark.parametrize("name", ["tutorial", "detection", "segmentation", "export"])
 def test_every_block_of_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     run_blocks(ROOT / "docs" / f"{name}.md", monkeypatch)

@@ -9,6 +9,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from safetensors import SafetensorError
+from safetensors.torch import save_file
+from torch import Tensor
+
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, sync it, and rename it to ``path``.
@@ -27,6 +31,21 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    """Write a safetensors file. Raises OSError, as every other write does, if the disk is full."""
+    with tensor_errors(path):
+        save_file(tensors, path, metadata=metadata)
+
+
+@contextmanager
+def tensor_errors(path: Path) -> Iterator[None]:
+    """Turn the error by which safetensors says that it can't write into an OSError that names the file."""
+    try:
+        yield
+    except SafetensorError as error:
+        raise OSError(f"{path}: {error}") from error
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -53,6 +72,10 @@ def new_folder(out: Path) -> Iterator[Path]:
         out.parent.mkdir(parents=True, exist_ok=True)
         temporary.replace(out)
         sync(out.parent)
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(out)) from error
+        raise
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 

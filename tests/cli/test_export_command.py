@@ -40,6 +40,20 @@ def test_an_exported_run_predicts_what_the_run_predicts(
     assert found["image"] == expected["image"]
 
 
+@pytest.mark.parametrize("to", ["timm", "onnx"])
+def test_an_exported_run_scores_what_the_run_scores(
+    to: str, visionlora: Command, trained: Path, squares: Path, tmp_path: Path
+) -> None:
+    assert visionlora("export", trained, "--to", to, "--out", tmp_path / "exported", "--rounds", 1).code == 0
+    scores = []
+    for model in (trained, tmp_path / "exported"):
+        file = tmp_path / f"{model.name}.json"
+        outcome = visionlora("eval", model, f"data.root={squares}", "--part", "val", "--out", file)
+        assert outcome.code == 0, outcome.err
+        scores.append(json.loads(file.read_text())["scores"])
+    assert scores[1] == pytest.approx(scores[0], abs=1e-4)
+
+
 def test_the_card_has_the_runs_scores_cost_and_pictures(
     visionlora: Command, trained: Path, squares: Path, tmp_path: Path
 ) -> None:

@@ -1,6 +1,7 @@
 """Bad input ends in one line before the work, and a failure leaves nothing behind."""
 
 import json
+import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from visionlora.exports import export as module
 from visionlora.exports import onnx_graph, timm_folder
 from visionlora.exports.export import Exported, export
 from visionlora.exports.loading import load_for_prediction
+from visionlora.files import _umask
 
 Adapter = Callable[[str], Path]
 
@@ -134,6 +136,27 @@ def test_a_full_disk_leaves_nothing(
         export(adapter("resnet"), "timm", tmp_path / "deep" / "out", [images], rounds=1)
     assert not list(tmp_path.iterdir())
     assert {path: path.read_bytes() for path in adapter("resnet").parent.iterdir()} == before
+
+
+@pytest.mark.parametrize(("name", "to"), [("resnet", "timm"), ("shufflenet", "torchvision"), ("resnet", "onnx")])
+def test_a_disk_that_is_full_half_way_is_an_os_error_that_names_the_file(
+    name: str, to: str, adapter: Adapter, images: Path, tmp_path: Path
+) -> None:
+    file = adapter(name)
+    limit, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, hard))  # a real one, from the system
+    try:
+        with pytest.raises(OSError, match="(?i)file too large") as caught:
+            export(file, to, tmp_path / "deep" / "out", [images], rounds=1)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    assert "out" in str(caught.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_everyone_may_read_what_was_exported(exported: Callable[[str, str], Exported]) -> None:
+    for path in exported("resnet", "timm").out.rglob("*"):
+        assert path.stat().st_mode & 0o444 == 0o444 & ~_umask(), path
 
 
 def test_images_must_be_there(adapter: Adapter, tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import visionlora
@@ -29,7 +28,7 @@ from visionlora.adapters.targets import (
     tied_parameters,
 )
 from visionlora.errors import InputError, some
-from visionlora.files import write_atomic
+from visionlora.files import write_atomic, write_tensors
 
 
 def save_adapter(
@@ -70,7 +69,7 @@ def save_adapter(
         "extra": json.dumps(extra or {}),
     }
     plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    write_atomic(Path(path), lambda temporary: save_file(plain, temporary, metadata=header))
+    write_atomic(Path(path), lambda temporary: write_tensors(plain, temporary, header))
 
 
 def load_adapter(

@@ -23,6 +23,7 @@ from visionlora.data.classification.split import load_split, read_part
 from visionlora.data.images import check_readable
 from visionlora.data.segmentation.split import load_segmented_split, read_segmented_part
 from visionlora.errors import InputError, some
+from visionlora.exports.loading import load_for_prediction
 from visionlora.files import write_json
 from visionlora.training.detecting import score_detections
 from visionlora.training.folder import CONFIG
@@ -53,7 +54,7 @@ def evaluate(
 ) -> None:
     """Print scores, overall and per class, and write them if asked."""
     check_out(out)
-    trained = load_trained(run, checkpoint, base=base)
+    trained = load_trained(run, checkpoint, base=True) if base else load_for_prediction(run, checkpoint)
     config = _config(run, trained, overrides)
     if skip_unreadable:
         config = config.model_copy(update={"data": config.data.model_copy(update={"skip_unreadable": True})})

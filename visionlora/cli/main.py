@@ -17,6 +17,9 @@ app = typer.Typer(
 )
 
 Run = Annotated[Path, typer.Argument(help="A run folder, or an adapter's .safetensors file.")]
+RunOrExported = Annotated[
+    Path, typer.Argument(help="A run folder, an adapter's .safetensors file, or an exported folder or .onnx file.")
+]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as data.root=PATH train.epochs=5.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="The base's weights, if they have moved.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
@@ -47,7 +50,7 @@ def train(
 
 @app.command("eval")
 def evaluate(
-    run: Run,
+    run: RunOrExported,
     overrides: Overrides = None,
     part: Annotated[
         str,
@@ -69,9 +72,7 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: Annotated[
-        Path, typer.Argument(help="A run folder, an adapter's .safetensors file, or an exported folder or .onnx file.")
-    ],
+    run: RunOrExported,
     images: Annotated[list[Path], typer.Argument(help="Images, folders of images, and but for classifiers videos.")],
     top: Annotated[int | None, typer.Option(min=1, help="Classifiers: how many classes to show; 3.")] = None,
     out: Annotated[

@@ -3,12 +3,10 @@
 import json
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from visionlora.config import SCHEMAS
 from visionlora.config_errors import sections_of
 from visionlora.errors import InputError
-from visionlora.files import write_atomic
+from visionlora.files import write_atomic, write_tensors
 from visionlora.models.classifier import creation_code
 from visionlora.training.tasks import TASKS
 from visionlora.training.trained import Trained, load_trained
@@ -24,7 +22,7 @@ def merge(run: Path, out: Path, checkpoint: Path | None, overwrite: bool) -> Non
     about = {"classes": trained.classes, "preprocessing": trained.preprocessing.to_dict(), "extra": trained.about}
     header = {"format": "pt", **{key: json.dumps(value) for key, value in about.items()}}
     tensors = {key: value.detach().contiguous().clone() for key, value in trained.model.state_dict().items()}
-    write_atomic(out, lambda temporary: save_file(tensors, temporary, metadata=header))
+    write_atomic(out, lambda temporary: write_tensors(tensors, temporary, header))
     print(f"{out}: {sum(t.numel() for t in tensors.values()):,} values, {out.stat().st_size / 1e6:.1f} MB. To load it:")
     print(_creation_code(trained, out))
     print(f"from safetensors.torch import load_file\nmodel.load_state_dict(load_file({str(out)!r}))")

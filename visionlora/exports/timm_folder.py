@@ -11,6 +11,7 @@ from visionlora.errors import InputError
 from visionlora.exports.loaders import run_loader
 from visionlora.exports.source import Source
 from visionlora.exports.weights import write_weights
+from visionlora.files import tensor_errors
 from visionlora.training.folder import MODEL
 
 FILE = MODEL
@@ -39,13 +40,14 @@ def write(source: Source, folder: Path, image: Tensor) -> None:
         "crop_pct": pre.crop_pct,
         "crop_mode": pre.crop_mode,
     }
-    save_for_hf(
-        trained.model,
-        str(folder),
-        model_config={"label_names": trained.classes},
-        safe_serialization=True,
-        data_config=shown,
-    )
+    with tensor_errors(folder / FILE):
+        save_for_hf(
+            trained.model,
+            str(folder),
+            model_config={"label_names": trained.classes},
+            safe_serialization=True,
+            data_config=shown,
+        )
     write_weights(source, folder)
 
 

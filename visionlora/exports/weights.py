@@ -3,9 +3,8 @@
 import json
 from pathlib import Path
 
-from safetensors.torch import save_file
-
 from visionlora.exports.source import Source
+from visionlora.files import write_tensors
 from visionlora.training.folder import MODEL
 
 
@@ -20,4 +19,4 @@ def write_weights(source: Source, folder: Path) -> None:
     header = {"format": "pt", **{key: json.dumps(value) for key, value in about.items()}}
     # Tied tensors share memory, which the format refuses.
     tensors = {key: value.detach().cpu().contiguous().clone() for key, value in trained.model.state_dict().items()}
-    save_file(tensors, folder / MODEL, metadata=header)
+    write_tensors(tensors, folder / MODEL, header)

@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from visionlora.errors import InputError
-from visionlora.files import sync
+from visionlora.files import sync, write_tensors
 
 KEEP = 2
 _NAME = "step-{:08d}-{:04d}"
@@ -82,7 +82,7 @@ def save_checkpoint(
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
     plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    save_file(plain, temporary / "tensors.safetensors")
+    write_tensors(plain, temporary / "tensors.safetensors")
     (temporary / "state.json").write_text(json.dumps(description), encoding="utf-8")
     for path in (*temporary.iterdir(), temporary):
         sync(path)

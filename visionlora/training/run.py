@@ -9,7 +9,6 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
 from torch import nn
 
 from visionlora.adapters import norm
@@ -21,7 +20,7 @@ from visionlora.adapters.model import attach
 from visionlora.adapters.report import Report
 from visionlora.config import RunConfig
 from visionlora.errors import InputError, some
-from visionlora.files import write_atomic, write_json
+from visionlora.files import write_atomic, write_json, write_tensors
 from visionlora.tasks.set_up import SetUp
 from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint
 from visionlora.training.evaluation import evaluate
@@ -180,7 +179,7 @@ def _saver(config: RunConfig, folder: Path, parts: SetUp) -> Callable[[Any], Non
         header = {"classes": task.classes, "preprocessing": preprocessing, "extra": about}
         text = {"format": "pt", **{key: json.dumps(value) for key, value in header.items()}}
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-        write_atomic(folder / MODEL, lambda temporary: save_file(tensors, temporary, metadata=text))
+        write_atomic(folder / MODEL, lambda temporary: write_tensors(tensors, temporary, text))
 
     return save
 

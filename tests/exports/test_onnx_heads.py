@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.ops import batched_nms
 
 from visionlora.errors import InputError
@@ -15,7 +17,7 @@ from visionlora.exports.images import generated_images
 from visionlora.exports.kinds import KINDS
 from visionlora.exports.loading import load_for_prediction
 from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx
-from visionlora.exports.standalone_heads import _suppressed, on_canvas
+from visionlora.exports.standalone_heads import _boxes, _suppressed, on_canvas
 from visionlora.training.trained import load_trained
 
 Export = Callable[[str, str], Exported]
@@ -99,3 +101,40 @@ def test_the_canvas_is_the_mean_colour_outside_the_image() -> None:
     assert canvas.shape == (1, 3, 32, 32)
     assert (canvas[0, :, :5] == 1).all()
     assert canvas[0, :, 5:].reshape(3, -1).mean(axis=1) == pytest.approx([0.1, 0.2, 0.3])
+
+
+@pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0)])
+def test_boxes_are_decoded_as_torchvision_does(weights: tuple[float, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    corners = torch.rand(200, 2, generator=generator) * 100
+    anchors = torch.cat([corners, corners + 1 + torch.rand(200, 2, generator=generator) * 50], dim=1)
+    deltas = torch.randn(200, 4, generator=generator) * 3
+    deltas[:10, 2:] = 60  # torchvision limits what a box may grow by
+    expected = BoxCoder(weights).decode_single(deltas, anchors).numpy()
+    found = _boxes(deltas.numpy(), anchors.numpy(), {"family": "retinanet", "weights": weights})
+    assert np.allclose(found, expected, rtol=1e-5, atol=1e-3)
+    linear = BoxLinearCoder(normalize_by_size=True).decode(deltas, anchors).numpy()
+    assert np.allclose(_boxes(deltas.numpy(), anchors.numpy(), {"family": "fcos"}), linear, rtol=1e-5, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", ["fcos", "retinanet_vit", "ssdlite"])
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("score_thresh", 0.0), ("nms_thresh", 0.02), ("topk_candidates", 7), ("detections_per_img", 5)],
+)
+def test_each_setting_means_what_it_means_to_torchvision(
+    name: str, setting: str, value: float, exported: Export, adapter: Adapter
+) -> None:
+    plain: Any = load_trained(adapter(name)).model
+    heads = load_for_prediction(exported(name, "onnx-heads").out).model
+    image = picture(80, 96)
+    with torch.no_grad():
+        before = KIND.run(plain, image)
+        if setting == "score_thresh":
+            value = float(before["scores"].median()) + 1e-3
+        setattr(plain, setting, value)
+        heads.about = {**heads.about, setting: value}
+        expected = KIND.run(plain, image)
+        changed = KIND.difference(expected, before, image, plain)
+        assert changed > 1e-4, "the setting changes nothing, so this test shows nothing"
+        assert KIND.difference(KIND.run(heads, image), expected, image, plain) <= 1e-4

@@ -86,7 +86,8 @@ def test_suppression_is_torchvisions(threshold: float) -> None:
     labels = generator.integers(0, 3, 400)
     expected = batched_nms(*(torch.from_numpy(array) for array in (boxes, scores, labels)), threshold)
     assert 3 < len(expected) < 400 or threshold == 1
-    assert _suppressed(boxes, labels, scores, threshold).tolist() == expected.tolist()
+    assert _suppressed(boxes, labels, scores, threshold, 400).tolist() == expected.tolist()
+    assert _suppressed(boxes, labels, scores, threshold, 3).tolist() == expected[:3].tolist()
 
 
 def test_nothing_found_is_no_error(exported: Export) -> None:

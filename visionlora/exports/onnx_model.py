@@ -85,6 +85,8 @@ def read_onnx(path: Path) -> Trained:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about the graph's making
     options.intra_op_num_threads = torch.get_num_threads()
+    # Its threads would go on turning after each run, and take the cores from torch, which has work in between.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no public base class

@@ -99,7 +99,8 @@ def _distances(found: Outputs, expected: Outputs, side: int) -> Tensor:
     boxes = (found["boxes"][:, None] - expected["boxes"]).double().abs().amax(dim=2) / side
     scores = (found["scores"][:, None] - expected["scores"]).double().abs()
     other = found["labels"][:, None] != expected["labels"]
-    return torch.maximum(boxes, scores).masked_fill(other, float("inf")).nan_to_num(nan=float("inf"))
+    distances = torch.maximum(boxes, scores).masked_fill(other, float("inf"))
+    return distances.detach().nan_to_num(nan=float("inf"))
 
 
 def _mask_difference(found: Outputs, expected: Outputs, row: int, column: int) -> float:

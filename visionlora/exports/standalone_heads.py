@@ -42,7 +42,7 @@ def objects(
     anchors, labels, kept = _candidates(scores, outputs["levels"], about)
     boxes = _boxes(outputs["deltas"][index][anchors], outputs["anchors"][anchors], about)
     boxes = np.clip(boxes, 0, np.array([fixed_width, fixed_height] * 2, np.float32))
-    best = _suppressed(boxes, labels, kept, about["nms_thresh"])[: about["detections_per_img"]]
+    best = _suppressed(boxes, labels, kept, about["nms_thresh"], about["detections_per_img"])
     scale = np.array([width / fixed_width, height / fixed_height] * 2, np.float32)
     return boxes[best] * scale, labels[best], kept[best]
 
@@ -99,17 +99,18 @@ def _boxes(deltas: np.ndarray, anchors: np.ndarray, about: dict[str, Any]) -> np
     return np.concatenate([centres - half, centres + half], axis=1)
 
 
-def _suppressed(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, most: float) -> np.ndarray:
-    """Indices of what non-maximum suppression keeps in each class, the best first."""
+def _suppressed(boxes: np.ndarray, labels: np.ndarray, scores: np.ndarray, overlap: float, most: int) -> np.ndarray:
+    """Indices of what non-maximum suppression keeps in each class, the best first, and ``most`` of them at most."""
     areas = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
-    left, kept = np.argsort(-scores, kind="stable"), []
-    while len(left):
+    left = np.argsort(-scores, kind="stable")
+    kept: list[int] = []
+    while len(left) and len(kept) < most:
         first, left = left[0], left[1:]
-        kept.append(first)
+        kept.append(int(first))
         top = np.maximum(boxes[first, :2], boxes[left, :2])
         bottom = np.minimum(boxes[first, 2:], boxes[left, 2:])
         shared = np.clip(bottom - top, 0, None).prod(axis=1)
         # Multiplied, so that two empty boxes are no division by zero.
-        over = shared > most * (areas[first] + areas[left] - shared)
+        over = shared > overlap * (areas[first] + areas[left] - shared)
         left = left[~(over & (labels[left] == labels[first]))]
     return np.array(kept, np.int64)

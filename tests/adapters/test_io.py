@@ -10,12 +10,11 @@ import pytest
 import timm
 import torch
 from cases import VIT, perturb
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import visionlora as vl
-from visionlora.adapters import io
 
 Metadata = dict[str, str]
 Tensors = dict[str, Tensor]
@@ -480,9 +479,9 @@ def test_a_save_that_fails_midway_leaves_the_old_file(
     def fail(tensors: Tensors, path: Path, metadata: Metadata) -> None:
         save_file(tensors, path, metadata=metadata)
         assert path != file and path.parent == file.parent
-        raise OSError("no space left on device")
+        raise SafetensorError("I/O error: no space left on device")
 
-    monkeypatch.setattr(io, "save_file", fail)
+    monkeypatch.setattr("visionlora.files.save_file", fail)
     train(trained)
     with pytest.raises(OSError, match="no space left"):
         vl.save_adapter(trained, file)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 from runs import make_config, make_images
+from safetensors import SafetensorError
 from torch import nn
 
 import visionlora as vl
@@ -126,9 +127,9 @@ def test_a_checkpoint_that_fails_half_way_leaves_the_old_ones(tmp_path: Path, mo
     assert len(kept) == 2
 
     def full_disk(*args: object, **kwargs: object) -> None:
-        raise OSError("No space left on device")
+        raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("visionlora.training.checkpoint.save_file", full_disk)
+    monkeypatch.setattr("visionlora.files.save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(tmp_path, Progress(step=4), model, optimizer, scaler, "")
     assert [path.name for path in checkpoints(tmp_path)] == kept

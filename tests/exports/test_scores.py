@@ -80,7 +80,8 @@ def test_cameras_are_scored_by_themselves(runs: dict[str, Path], tmp_path: Path)
     assert result.scores is not None
     assert result.scores.by == "camera"
     assert {name: images for name, (images, _) in result.scores.groups.items()} == {"gate": 2, "yard": 2}
-    assert seen == [("scoring", 4, 4), ("scoring gate", 2, 2), ("scoring yard", 2, 2)]
+    scored = [("scoring", 4, 4), ("scoring gate", 2, 2), ("scoring yard", 2, 2)]
+    assert seen == [("writing model.safetensors", None, 0), *scored, ("timing", None, 0)]
     assert "| camera | images |" in (tmp_path / "out" / "README.md").read_text()
     by_day = export(runs["detection"], "torchvision", tmp_path / "days", rounds=1, by="day").scores
     assert by_day is not None

@@ -91,7 +91,7 @@ def export(
         rounds: how often the models are timed.
         score: also compare what the exported model scores on all of the run's validation images with its report.
         by: score the images with each value of this field by themselves; by default ``camera`` if they have it.
-        progress: shows the scoring; see `scores.Progress`.
+        progress: shows what is being done; see `scores.Progress`.
 
     Raises:
         InputError: something that was given can't be used, the model can't be exported so, or the check failed.
@@ -137,7 +137,8 @@ def write_checked(
     # The ONNX exporter follows one image through the model, and should meet detections on the way.
     example = inputs[sizes.index(max(sizes))]
     with new_folder(out) as folder:
-        form.write(source, folder, example)
+        with progress(f"writing {form.FILE}", None):
+            form.write(source, folder, example)
         model = form.load(source, folder)
         found = _outputs(kind, model, inputs)
         plain = source.trained.model
@@ -148,7 +149,8 @@ def write_checked(
                 f"{TOLERANCE:.0e}; nothing was kept, take another format"
             )
         scores = check_scores(source, kind, model, data, groups, progress) if score and data is not None else None
-        seconds = _seconds(source, model, kind, inputs, rounds)
+        with progress("timing", None):
+            seconds = _seconds(source, model, kind, inputs, rounds)
         file = folder / form.FILE
         content = file.read_bytes()
         digest = hashlib.sha256(content).hexdigest()

@@ -7,11 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import timm
 import torch
+import torchvision
 from timm.layers import Conv2dSame
 from tiny_models import MODELS
 
 from visionlora.exports.export import Exported
+from visionlora.exports.onnx_folder import has_attention
 from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx, write_dense
 from visionlora.training.trained import load_trained
 
@@ -79,6 +82,19 @@ def test_batches_and_sizes_are_free(
     with torch.no_grad():
         expected = model(images)
     assert np.allclose(found, expected.numpy(), atol=1e-4)
+
+
+def test_what_has_attention_is_known() -> None:
+    expected = {
+        "test_resnet": False,
+        "test_convnext": False,
+        "test_vit": True,
+        "davit_tiny": True,
+        "swin_s3_tiny_224": True,
+    }
+    for name, has in expected.items():
+        assert has_attention(timm.create_model(name)) is has, name
+    assert has_attention(torchvision.models.vit_b_16()) is True
 
 
 def test_a_model_of_one_size_has_a_free_batch(exported: Export, adapter: Callable[[str], Path]) -> None:

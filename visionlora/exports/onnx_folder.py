@@ -22,8 +22,15 @@ def write(source: Source, folder: Path, image: Tensor) -> None:
     if trained.task == "detection":
         write_detector(trained.model, image, folder / FILE, fields_of(source))
     else:
-        write_dense(trained.model, image[None], folder / FILE, fields_of(source))
+        # A classifier sees one size anyway, and windows of attention can keep the exporter at it for hours.
+        any_size = trained.task == "segmentation" or not has_attention(trained.model)
+        write_dense(trained.model, image[None], folder / FILE, fields_of(source), any_size)
     write_script(folder, "predict.py", "standalone.py")
+
+
+def has_attention(model: nn.Module) -> bool:
+    """Whether something in the model has heads of attention, as timm and torch name them."""
+    return any(hasattr(module, "num_heads") for module in model.modules())
 
 
 def fields_of(source: Source) -> dict[str, Any]:

@@ -31,7 +31,7 @@ def import_onnx() -> tuple[ModuleType, ModuleType]:
     return onnx, onnxruntime
 
 
-def write_dense(model: nn.Module, example: Tensor, path: Path, fields: dict[str, Any]) -> None:
+def write_dense(model: nn.Module, example: Tensor, path: Path, fields: dict[str, Any], any_size: bool = True) -> None:
     """Write a classifier or segmenter: ``images`` (N, 3, H, W) -> ``logits``, for any N, and any H and W if it can.
 
     Args:
@@ -39,11 +39,12 @@ def write_dense(model: nn.Module, example: Tensor, path: Path, fields: dict[str,
         example: (1, 3, H, W).
         path: of the file.
         fields: what one must know of it; ``dynamic_size`` is added.
+        any_size: try to leave H and W open.
 
     Raises:
         InputError: it can't be exported.
     """
-    for dynamic_size in (True, False):
+    for dynamic_size in (True, False) if any_size else (False,):
         try:
             graph = _dense_graph(model, example, path, dynamic_size)
         except InputError:

@@ -7,11 +7,10 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from safetensors import SafetensorError
-from safetensors.torch import save_file
-from torch import Tensor
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
@@ -33,8 +32,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+def write_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file. Raises OSError, as every other write does, if the disk is full."""
+    from safetensors.torch import save_file
+
     with tensor_errors(path):
         save_file(tensors, path, metadata=metadata)
 
@@ -42,6 +43,8 @@ def write_tensors(tensors: dict[str, Tensor], path: Path, metadata: dict[str, st
 @contextmanager
 def tensor_errors(path: Path) -> Iterator[None]:
     """Turn the error by which safetensors says that it can't write into an OSError that names the file."""
+    from safetensors import SafetensorError
+
     try:
         yield
     except SafetensorError as error:

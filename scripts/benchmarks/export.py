@@ -22,7 +22,7 @@ from visionlora.errors import InputError
 from visionlora.exports.export import FORMATS, write_checked
 from visionlora.exports.images import generated_images
 from visionlora.exports.kinds import KINDS
-from visionlora.exports.latency import interleaved
+from visionlora.exports.latency import over_images
 from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx
 from visionlora.exports.source import Source
 
@@ -111,12 +111,7 @@ def _folded(source: Source, task: str, rounds: int) -> float | None:
     model = _without_batchnorm(merged, [inputs[0]] if task == "detection" else inputs[0][None])
     if model is None:
         return None
-    states = {"merged": merged, "folded": model}
-    calls = {
-        name: lambda number, state=state: kind.run(state, inputs[number % len(inputs)])
-        for name, state in states.items()
-    }
-    seconds = interleaved(calls, rounds)
+    seconds = over_images({"merged": merged, "folded": model}, kind.run, inputs, rounds)
     return seconds["folded"] / seconds["merged"]
 
 

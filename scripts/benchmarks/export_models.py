@@ -2,7 +2,7 @@
 
 import copy
 import fnmatch
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -85,31 +85,18 @@ class Case:
 
 def cases(pattern: str | None = None) -> list[Case]:
     """Every model of this page, or those whose name has the pattern in it or matches it as a glob."""
-    plain, timm = ("torchvision", "onnx"), ("timm", "onnx")
-    heads = (*plain, "onnx-heads")
     found = [
-        Case(group, "classification", {"name": name, "img_size": _size(name)}, timm)
+        Case(group, "classification", {"name": name, "img_size": _size(name)}, ("timm", "onnx"))
         for group, names in {"timm CNN": CNNS, "timm transformer": TRANSFORMERS}.items()
         for name in names
     ]
     for task, names in {"detection": DETECTORS, "segmentation": SEGMENTERS}.items():
         found += [
-            Case(
-                f"torchvision {task}",
-                task,
-                {"name": name, "size": SIDE},
-                heads if "rcnn" not in name and task == "detection" else plain,
-            )
-            for name in names
+            Case(f"torchvision {task}", task, {"name": name, "size": SIDE}, _formats(task, name)) for name in names
         ]
     for task, pairs in OWN.items():
         found += [
-            Case(
-                f"own {task}",
-                task,
-                {"name": name, "backbone": backbone, "size": SIDE},
-                heads if task == "detection" else plain,
-            )
+            Case(f"own {task}", task, {"name": name, "backbone": backbone, "size": SIDE}, _formats(task, name))
             for name, backbone in pairs
         ]
     return [case for case in found if not pattern or pattern in case.name or fnmatch.fnmatchcase(case.name, pattern)]
@@ -132,7 +119,7 @@ def make(case: Case) -> Source:
         model.eval()
     trained = Trained(
         task=case.task,
-        built=_with_model(built, merged),
+        built=replace(built, model=merged),
         classes=CLASSES,
         preprocessing=_preprocessing(case.task, built, section),
         path=Path(case.name),
@@ -146,8 +133,10 @@ def _size(name: str) -> int:
     return int(values.get("img_size", values.get("image", SMALLEST_IMAGE)))
 
 
-def _with_model(built: Any, model: nn.Module) -> Any:
-    return type(built)(**{**vars(built), "model": model})
+def _formats(task: str, name: str) -> tuple[str, ...]:
+    """Of all but timm's classifiers; a detector of one stage has raw heads."""
+    heads = ("onnx-heads",) if task == "detection" and "rcnn" not in name else ()
+    return ("torchvision", "onnx", *heads)
 
 
 def _preprocessing(task: str, built: Any, section: Any) -> Any:

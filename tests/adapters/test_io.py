@@ -481,7 +481,7 @@ def test_a_save_that_fails_midway_leaves_the_old_file(
         assert path != file and path.parent == file.parent
         raise SafetensorError("I/O error: no space left on device")
 
-    monkeypatch.setattr("visionlora.files.save_file", fail)
+    monkeypatch.setattr("safetensors.torch.save_file", fail)
     train(trained)
     with pytest.raises(OSError, match="no space left"):
         vl.save_adapter(trained, file)

@@ -129,7 +129,7 @@ def test_a_checkpoint_that_fails_half_way_leaves_the_old_ones(tmp_path: Path, mo
     def full_disk(*args: object, **kwargs: object) -> None:
         raise SafetensorError("I/O error: No space left on device")
 
-    monkeypatch.setattr("visionlora.files.save_file", full_disk)
+    monkeypatch.setattr("safetensors.torch.save_file", full_disk)
     with pytest.raises(OSError, match="No space"):
         save_checkpoint(tmp_path, Progress(step=4), model, optimizer, scaler, "")
     assert [path.name for path in checkpoints(tmp_path)] == kept

@@ -1,13 +1,12 @@
 """``visionlora merge``."""
 
-import json
 from pathlib import Path
 
 from visionlora.config import SCHEMAS
 from visionlora.config_errors import sections_of
 from visionlora.errors import InputError
-from visionlora.files import write_atomic, write_tensors
 from visionlora.models.classifier import creation_code
+from visionlora.training.plain import write_plain
 from visionlora.training.tasks import TASKS
 from visionlora.training.trained import Trained, load_trained
 
@@ -19,11 +18,9 @@ def merge(run: Path, out: Path, checkpoint: Path | None, overwrite: bool) -> Non
     if out.exists() and not overwrite:
         raise InputError(f"--out {out}: exists already; give another name, or --overwrite")
     trained = load_trained(run, checkpoint)
-    about = {"classes": trained.classes, "preprocessing": trained.preprocessing.to_dict(), "extra": trained.about}
-    header = {"format": "pt", **{key: json.dumps(value) for key, value in about.items()}}
-    tensors = {key: value.detach().contiguous().clone() for key, value in trained.model.state_dict().items()}
-    write_atomic(out, lambda temporary: write_tensors(tensors, temporary, header))
-    print(f"{out}: {sum(t.numel() for t in tensors.values()):,} values, {out.stat().st_size / 1e6:.1f} MB. To load it:")
+    write_plain(trained.model, out, trained.classes, trained.preprocessing.to_dict(), trained.about)
+    values = sum(tensor.numel() for tensor in trained.model.state_dict().values())
+    print(f"{out}: {values:,} values, {out.stat().st_size / 1e6:.1f} MB. To load it:")
     print(_creation_code(trained, out))
     print(f"from safetensors.torch import load_file\nmodel.load_state_dict(load_file({str(out)!r}))")
 

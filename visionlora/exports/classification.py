@@ -1,6 +1,5 @@
 """What an export needs to know of classifiers."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,9 @@ from visionlora.errors import InputError, some
 from visionlora.exports.dense import difference as difference
 from visionlora.exports.dense import run as run
 from visionlora.exports.parity import Outputs
+from visionlora.exports.scores import OnBatch
 from visionlora.training.prediction import score as metrics_of
 from visionlora.training.trained import Trained
-
-OnBatch = Callable[[int], None]
 
 
 def validation(config: ClassificationConfig, classes: list[str]) -> LabelledImages:

@@ -1,6 +1,5 @@
 """What an export needs to know of detectors."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,11 +11,10 @@ from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import load_annotated_split
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.exports.parity import Outputs, detections_difference
+from visionlora.exports.scores import OnBatch
 from visionlora.tasks.detecting import DetectorInput
 from visionlora.training.detecting import FALLBACK, score_detections
 from visionlora.training.trained import Trained
-
-OnBatch = Callable[[int], None]
 
 
 def validation(config: DetectionConfig, classes: list[str]) -> AnnotatedImages:

@@ -3,7 +3,6 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from visionlora.exports.card import write_card
 from visionlora.exports.folder import refuse_folder
 from visionlora.exports.images import choose_images
 from visionlora.exports.kinds import KINDS
-from visionlora.exports.latency import interleaved
+from visionlora.exports.latency import over_images
 from visionlora.exports.onnx_graph import import_onnx
 from visionlora.exports.parity import TOLERANCE, Outputs
 from visionlora.exports.scores import Progress, Scores, check_scores, groups_of, silent
@@ -102,14 +101,14 @@ def export(
     if rounds < 1:
         raise InputError(f"rounds is {rounds}; give 1 or more")
     refuse_folder(out)
-    inside = path if path.is_dir() else path.parent
-    if inside.resolve() in (out.resolve(), *out.resolve().parents) and path.is_dir():
+    if path.is_dir() and path.resolve() in (out.resolve(), *out.resolve().parents):
         raise InputError(f"--out {out}: lies in the run {path}, which is left as it is; give a folder outside")
     if to.startswith("onnx"):
         import_onnx()
-    trained = load_trained(path, Path(checkpoint) if checkpoint is not None else None)
+    weights = Path(checkpoint) if checkpoint is not None else None
+    trained = load_trained(path, weights)
     FORMATS[to].refuse(Source(trained, None, None))
-    whole = load_source(path, trained, Path(checkpoint) if checkpoint is not None else None)
+    whole = load_source(path, trained, weights)
     return write_checked(whole, to, out, [Path(one) for one in images], rounds, score, by, progress)
 
 
@@ -176,9 +175,5 @@ def _outputs(kind: Any, model: nn.Module, inputs: list[Tensor]) -> list[Outputs]
 
 def _seconds(source: Source, model: nn.Module, kind: Any, inputs: list[Tensor], rounds: int) -> dict[str, float]:
     states = {"base": source.base, "adapted": source.adapted, "merged": source.trained.model, "exported": model}
-
-    def run(state: nn.Module, number: int) -> Outputs:
-        outputs: Outputs = kind.run(state, inputs[number % len(inputs)])
-        return outputs
-
-    return interleaved({name: partial(run, state) for name, state in states.items() if state is not None}, rounds)
+    there = {name: state for name, state in states.items() if state is not None}
+    return over_images(there, kind.run, inputs, rounds)

@@ -1,10 +1,23 @@
 """How long models take, measured side by side."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from statistics import median
 
 import torch
+from torch import Tensor, nn
+
+
+def over_images(
+    models: Mapping[str, nn.Module], run: Callable[[nn.Module, Tensor], object], images: Sequence[Tensor], rounds: int
+) -> dict[str, float]:
+    """`interleaved` for models: ``run`` takes one and an image, and each round has another image."""
+
+    def call(model: nn.Module, number: int) -> None:
+        run(model, images[number % len(images)])
+
+    return interleaved({name: partial(call, model) for name, model in models.items()}, rounds)
 
 
 @torch.no_grad()

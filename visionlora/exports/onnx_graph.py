@@ -185,9 +185,9 @@ def _fits_other_sizes(model: nn.Module, example: Tensor, path: Path) -> bool:
 def _finish(graph: Any, path: Path, fields: dict[str, Any]) -> None:
     """Name the axes and add the fields, leave out what the exporter says of this machine's files, and check."""
     onnx, _ = import_onnx()
-    for value, names in (*((i, ("batch", None, "height", "width")) for i in graph.graph.input),):
+    for value in graph.graph.input:
         if len(value.type.tensor_type.shape.dim) == 4:
-            _name_axes(value, names)
+            _name_axes(value, ("batch", None, "height", "width"))
     _strip(graph.graph)
     for function in graph.functions:
         _strip(function)
@@ -224,9 +224,7 @@ def _quietly() -> Iterator[None]:
         with warnings.catch_warnings(), redirect_stdout(StringIO()), redirect_stderr(StringIO()):
             warnings.simplefilter("ignore")
             yield
-    except InputError:
-        raise
-    except OSError:
+    except (InputError, OSError):
         raise
     except Exception as error:  # the exporters raise almost anything
         reason = _reason(error)

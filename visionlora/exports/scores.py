@@ -16,7 +16,9 @@ TOLERANCE = 0.005
 """Of a score: half precision, or one image of two hundred."""
 CAMERA = "camera"
 
-Progress = Callable[[str, int | None], AbstractContextManager[Callable[[int], None]]]
+OnBatch = Callable[[int], None]
+"""To be called with the number of images after each batch."""
+Progress = Callable[[str, int | None], AbstractContextManager[OnBatch]]
 """Of what is going to be done and how many there are, a context that gives what to call with numbers of images done."""
 
 
@@ -42,7 +44,7 @@ class Scores:
 
 
 @contextmanager
-def silent(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+def silent(description: str, total: int | None) -> Iterator[OnBatch]:
     """No progress is shown."""
     del description, total
     yield lambda _: None

@@ -1,6 +1,5 @@
 """What an export needs to know of segmenters."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +13,10 @@ from visionlora.data.segmentation.transforms import whole_image
 from visionlora.exports.dense import difference as difference
 from visionlora.exports.dense import run as run
 from visionlora.exports.parity import Outputs
+from visionlora.exports.scores import OnBatch
 from visionlora.tasks.segmenting import SegmenterInput
 from visionlora.training.segmenting import score_masks
 from visionlora.training.trained import Trained
-
-OnBatch = Callable[[int], None]
 
 
 def validation(config: SegmentationConfig, classes: list[str]) -> SegmentedImages:

@@ -20,7 +20,7 @@ from visionlora.adapters.model import attach
 from visionlora.adapters.report import Report
 from visionlora.config import RunConfig
 from visionlora.errors import InputError, some
-from visionlora.files import write_atomic, write_json, write_tensors
+from visionlora.files import write_json
 from visionlora.tasks.set_up import SetUp
 from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint
 from visionlora.training.evaluation import evaluate
@@ -28,6 +28,7 @@ from visionlora.training.folder import ADAPTER, CHECKPOINTS, MODEL, REPORT, open
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import build_optimizer
+from visionlora.training.plain import write_plain
 from visionlora.training.tasks import TASKS
 from visionlora.training.trained import load_trained
 
@@ -176,10 +177,7 @@ def _saver(config: RunConfig, folder: Path, parts: SetUp) -> Callable[[Any], Non
         if config.train.method != "full":
             save_adapter(model, folder / ADAPTER, classes=task.classes, preprocessing=preprocessing, extra=about)
             return
-        header = {"classes": task.classes, "preprocessing": preprocessing, "extra": about}
-        text = {"format": "pt", **{key: json.dumps(value) for key, value in header.items()}}
-        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-        write_atomic(folder / MODEL, lambda temporary: write_tensors(tensors, temporary, text))
+        write_plain(model, folder / MODEL, task.classes, preprocessing, about)
 
     return save
 

@@ -15,8 +15,8 @@ from visionlora.config import SCHEMAS
 from visionlora.config_errors import sections_of
 from visionlora.data.classification.transforms import Preprocessing
 from visionlora.exports.source import Source
-from visionlora.tasks.detecting import DetectorInput
-from visionlora.tasks.segmenting import SegmenterInput
+from visionlora.tasks.detection.inference import DetectorInput
+from visionlora.tasks.segmentation.inference import SegmenterInput
 from visionlora.training.tasks import TASKS
 from visionlora.training.trained import Trained
 

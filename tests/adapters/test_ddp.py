@@ -7,11 +7,11 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
-from cases import perturb
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import visionlora as vl
+from helpers.cases import perturb
 
 
 def make() -> nn.Module:

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
-from cases import perturb
-from comparing import trained
-from folded_models import lively
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 import visionlora as vl
+from helpers.cases import perturb
+from helpers.comparing import trained
+from helpers.folded_models import lively
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 

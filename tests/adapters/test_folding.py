@@ -8,13 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import perturb
-from comparing import agree, gradients, trained
-from folded_models import adapted, lively
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 import visionlora as vl
+from helpers.cases import perturb
+from helpers.comparing import agree, gradients, trained
+from helpers.folded_models import adapted, lively
 from visionlora.adapters.forward import folded_into
 
 

@@ -7,8 +7,6 @@ import pytest
 import timm
 import torch
 import torchvision
-from comparing import agree, trained
-from folded_models import adapted, compare, norms_of
 from timm.models.convmixer import ConvMixer
 from torch import Tensor, nn
 from torchvision.models import detection, segmentation
@@ -16,6 +14,8 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.ops import FrozenBatchNorm2d
 
 import visionlora as vl
+from helpers.comparing import agree, trained
+from helpers.folded_models import adapted, compare, norms_of
 
 
 def _timm(name: str, **kwargs: Any) -> Callable[[], nn.Module]:

@@ -5,8 +5,6 @@ from typing import Any
 
 import pytest
 import torch
-from comparing import agree, gradients
-from folded_models import adapted, compare
 from timm.layers import BatchNormAct2d, DropPath, StdConv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -15,6 +13,8 @@ from torch.nn.utils.parametrizations import weight_norm
 from torchvision.ops import FrozenBatchNorm2d
 
 import visionlora as vl
+from helpers.comparing import agree, gradients
+from helpers.folded_models import adapted, compare
 
 
 class Net(nn.Module):

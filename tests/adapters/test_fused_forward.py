@@ -9,8 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from cases import LAYERS, MODELS, LayerCase, ModelCase, perturb, wake
-from comparing import agree, gradients, trained
 from timm.layers import activations as timm_activations
 from torch import Tensor, nn
 from torch._dynamo.backends.debugging import aot_eager
@@ -18,6 +16,8 @@ from torch.func import functional_call, grad, jvp, vmap
 from torch.nn import functional as F
 
 import visionlora as vl
+from helpers.cases import LAYERS, MODELS, LayerCase, ModelCase, perturb, wake
+from helpers.comparing import agree, gradients, trained
 from visionlora.adapters import activations, forward
 from visionlora.adapters.layer import adapted_layers
 

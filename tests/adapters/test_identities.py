@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from cases import LAYERS, MODELS, LayerCase, ModelCase, perturb, wake
 from torch import Tensor, nn
 
 import visionlora as vl
+from helpers.cases import LAYERS, MODELS, LayerCase, ModelCase, perturb, wake
 
 CASES = [*LAYERS, *MODELS]
 

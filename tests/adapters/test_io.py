@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 import timm
 import torch
-from cases import VIT, perturb
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 import visionlora as vl
+from helpers.cases import VIT, perturb
 
 Metadata = dict[str, str]
 Tensors = dict[str, Tensor]

@@ -5,11 +5,11 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from cases import perturb
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 import visionlora as vl
+from helpers.cases import perturb
 
 LAYERS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(288, 64, bias=False), (512, 288)),

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 import torch
-from cases import perturb
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.utils.checkpoint import checkpoint
 
 import visionlora as vl
+from helpers.cases import perturb
 from visionlora.adapters.methods import LoRA
 
 

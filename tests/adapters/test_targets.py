@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from cases import MODELS
 from torch import nn
 from torch.nn.utils import parametrizations, spectral_norm, weight_norm
 
 import visionlora as vl
+from helpers.cases import MODELS
 from visionlora.adapters.report import collapse
 from visionlora.adapters.targets import resolve
 

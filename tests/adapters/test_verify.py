@@ -6,11 +6,11 @@ from collections.abc import Callable
 import pytest
 import timm
 import torch
-from cases import MODELS, ModelCase, perturb, wake
 from torch import Tensor, nn
 from torchvision.models import detection, segmentation
 
 import visionlora as vl
+from helpers.cases import MODELS, ModelCase, perturb, wake
 from visionlora.adapters.effects import NO_EFFECT, NO_UPDATE, NOT_RUN
 
 

@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from squares import Command, Outcome, write_config, write_squares
 
+from helpers.squares import Command, Outcome, write_config, write_squares
 from visionlora.cli.main import main
 
 

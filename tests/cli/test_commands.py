@@ -16,14 +16,14 @@ import torch
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from squares import Command, write_config
 from torch import Tensor
 
+from helpers.squares import Command, write_config
 from visionlora.config import load_config
 from visionlora.data.classification.transforms import eval_transform
 from visionlora.data.images import read_image
 from visionlora.models.classifier import create_classifier, creation_code
-from visionlora.tasks.classification import Classification
+from visionlora.tasks.classification.task import Classification
 from visionlora.training.trained import load_trained
 
 CLASSES = ["blue", "green", "red"]

@@ -8,16 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from detection_runs import COLOURS, HEIGHT, WIDTH, make_detection_config, make_scenes
 from PIL import Image
 from safetensors.torch import load_file
-from squares import Command
 
+from helpers.detection_runs import COLOURS, HEIGHT, WIDTH, make_detection_config, make_scenes
+from helpers.squares import Command
 from visionlora.config import dump_config
 from visionlora.data.images import read_image
 from visionlora.data.video import VideoFrames
 from visionlora.data.video_writer import VideoWriter
-from visionlora.tasks.detection_results import read_results
+from visionlora.tasks.detection.results import read_results
 from visionlora.training.detecting import predict_detections
 from visionlora.training.run import train
 from visionlora.training.trained import load_trained

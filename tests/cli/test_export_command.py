@@ -6,8 +6,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from squares import Command
 
+from helpers.squares import Command
 from visionlora.data.images import read_image
 
 ROOT = Path(__file__).parents[2]

@@ -8,9 +8,9 @@ import pytest
 import timm
 import torch
 from safetensors.torch import save_file
-from squares import Command, Outcome, write_config
 
 import visionlora as vl
+from helpers.squares import Command, Outcome, write_config
 
 
 def line_of(outcome: Outcome) -> str:

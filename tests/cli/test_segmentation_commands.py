@@ -10,9 +10,9 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import load_file
-from segmentation_runs import COLOURS, HEIGHT, WIDTH, make_masks, make_segmentation_config, save
-from squares import Command
 
+from helpers.segmentation_runs import COLOURS, HEIGHT, WIDTH, make_masks, make_segmentation_config, save
+from helpers.squares import Command
 from visionlora.config import dump_config
 from visionlora.data.images import read_image
 from visionlora.data.segmentation.class_map import read_class_map

@@ -7,9 +7,9 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clips import HEIGHT, WIDTH, difference, encode, scene, write
 from PIL import Image
 
+from helpers.clips import HEIGHT, WIDTH, difference, encode, scene, write
 from visionlora.data.video import DamagedVideo, Frame, VideoFrames
 from visionlora.errors import InputError
 

@@ -10,8 +10,8 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from clips import HEIGHT, WIDTH, difference, encode, scene, write
 
+from helpers.clips import HEIGHT, WIDTH, difference, encode, scene, write
 from visionlora.data.video import VideoFrames
 from visionlora.data.video_writer import VideoWriter
 from visionlora.errors import InputError

@@ -4,9 +4,9 @@ import itertools
 
 import numpy as np
 import pytest
-from coloured import COLOURS, FILL, Picture, draw, extent, labels_of, overlap, whole_mask
 from PIL import Image
 
+from helpers.coloured import COLOURS, FILL, Picture, draw, extent, labels_of, overlap, whole_mask
 from visionlora.data.annotations.annotated import LabelledObject, Polygons
 from visionlora.data.detection.targets import make_target
 from visionlora.data.geometry import MIN_VISIBLE, Moves, View, move_boxes, random_view, show, visible_share, whole_view

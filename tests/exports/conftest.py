@@ -4,9 +4,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from tiny_models import MODELS, make_adapter, write_image
 
 import visionlora as vl
+from helpers.tiny_models import MODELS, make_adapter, write_image
 from visionlora.exports.export import Exported
 
 

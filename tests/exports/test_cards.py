@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_models import MODELS, write_image
 
+from helpers.tiny_models import MODELS, write_image
 from visionlora.data.images import read_image
 from visionlora.exports.card import write_card
 from visionlora.exports.export import Exported
@@ -76,7 +76,7 @@ def test_an_onnx_file_needs_no_torch(
     elif MODELS[name].task == "detection":
         assert_same_detections(found, trained, image)
     else:
-        from visionlora.tasks.segmenting import segment
+        from visionlora.tasks.segmentation.inference import segment
 
         (expected,) = segment(trained.model, [read_image(image)], trained.preprocessing, torch.device("cpu"))
         # Where two classes are as likely, the last digits decide.

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_models import MODELS
 
+from helpers.tiny_models import MODELS
 from visionlora.data.images import read_image
 from visionlora.exports.export import Exported
 from visionlora.exports.kinds import KINDS

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 import torch
 from safetensors.torch import save_file
-from tiny_models import write_image
 
 import visionlora as vl
+from helpers.tiny_models import write_image
 from visionlora.errors import InputError
 from visionlora.exports import export as module
 from visionlora.exports import onnx_graph, timm_folder

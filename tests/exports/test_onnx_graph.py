@@ -11,8 +11,8 @@ import timm
 import torch
 import torchvision
 from timm.layers import Conv2dSame
-from tiny_models import MODELS
 
+from helpers.tiny_models import MODELS
 from visionlora.exports.export import Exported
 from visionlora.exports.onnx_folder import has_attention
 from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx, write_dense

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from detection_runs import make_detection_config, make_scenes
-from runs import make_config, make_images
-from segmentation_runs import make_masks, make_segmentation_config
 
+from helpers.detection_runs import make_detection_config, make_scenes
+from helpers.runs import make_config, make_images
+from helpers.segmentation_runs import make_masks, make_segmentation_config
 from visionlora.config import RunConfig
 from visionlora.errors import InputError
 from visionlora.exports import torchvision_folder

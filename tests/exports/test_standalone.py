@@ -7,8 +7,8 @@ import pytest
 import torch
 import torch.nn.functional as F
 from PIL import Image
-from tiny_models import write_image
 
+from helpers.tiny_models import write_image
 from visionlora.data.classification.transforms import CROP_MODES, INTERPOLATIONS, Preprocessing, eval_transform
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.data.images import read_image

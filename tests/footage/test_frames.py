@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from clips import HEIGHT, WIDTH, difference, encode, scene
 from PIL import Image
 
+from helpers.clips import HEIGHT, WIDTH, difference, encode, scene
 from visionlora.cli.frames import frames
 from visionlora.data.annotations.layouts import read_annotations
 from visionlora.data.video import VideoFrames

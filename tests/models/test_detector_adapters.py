@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny_detectors import accept_any_score, create, images, look_at_few_boxes, losses, settle, state, write
 from torch import Tensor, nn
 
 import visionlora as vl
+from helpers.tiny_detectors import accept_any_score, create, images, look_at_few_boxes, losses, settle, state, write
 from visionlora.models.detector import Detector
 
 CLASSES = ["lorry", "roof sign"]

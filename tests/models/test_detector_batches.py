@@ -4,10 +4,19 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_detectors import accept_any_score, create, detect, images, look_at_few_boxes, no_objects, settle, targets
 from torch import Tensor
 from torchvision.models.detection.ssd import SSD
 
+from helpers.tiny_detectors import (
+    accept_any_score,
+    create,
+    detect,
+    images,
+    look_at_few_boxes,
+    no_objects,
+    settle,
+    targets,
+)
 from visionlora.models.detector import Detector
 
 CLASSES = ["lorry", "roof sign"]

@@ -6,11 +6,11 @@ import pytest
 import torch
 import torchvision
 from timm.layers import BatchNormAct2d
-from tiny_detectors import create, images, look_at_few_boxes, settle, targets
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
 
 import visionlora as vl
+from helpers.tiny_detectors import create, images, look_at_few_boxes, settle, targets
 from visionlora.models.detector import Detector
 
 CLASSES = ["lorry", "roof sign"]

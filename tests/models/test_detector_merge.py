@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from tiny_detectors import accept_any_score, create, images, look_at_few_boxes, settle, state
 from torch import Tensor, nn
 
 import visionlora as vl
+from helpers.tiny_detectors import accept_any_score, create, images, look_at_few_boxes, settle, state
 from visionlora.models.detector import Detector
 
 CLASSES = ["lorry", "roof sign"]

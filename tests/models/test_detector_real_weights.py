@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_detectors import detect
 from torch import Tensor
 from torchvision.ops import box_iou
 
 import visionlora as vl
+from helpers.tiny_detectors import detect
 from visionlora.data.images import read_image
 from visionlora.models.classifier import create_classifier
 from visionlora.models.detector import create_detector

@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny_detectors import state, write
 
+from helpers.tiny_detectors import state, write
 from visionlora.errors import InputError
 from visionlora.models.anchors import default_anchors
 from visionlora.models.detector import create_detector, detector_names

@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny_detectors import (
+from torch import Tensor, nn
+
+from helpers.tiny_detectors import (
     accept_any_score,
     create,
     detect,
@@ -19,8 +21,6 @@ from tiny_detectors import (
     targets,
     write,
 )
-from torch import Tensor, nn
-
 from visionlora.models.anchors import Anchors
 from visionlora.models.detector import create_detector
 

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from tiny_detectors import (
+from torch import Tensor, nn
+
+from helpers.tiny_detectors import (
     accept_any_score,
     create,
     detect,
@@ -20,8 +22,6 @@ from tiny_detectors import (
     targets,
     write,
 )
-from torch import Tensor, nn
-
 from visionlora.errors import InputError
 from visionlora.models import torchvision_detectors
 from visionlora.models.detector import create_detector

@@ -7,11 +7,11 @@ import pytest
 import timm
 import torch
 import torchvision
-from tiny_detectors import state, write
-from tiny_segmenters import CLASSES, create, images, loss, run, settle
 from torch import Tensor, nn
 
 import visionlora as vl
+from helpers.tiny_detectors import state, write
+from helpers.tiny_segmenters import CLASSES, create, images, loss, run, settle
 from visionlora.models.segmenter import Segmenter
 
 CASES: list[tuple[str, str | None]] = [

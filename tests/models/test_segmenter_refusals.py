@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 import timm
 import torch
-from tiny_detectors import state, write
-from tiny_segmenters import CLASSES
 
+from helpers.tiny_detectors import state, write
+from helpers.tiny_segmenters import CLASSES
 from visionlora.errors import InputError
 from visionlora.models import timm_segmenters
 from visionlora.models.segmenter import create_segmenter, segmenter_names

@@ -8,10 +8,10 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
-from tiny_detectors import randomise, state, write
-from tiny_segmenters import CLASSES, create, images, loss, masks, run
 from torch import Tensor, nn
 
+from helpers.tiny_detectors import randomise, state, write
+from helpers.tiny_segmenters import CLASSES, create, images, loss, masks, run
 from visionlora.models.decoders import DeepLabV3Plus, SegFormer, SemanticFPN, Unet, UperNet
 from visionlora.models.timm_segmenters import OVER_PLAIN, OVER_PYRAMIDS
 

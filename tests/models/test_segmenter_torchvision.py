@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 import torch
 import torchvision
-from tiny_detectors import randomise, state, write
-from tiny_segmenters import CLASSES, create, images, loss, run, settle
 from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
+from helpers.tiny_detectors import randomise, state, write
+from helpers.tiny_segmenters import CLASSES, create, images, loss, run, settle
 from visionlora.models.torchvision_segmenters import names
 
 LRASPP, DEEPLAB = "lraspp_mobilenet_v3_large", "deeplabv3_mobilenet_v3_large"

@@ -3,8 +3,8 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_oracle import CONVS, close
 
+from helpers.dense_oracle import CONVS, close
 from visionlora.ops.branch import conv_branch, linear_branch
 from visionlora.ops.geometry import Geometry
 

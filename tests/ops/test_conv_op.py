@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_oracle import NAMES, check, close, conv_problem, gradients
 from torch import Tensor
+
+from helpers.dense_oracle import NAMES, check, close, conv_problem, gradients
 
 CL = torch.channels_last
 ROUTES = ("factored", "dense")

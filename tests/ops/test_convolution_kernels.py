@@ -5,9 +5,9 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_oracle import CONVS, close
 from torch import Tensor
 
+from helpers.dense_oracle import CONVS, close
 from visionlora.ops import convolution
 from visionlora.ops.convolution import convolve, input_gradient, plain_convolution, take_every, weight_gradient
 from visionlora.ops.geometry import Geometry

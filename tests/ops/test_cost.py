@@ -5,11 +5,11 @@ from typing import Any
 
 import pytest
 import torch
-from dense_oracle import Problem, conv_problem, linear_problem
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
+from helpers.dense_oracle import Problem, conv_problem, linear_problem
 from visionlora.ops.cost import Route, conv_route, linear_route
 
 FORMATS = (torch.contiguous_format, torch.channels_last)

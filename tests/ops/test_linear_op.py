@@ -5,8 +5,9 @@ import itertools
 import pytest
 import torch
 import torch.nn.functional as F
-from dense_oracle import NAMES, Problem, check, close, gradients, linear_problem
 from torch import Tensor
+
+from helpers.dense_oracle import NAMES, Problem, check, close, gradients, linear_problem
 
 ROUTES = ("factored", "dense")
 SHAPES = [(5, 8), (2, 5, 8), (2, 3, 4, 8), (8,), (1, 8), (100, 8), (0, 8), (2, 0, 8), (1, 1, 1), (40, 1)]

@@ -5,10 +5,10 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from dense_oracle import conv_problem, linear_problem, saved_storages
 from torch import Tensor, nn
 
 import visionlora as vl
+from helpers.dense_oracle import conv_problem, linear_problem, saved_storages
 from visionlora.adapters.layer import adapted_layers
 
 ROUTES = ("factored", "dense")

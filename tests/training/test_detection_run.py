@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from detection_runs import COLOURS, HEIGHT, WIDTH, make_detection_config, make_scenes
-from runs import interrupt
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor
 
 import visionlora as vl
+from helpers.detection_runs import COLOURS, HEIGHT, WIDTH, make_detection_config, make_scenes
+from helpers.runs import interrupt
 from visionlora.data.images import read_image
 from visionlora.errors import InputError
 from visionlora.training.detecting import predict_detections, score_detections, thresholds_of

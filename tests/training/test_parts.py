@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from runs import make_config, make_images
 from safetensors import SafetensorError
 from torch import nn
 
 import visionlora as vl
+from helpers.runs import make_config, make_images
 from visionlora.config import TrainSection
 from visionlora.errors import InputError
 from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint

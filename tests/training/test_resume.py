@@ -10,9 +10,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import make_config, make_images
 from safetensors.torch import load_file
 
+from helpers.runs import make_config, make_images
 from visionlora.config import dump_config
 from visionlora.training.checkpoint import checkpoints
 from visionlora.training.folder import ADAPTER, CHECKPOINTS, METRICS

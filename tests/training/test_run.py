@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from rich.console import Console
-from runs import COLOURS, interrupt, make_config, make_images
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from helpers.runs import COLOURS, interrupt, make_config, make_images
 from visionlora.errors import InputError
 from visionlora.training.checkpoint import checkpoints
 from visionlora.training.folder import ADAPTER, CHECKPOINTS, CONFIG, EVENTS, METRICS, MODEL, REPORT

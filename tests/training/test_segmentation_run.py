@@ -10,9 +10,13 @@ import numpy as np
 import pytest
 import timm
 import torch
-from runs import interrupt
 from safetensors import safe_open
-from segmentation_runs import (
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor, nn
+
+import visionlora as vl
+from helpers.runs import interrupt
+from helpers.segmentation_runs import (
     COLOURS,
     HEIGHT,
     VALUES,
@@ -22,17 +26,13 @@ from segmentation_runs import (
     make_polygons,
     make_segmentation_config,
 )
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-from torch import Tensor, nn
-
-import visionlora as vl
 from visionlora.data.images import read_image
 from visionlora.data.segmentation.split import load_segmented_split
 from visionlora.demo.base import base_path
 from visionlora.errors import InputError
 from visionlora.models.classifier import create_classifier
 from visionlora.models.detector import create_detector
-from visionlora.tasks.segmentation import set_up
+from visionlora.tasks.segmentation.task import set_up
 from visionlora.training.folder import ADAPTER, EVENTS, METRICS, MODEL, REPORT
 from visionlora.training.run import train
 from visionlora.training.segmenting import colors_of, predict_masks, score_masks, values_of

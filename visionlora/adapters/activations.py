@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from visionlora.adapters.swap import is_swapped, swap, unswap
 from visionlora.ops.clamp import clamp
-from visionlora.ops.recall import leave_note
+from visionlora.ops.recompute import leave_note
 
 _RUN_AGAIN = {
     "torch.nn.modules.activation": {"GELU", "SiLU", "Hardswish", "Mish", "ELU", "Softplus"},

@@ -14,7 +14,7 @@ from visionlora.ops.conv import conv
 from visionlora.ops.convolution import plain_convolution
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.linear import linear
-from visionlora.ops.recall import note_on
+from visionlora.ops.recompute import note_on
 
 _LINEARS = {"torch.nn.modules.linear": {"Linear"}, "timm.layers.linear": {"Linear"}}
 _CONVS = {"torch.nn.modules.conv": {"Conv1d", "Conv2d", "Conv3d"}, "timm.layers.conv2d_same": {"Conv2dSame"}}

@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from visionlora.adapters.config import LoRAConfig
-from visionlora.adapters.fused import PARTS
+from visionlora.adapters.qkv import PARTS
 from visionlora.errors import InputError, some
 
 FORMAT = "visionlora-adapter"

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor, nn
 
 import visionlora
-from visionlora.adapters import owned
-from visionlora.adapters.base import architecture, fingerprint, fingerprints, frozen_tensors
+from visionlora.adapters import state
 from visionlora.adapters.config import LoRAConfig
-from visionlora.adapters.fused import part_rows
+from visionlora.adapters.fingerprint import architecture, fingerprint, fingerprints, frozen_tensors
 from visionlora.adapters.header import FORMAT, VERSION, Header, read_file, under_prefix
 from visionlora.adapters.layer import adapted_layers, adapters_of
 from visionlora.adapters.methods import LoRA
 from visionlora.adapters.model import check_name, description_of, install, owns
+from visionlora.adapters.qkv import part_rows
 from visionlora.adapters.report import Report
 from visionlora.adapters.targets import (
     LeftOut,
@@ -114,7 +114,7 @@ def load_adapter(
     with torch.no_grad():
         for key, tensor in values.items():
             module_path, _, tensor_name = key.rpartition(".")
-            owned.direct_tensors(modules[module_path])[tensor_name].copy_(tensor)
+            state.direct_tensors(modules[module_path])[tensor_name].copy_(tensor)
     return report
 
 
@@ -134,8 +134,8 @@ def _owned(model: nn.Module, name: str, unfrozen: list[str]) -> dict[str, Tensor
     """Tensors of unfrozen modules, and those of BatchNorm that differ from the base's."""
     tensors = {}
     for path, module in base_modules(model):
-        base = owned.base_tensors(module)
-        for key, value in owned.values_of(module, name).items():
+        base = state.base_tensors(module)
+        for key, value in state.values_of(module, name).items():
             persistent = key not in module._non_persistent_buffers_set
             if persistent and (is_under(path, unfrozen) or not torch.equal(value, base[key].to(value))):
                 tensors[_join(path, key)] = value
@@ -217,7 +217,7 @@ def _check_values(
 ) -> None:
     for key, tensor in values.items():
         module_path, _, name = key.rpartition(".")
-        present = owned.direct_tensors(modules[module_path]).get(name) if module_path in modules else None
+        present = state.direct_tensors(modules[module_path]).get(name) if module_path in modules else None
         if present is None:
             raise InputError(f"{path}: the file has '{key}', the model has not; pass heads=False to leave heads out")
         if not owns(config, unfrozen, module_path, modules[module_path]):
@@ -231,7 +231,7 @@ def _check_values(
         _join(module_path, name)
         for module_path, module in modules.items()
         if is_under(module_path, unfrozen)
-        for name in owned.direct_tensors(module)
+        for name in state.direct_tensors(module)
         if name not in module._non_persistent_buffers_set
     ]
     absent = [head for head in unfrozen if head not in modules] + [key for key in needed if key not in values]

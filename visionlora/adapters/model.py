@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import nn
 
-from visionlora.adapters import activations, norm, owned
+from visionlora.adapters import activations, norm, state
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.folding import refold, unfold_batchnorm
 from visionlora.adapters.layer import (
@@ -90,8 +90,8 @@ def install(
         add_adapter(model.get_submodule(path), name, layer_methods)
     for path, module in base_modules(model):
         activations.keep_less(module)
-        if owns(config, unfrozen, path, module) and owned.direct_tensors(module):
-            owned.own(module, name, trains=is_under(path, unfrozen) or config.batchnorm == "train")
+        if owns(config, unfrozen, path, module) and state.direct_tensors(module):
+            state.own(module, name, trains=is_under(path, unfrozen) or config.batchnorm == "train")
     activate(model, name)
     return report
 
@@ -114,14 +114,14 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
     for name in names:
         if name not in known:
             raise InputError(f"no adapter '{name}' on this model{did_you_mean(name, known)}; there are: {known}")
-    for path, _, record in owned.owned_modules(model):
+    for path, _, record in state.owned_modules(model):
         if len(owners := [name for name in names if name in record.trains]) > 1:
             raise InputError(f"adapters {owners} both have their own '{path}'; activate one of them")
     unfold_batchnorm(model)
     for _, layer in adapted_layers(model):
         adapters_of(layer).activate(names)
-    for _, module, record in owned.owned_modules(model):
-        owned.show(module, next((name for name in names if name in record.trains), owned.BASE))
+    for _, module, record in state.owned_modules(model):
+        state.show(module, next((name for name in names if name in record.trains), state.BASE))
     _freeze(model, names)
 
 
@@ -131,7 +131,7 @@ def adapter_names(model: nn.Module) -> list[str]:
     found = dict.fromkeys(attached.configs if attached else ())
     for _, layer in adapted_layers(model):
         found |= dict.fromkeys(adapters_of(layer))
-    for _, _, record in owned.owned_modules(model):
+    for _, _, record in state.owned_modules(model):
         found |= dict.fromkeys(record.trains)
     return list(found)
 
@@ -139,7 +139,7 @@ def adapter_names(model: nn.Module) -> list[str]:
 def active_names(model: nn.Module) -> list[str]:
     """Names of the active adapters."""
     active = dict.fromkeys(name for _, layer in adapted_layers(model) for name in adapters_of(layer).active)
-    active |= dict.fromkeys(record.live for _, _, record in owned.owned_modules(model) if record.live != owned.BASE)
+    active |= dict.fromkeys(record.live for _, _, record in state.owned_modules(model) if record.live != state.BASE)
     return [name for name in adapter_names(model) if name in active]
 
 
@@ -163,13 +163,13 @@ def disabled(model: nn.Module) -> Iterator[None]:
     """
     folded = unfold_batchnorm(model)
     active = {layer: adapters_of(layer).active for _, layer in adapted_layers(model)}
-    live = {module: record.live for _, module, record in owned.owned_modules(model)}
+    live = {module: record.live for _, module, record in state.owned_modules(model)}
     held = [module for module in live if norm.has_running_stats(module) and not norm.is_frozen(module)]
     try:
         for layer in active:
             adapters_of(layer).active = ()
         for module in live:
-            owned.show(module, owned.BASE)
+            state.show(module, state.BASE)
         for module in held:
             norm.freeze(module)
         yield
@@ -179,7 +179,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
         for layer, names in active.items():
             adapters_of(layer).active = names
         for module, owner in live.items():
-            owned.show(module, owner)
+            state.show(module, owner)
         refold(folded)
 
 
@@ -203,8 +203,8 @@ def merge(model: nn.Module) -> nn.Module:
     unfold_batchnorm(model)
     for _, layer in list(adapted_layers(model)):
         write_merged(layer)
-    for _, module, _ in list(owned.owned_modules(model)):
-        owned.keep_live(module)
+    for _, module, _ in list(state.owned_modules(model)):
+        state.keep_live(module)
     _restore(model)
     return model
 
@@ -227,8 +227,8 @@ def detach(model: nn.Module, name: str | None = None) -> nn.Module:
     for gone in known if name is None else [name]:
         for _, layer in list(adapted_layers(model)):
             remove_adapter(layer, gone)
-        for _, module, _ in list(owned.owned_modules(model)):
-            owned.disown(module, gone)
+        for _, module, _ in list(state.owned_modules(model)):
+            state.disown(module, gone)
         for _, module in model.named_modules():
             attached: Attached | None = vars(module).get(_KEY)
             if attached:
@@ -281,7 +281,7 @@ def _method(model: nn.Module, target: Target, config: LoRAConfig) -> LoRA:
 def _freeze(model: nn.Module, active: list[str]) -> None:
     """Leave gradients to what the active adapters own, and hold BatchNorm unless one of them owns it."""
     for module in [module for _, module in base_modules(model)]:
-        record = owned.owned_of(module)
+        record = state.owned_of(module)
         is_live = record is not None and record.live in active
         trains = record is not None and is_live and record.trains[record.live]
         for parameter in module.parameters(recurse=False):

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from torch import Tensor, nn
 
 from visionlora.adapters.config import LoRAConfig
-from visionlora.adapters.fused import PARTS, part_rows
 from visionlora.adapters.layer import LayerAdapters
 from visionlora.adapters.norm import has_running_stats
+from visionlora.adapters.qkv import PARTS, part_rows
 from visionlora.errors import InputError, did_you_mean, some
 
 PRESETS = ("all", "attention", "conv", "linear")

@@ -9,8 +9,8 @@ from typing import Any
 from visionlora.cli.predict import SHOWN
 from visionlora.cli.show import check_out, print_table, progress
 from visionlora.cli.sources import check_folder, count_images, drawing, find_sources, refuse_twins
-from visionlora.tasks.detection_pictures import draw_detections
-from visionlora.tasks.detection_results import to_results, write_results
+from visionlora.tasks.detection.figures import draw_detections
+from visionlora.tasks.detection.results import to_results, write_results
 from visionlora.training.detecting import predict_detections, thresholds_of
 from visionlora.training.run import pick_device
 from visionlora.training.trained import Trained

@@ -12,7 +12,7 @@ from visionlora.cli.show import check_out, print_table, progress
 from visionlora.cli.sources import Source, check_folder, count_images, drawing, find_sources, refuse_twins
 from visionlora.data.segmentation.mask_files import write_mask
 from visionlora.files import write_json
-from visionlora.tasks.segmentation_pictures import overlay
+from visionlora.tasks.segmentation.figures import overlay
 from visionlora.training.run import pick_device
 from visionlora.training.segmenting import colors_of, predict_masks, values_of
 from visionlora.training.trained import Trained

@@ -5,7 +5,7 @@ from pathlib import Path
 from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.images import read_image
 from visionlora.files import write_atomic
-from visionlora.tasks.classification_pictures import BAD, GOOD
+from visionlora.tasks.classification.figures import BAD, GOOD
 from visionlora.training.prediction import Prediction
 
 COLUMNS = 6

@@ -14,7 +14,7 @@ from visionlora.data.loading import ClassificationDataset
 from visionlora.demo.base import ARCHITECTURE, INPUT_SIZE, MEAN, STD, base_path
 from visionlora.demo.picture import save_picture
 from visionlora.demo.scenes import CLASSES, DAY, NIGHT, Camera, write_folder
-from visionlora.tasks.classification import build
+from visionlora.tasks.classification.task import build
 from visionlora.training.folder import ADAPTER
 from visionlora.training.prediction import predict, score
 from visionlora.training.run import train

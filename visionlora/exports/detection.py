@@ -12,7 +12,7 @@ from visionlora.data.annotations.split import load_annotated_split
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.exports.parity import Outputs, detections_difference
 from visionlora.exports.scores import OnBatch
-from visionlora.tasks.detecting import DetectorInput
+from visionlora.tasks.detection.inference import DetectorInput
 from visionlora.training.detecting import FALLBACK, score_detections
 from visionlora.training.trained import Trained
 

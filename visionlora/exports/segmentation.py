@@ -14,7 +14,7 @@ from visionlora.exports.dense import difference as difference
 from visionlora.exports.dense import run as run
 from visionlora.exports.parity import Outputs
 from visionlora.exports.scores import OnBatch
-from visionlora.tasks.segmenting import SegmenterInput
+from visionlora.tasks.segmentation.inference import SegmenterInput
 from visionlora.training.segmenting import score_masks
 from visionlora.training.trained import Trained
 

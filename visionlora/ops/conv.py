@@ -10,7 +10,7 @@ from visionlora.ops.autocast import plain_autocast
 from visionlora.ops.convolution import convolve, input_gradient, take_every, weight_gradient
 from visionlora.ops.cost import Route, conv_route
 from visionlora.ops.geometry import Geometry
-from visionlora.ops.recall import Recall
+from visionlora.ops.recompute import Recall
 from visionlora.ops.weight import is_channels_last, passing_weight
 
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from visionlora.ops.autocast import plain_autocast
 from visionlora.ops.cost import Route, linear_route
-from visionlora.ops.recall import Recall
+from visionlora.ops.recompute import Recall
 from visionlora.ops.weight import passing_weight
 
 

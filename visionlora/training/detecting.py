@@ -8,9 +8,9 @@ import torch
 
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.detection.tile_joining import Detections
-from visionlora.tasks.detecting import detect, keep
-from visionlora.tasks.detection import evaluation_loader, evaluation_set
-from visionlora.tasks.detection_evaluation import DetectionEvaluation
+from visionlora.tasks.detection.evaluation import DetectionEvaluation
+from visionlora.tasks.detection.inference import detect, keep
+from visionlora.tasks.detection.task import evaluation_loader, evaluation_set
 from visionlora.training.evaluation import evaluate
 from visionlora.training.trained import Trained
 

@@ -10,8 +10,8 @@ import torch
 from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.classification.transforms import eval_transform
 from visionlora.data.loading import ClassificationDataset
-from visionlora.tasks.classification import loader_over, predict_labels
-from visionlora.tasks.classification_metrics import Metrics
+from visionlora.tasks.classification.metrics import Metrics
+from visionlora.tasks.classification.task import loader_over, predict_labels
 from visionlora.training.evaluation import evaluate
 from visionlora.training.trained import Trained
 

@@ -12,8 +12,8 @@ from rich.console import Console
 from torch import nn
 
 from visionlora.adapters import norm
-from visionlora.adapters.base import fingerprints
 from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.fingerprint import fingerprints
 from visionlora.adapters.folding import fold_batchnorm
 from visionlora.adapters.io import save_adapter
 from visionlora.adapters.model import attach

@@ -8,9 +8,9 @@ import torch
 
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.tasks.drawing import Color, class_color
-from visionlora.tasks.segmentation import evaluation_loader, evaluation_set
-from visionlora.tasks.segmentation_metrics import SegmentationMetrics
-from visionlora.tasks.segmenting import over_windows, segment
+from visionlora.tasks.segmentation.inference import over_windows, segment
+from visionlora.tasks.segmentation.metrics import SegmentationMetrics
+from visionlora.tasks.segmentation.task import evaluation_loader, evaluation_set
 from visionlora.training.evaluation import evaluate
 from visionlora.training.trained import Trained
 

@@ -5,8 +5,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_sets import box, entry, write_image, write_voc, write_yolo
 
+from helpers.annotation_sets import box, entry, write_image, write_voc, write_yolo
 from visionlora.config import DetectionData
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated

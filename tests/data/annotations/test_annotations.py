@@ -4,8 +4,8 @@ import json
 from pathlib import Path
 
 import pytest
-from annotation_sets import box, kinds, write_coco, write_parts, write_voc, write_yolo
 
+from helpers.annotation_sets import box, kinds, write_coco, write_parts, write_voc, write_yolo
 from visionlora.data.annotations.layouts import detect_layout, examine_annotations, find_layout, read_annotations
 from visionlora.data.faults import ERRORS, REMARKS, Fault
 from visionlora.errors import InputError

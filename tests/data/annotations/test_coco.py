@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotation_sets import box, boxes, entry, kinds, write_coco, write_image
 from PIL import Image
 from pycocotools import mask as oracle
 
+from helpers.annotation_sets import box, boxes, entry, kinds, write_coco, write_image
 from visionlora.data.annotations.annotated import Polygons, RunLengths
 from visionlora.data.annotations.coco import read_coco
 from visionlora.data.annotations.reading import Options

@@ -2,9 +2,9 @@
 
 import numpy as np
 import pytest
-from coloured import whole_mask
 from pycocotools import mask as oracle
 
+from helpers.coloured import whole_mask
 from visionlora.data.annotations.annotated import Polygons, RunLengths
 from visionlora.data.annotations.masks import area_through, box_of, decode, encode, patch_through, rasterise
 

@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from annotation_sets import SIZE, boxes, kinds, voc_object, voc_text, write_image, write_parts, write_voc
 
+from helpers.annotation_sets import SIZE, boxes, kinds, voc_object, voc_text, write_image, write_parts, write_voc
 from visionlora.data.annotations.voc import read_voc, voc_parts
 from visionlora.errors import InputError
 

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 import pytest
-from annotation_sets import YAML, boxes, kinds, write_image, write_yolo
 
+from helpers.annotation_sets import YAML, boxes, kinds, write_image, write_yolo
 from visionlora.data.annotations.annotated import Polygons
 from visionlora.data.annotations.yolo import label_path, read_yolo
 from visionlora.errors import InputError

@@ -8,7 +8,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotation_sets import (
+from PIL import Image
+
+from helpers.annotation_sets import (
     SIZE,
     box,
     entry,
@@ -21,8 +23,6 @@ from annotation_sets import (
     write_voc,
     write_yolo,
 )
-from PIL import Image
-
 from visionlora.data.annotations.layouts import read_annotations
 from visionlora.data.checks import mending
 from visionlora.data.checks.check_data import check

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coloured import draw, extent, labels_of
 from PIL import Image
 
+from helpers.coloured import draw, extent, labels_of
 from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, LabelledObject, Polygons
 from visionlora.data.augmentations import STRENGTHS
 from visionlora.data.detection.dataset import DetectionDataset, collate

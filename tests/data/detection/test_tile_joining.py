@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import torch
-from coloured import extent, whole_mask
 
+from helpers.coloured import extent, whole_mask
 from visionlora.data.annotations.annotated import LabelledObject
 from visionlora.data.annotations.masks import rasterise
 from visionlora.data.detection.mapping import boxes_to_original, paste_masks

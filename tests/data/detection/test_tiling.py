@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coloured import draw, extent, labels_of, overlap
 from PIL import Image
 
+from helpers.coloured import draw, extent, labels_of, overlap
 from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, LabelledObject, Polygons
 from visionlora.data.annotations.masks import rasterise
 from visionlora.data.detection.dataset import DetectionDataset

@@ -4,9 +4,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mask_sets import COLORS, labels
 from PIL import Image
 
+from helpers.mask_sets import COLORS, labels
 from visionlora.data.segmentation.class_map import ClassEntry, make_class_map
 from visionlora.data.segmentation.mask_files import read_mask, write_mask
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from coloured import draw, labels_of
 from pycocotools import mask as coco
 
+from helpers.coloured import draw, labels_of
 from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, LabelledObject, Polygons
 from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.data.segmentation.object_masks import class_mask, segment_objects

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from mask_sets import CLASSES, COLORED, COLORS, HEIGHT, WIDTH, labels, paint, save, write_set
 from PIL import Image
 
+from helpers.mask_sets import CLASSES, COLORED, COLORS, HEIGHT, WIDTH, labels, paint, save, write_set
 from visionlora.data.annotations.reading import Options
 from visionlora.data.faults import ERRORS, REMARKS
 from visionlora.data.segmentation.class_map import IGNORE, make_class_map

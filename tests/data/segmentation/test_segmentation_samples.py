@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from coloured import COLOURS, FILL, GROUND, draw
-from mask_sets import CLASSES, save, write_set
 
+from helpers.coloured import COLOURS, FILL, GROUND, draw
+from helpers.mask_sets import CLASSES, save, write_set
 from visionlora.data.augmentations import STRENGTHS
 from visionlora.data.geometry import Moves, random_view, show, whole_view
 from visionlora.data.loading import batches, make_loader

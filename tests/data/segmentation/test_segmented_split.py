@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from annotation_sets import entry, write_image
-from mask_sets import HEIGHT, WIDTH, labels, save, write_set
 
+from helpers.annotation_sets import entry, write_image
+from helpers.mask_sets import HEIGHT, WIDTH, labels, save, write_set
 from visionlora.config import SegmentationData
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.split import load_segmented_split, read_segmented_part

@@ -1,0 +1,1 @@
+"""What several tests need: data sets, models and runs to make, and oracles to hold against."""

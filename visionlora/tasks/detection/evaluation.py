@@ -1,0 +1,94 @@
+"""Scores of a detector on annotated images, in the pixels of their files."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from torch import Tensor
+
+from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.detection.targets import make_target, refuse_missing_masks
+from visionlora.data.detection.tile_joining import Detections
+from visionlora.data.detection.tiling import Window
+from visionlora.data.geometry import whole_view
+from visionlora.models.detector import Detector
+from visionlora.tasks.detection.curves import Curve
+from visionlora.tasks.detection.inference import joined, to_image
+from visionlora.tasks.detection.metrics import DetectionMetrics, Scores
+
+
+class DetectionEvaluation:
+    """Takes a detector's outputs for evaluation samples, joins tiles, and scores each image against its annotations.
+
+    The truth is what the annotations say, not what is left of it in a sample: so scores by size mean the file's pixels.
+
+    Args:
+        detector: whose outputs will come.
+        data: the whole images, even where the samples are tiles.
+
+    Raises:
+        InputError: the detector makes masks and an object has none.
+    """
+
+    def __init__(self, detector: Detector, data: AnnotatedImages) -> None:
+        if detector.masks:
+            refuse_missing_masks(data)
+        self._detector, self._data = detector, data
+        self._metrics = DetectionMetrics(data.classes, detector.masks)
+        self._image_id = -1
+        self._parts: list[Detections] = []
+        self._windows: list[Window] = []
+
+    @property
+    def names(self) -> list[str]:
+        """Scores that there may be; higher is better for all."""
+        return self._metrics.names
+
+    def update(self, outputs: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Any]]) -> None:
+        """Take in a batch.
+
+        Args:
+            outputs: the model's.
+            targets: ``image_id``, ``window`` and ``size`` (width, height) of each sample; tiles of an image in a row.
+        """
+        for output, target in zip(self._detector.to_classes(outputs), targets, strict=True):
+            if target["image_id"] != self._image_id:
+                self._finish()
+                self._image_id = target["image_id"]
+            self._parts.append(to_image(output, target["size"], target["window"]))
+            self._windows.append(target["window"])
+
+    def scores(self) -> Scores:
+        """As `DetectionMetrics.scores`; one that nothing in the images can be measured by is missing."""
+        self._finish()
+        return self._metrics.scores()
+
+    def per_class(self) -> dict[str, Scores]:
+        """As `DetectionMetrics.per_class`."""
+        self._finish()
+        return self._metrics.per_class()
+
+    def curves(self, masks: bool = False) -> dict[str, Curve]:
+        """As `DetectionMetrics.curves`."""
+        self._finish()
+        return self._metrics.curves(masks)
+
+    def thresholds(self) -> dict[str, float]:
+        """Class name -> the score threshold with the best F1 of boxes, for classes of which something is found."""
+        self._finish()
+        return {name: best.score for name, best in self._metrics.thresholds().items()}
+
+    def details(self) -> dict[str, Any]:
+        """What a report holds besides: the suggested thresholds, with what they reach."""
+        self._finish()
+        return {"thresholds": {name: asdict(best) for name, best in self._metrics.thresholds().items()}}
+
+    def _finish(self) -> None:
+        """Score the image whose parts are all there."""
+        if not self._parts:
+            return
+        image = self._data.images[self._image_id]
+        found = joined(self._parts, self._windows, image.width, image.height)
+        view = whole_view(image.width, image.height, max(image.width, image.height))
+        self._metrics.update([found], [make_target(image.objects, view, self._metrics.masks, train=False)])
+        self._image_id, self._parts, self._windows = -1, [], []

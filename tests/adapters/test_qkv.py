@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.overrides import TorchFunctionMode
 
 import visionlora as vl
-from visionlora.adapters import qkv
+from visionlora.adapters import qkv as layouts
 from visionlora.adapters.layer import adapted_weight
 
 # Which part changes one token's output only, which one channel of every token, and which several channels of every
@@ -183,18 +183,18 @@ def test_every_row_does_what_its_part_says(case: Case) -> None:
     for row in range(qkv.weight.shape[0]):
         found[case.roles[effect(run(row) - expected)]].append(row)
     model = nn.ModuleDict({"attn": attention})
-    assert {part: qkv.part_rows(model, f"attn.{case.qkv}", part).tolist() for part in "qkv"} == found
+    assert {part: layouts.part_rows(model, f"attn.{case.qkv}", part).tolist() for part in "qkv"} == found
 
 
 def test_the_cases_cover_every_listed_class() -> None:
-    listed = qkv._THIRDS | qkv._HEAD_BY_HEAD | qkv._HEAD_FIRST_OPTION
-    assert {qkv._class_name(case.make()) for case in CASES} == listed
+    listed = layouts._THIRDS | layouts._HEAD_BY_HEAD | layouts._HEAD_FIRST_OPTION
+    assert {layouts._class_name(case.make()) for case in CASES} == listed
 
 
 def test_several_parts_are_the_union_of_their_rows_in_order() -> None:
     model = nn.ModuleDict({"attn": timm_models.tiny_vit.Attention(8, 3, 2, 2, WINDOW)})
-    both = qkv.part_rows(model, "attn.qkv", "v,q").tolist()
-    single = [row for part in "qv" for row in qkv.part_rows(model, "attn.qkv", part).tolist()]
+    both = layouts.part_rows(model, "attn.qkv", "v,q").tolist()
+    single = [row for part in "qv" for row in layouts.part_rows(model, "attn.qkv", part).tolist()]
     assert both == sorted(single) and len(set(both)) == len(both)
 
 
@@ -218,7 +218,7 @@ def test_a_subclass_that_may_order_otherwise_is_refused() -> None:
         pass
 
     with pytest.raises(vl.InputError, match="Reordered"):
-        qkv.part_rows(nn.Sequential(Reordered(8, 2)), "0.qkv", "q")
+        layouts.part_rows(nn.Sequential(Reordered(8, 2)), "0.qkv", "q")
 
 
 def test_a_projection_that_is_not_q_k_v_is_refused() -> None:
@@ -228,7 +228,7 @@ def test_a_projection_that_is_not_q_k_v_is_refused() -> None:
     )
     for name in ("0.qkv", "0.proj", "1.proj"):
         with pytest.raises(vl.InputError, match="is not known"):
-            qkv.part_rows(model, name, "v")
+            layouts.part_rows(model, name, "v")
 
 
 def _train_a_step(model: nn.Module, *inputs: Tensor) -> None:
@@ -280,7 +280,7 @@ def test_parts_of_multihead_attention_are_its_query_key_and_value() -> None:
     attention = nn.MultiheadAttention(8, 1, bias=False, batch_first=True).double().requires_grad_(False)
     model = nn.ModuleDict({"attn": attention})
     query, key, value = (torch.randn(1, 5, 8, dtype=torch.float64) for _ in range(3))
-    rows = {part: qkv.part_rows(model, "attn", part) for part in "qkv"}
+    rows = {part: layouts.part_rows(model, "attn", part) for part in "qkv"}
     q, k, v = (x @ attention.in_proj_weight[rows[part]].T for x, part in ((query, "q"), (key, "k"), (value, "v")))
     expected = (q @ k.transpose(1, 2) / 8**0.5).softmax(-1) @ v @ attention.out_proj.weight.T
     torch.testing.assert_close(attention(query, key, value)[0], expected)

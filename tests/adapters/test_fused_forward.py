@@ -24,7 +24,8 @@ from visionlora.adapters.layer import adapted_layers
 ROUTES = ("auto", "factored", "dense")
 
 FUSED = {
-    *("linear", "linear_no_bias_3d_input", "conv1d", "conv1d_dilated", "conv2d", "conv2d_1x1_stride"),
+    *("linear", "linear_3d_input", "linear_no_bias_3d_input", "conv1d", "conv1d_dilated", "conv2d"),
+    "conv2d_1x1_stride",
     *("conv2d_rectangular", "conv2d_grouped", "conv2d_depthwise", "conv2d_reflect", "conv2d_circular"),
     *("conv2d_replicate", "conv2d_same_string", "conv3d", "timm_conv2d_same"),
 }

@@ -33,6 +33,7 @@ class LayerCase:
 IMAGE = (2, 8, 9, 9)
 LAYERS = [
     LayerCase("linear", lambda: nn.Linear(8, 6), (2, 8)),
+    LayerCase("linear_3d_input", lambda: nn.Linear(8, 6), (2, 5, 8)),
     LayerCase("linear_no_bias_3d_input", lambda: nn.Linear(8, 6, bias=False), (2, 5, 8)),
     LayerCase("conv1d", lambda: nn.Conv1d(8, 6, 3), (2, 8, 9)),
     LayerCase("conv1d_dilated", lambda: nn.Conv1d(8, 6, 3, dilation=2, padding=2), (2, 8, 9)),

@@ -59,7 +59,7 @@ class _Linear(torch.autograd.Function):
         ctx.again = None if recall is None else recall.again
         ctx.save_for_backward(x if recall is None else recall.source, weight, A, B)
         with passing_weight(weight, A, B) as adapted:
-            return F.linear(x, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
+            return _product(x, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -85,6 +85,15 @@ def factor_gradients(x: Tensor, g: Tensor, A: Tensor, B: Tensor, through_rank: b
     g_r, z = g @ B.to(g.dtype), x @ A.to(x.dtype).t()  # (rows, r)
     # Narrow on the left: g.t() @ z would take twice as long.
     return (g_r.t() @ x).to(A.dtype), (z.t() @ g).t().to(B.dtype)
+
+
+def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """``F.linear``, never as a view: an output that is one can't be changed in place, as the next ReLU does."""
+    if x.dim() == 2:
+        return F.linear(x, weight, bias)
+    rows = F.linear(_rows(x), weight, bias)
+    product: Tensor = torch.ops.aten._unsafe_view(rows, [*x.shape[:-1], len(weight)])
+    return product
 
 
 def _rows(x: Tensor) -> Tensor:

@@ -11,13 +11,12 @@ from torch import nn
 
 import visionlora as vl
 from benchmarks.coverage_models import SMALLEST_IMAGE, TIMM
-from visionlora.config import SCHEMAS
 from visionlora.config_errors import sections_of
 from visionlora.data.classification.transforms import Preprocessing
 from visionlora.exports.source import Source
 from visionlora.tasks.detection.inference import DetectorInput
+from visionlora.tasks.registry import schema_of, task_of
 from visionlora.tasks.segmentation.inference import SegmenterInput
-from visionlora.training.tasks import TASKS
 from visionlora.training.trained import Trained
 
 CLASSES = ["bicycle", "lorry", "roof sign"]
@@ -104,9 +103,9 @@ def cases(pattern: str | None = None) -> list[Case]:
 
 def make(case: Case) -> Source:
     """The case's model, adapted at random, as if a run had trained it."""
-    section = sections_of(SCHEMAS[case.task])["model"].model_validate({**case.model, "pretrained": False})
+    section = sections_of(schema_of(case.task))["model"].model_validate({**case.model, "pretrained": False})
     torch.manual_seed(0)
-    built = TASKS[case.task].build(section, CLASSES)
+    built = task_of(case.task).build(section, CLASSES)
     base = built.model
     _settle(base, case.task)
     base.eval()

@@ -5,8 +5,9 @@ from typing import Any
 
 import pytest
 
-from visionlora.config import SCHEMAS, check_config, dump_config, load_config
+from visionlora.config import check_config, dump_config, load_config
 from visionlora.errors import InputError
+from visionlora.tasks.registry import schema_of
 
 MODEL = {"name": "test_vit"}
 
@@ -189,7 +190,7 @@ def test_the_saved_config_shows_every_setting(tmp_path: Path) -> None:
     path = tmp_path / "config.yaml"
     path.write_text(dump_config(check_config({"model": dict(MODEL)})))
     text = path.read_text()
-    fields = SCHEMAS["classification"].model_fields
+    fields = schema_of("classification").model_fields
     for section in (fields["train"], fields["data"]):
         for name in section.annotation.model_fields:  # type: ignore[union-attr]
             assert f"  {name}:" in text

@@ -5,15 +5,11 @@ from typing import Any
 
 import pytest
 
-from visionlora.config import (
-    ClassificationConfig,
-    DetectionConfig,
-    SegmentationConfig,
-    check_config,
-    dump_config,
-    load_config,
-)
+from visionlora.config import check_config, dump_config, load_config
 from visionlora.errors import InputError
+from visionlora.tasks.classification.config import ClassificationConfig
+from visionlora.tasks.detection.config import DetectionConfig
+from visionlora.tasks.segmentation.config import SegmentationConfig
 
 DETECTOR = {"name": "fcos", "backbone": "test_vit"}
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from visionlora.config import RunConfig, load_config
+from visionlora.config import load_config
 from visionlora.errors import InputError
 from visionlora.plain_yaml import read_yaml
+from visionlora.sections import RunConfig
 
 MODEL = "model: {name: test_vit}\n"
 

@@ -10,10 +10,10 @@ import torch
 from helpers.detection_runs import make_detection_config, make_scenes
 from helpers.runs import make_config, make_images
 from helpers.segmentation_runs import make_masks, make_segmentation_config
-from visionlora.config import RunConfig
 from visionlora.errors import InputError
 from visionlora.exports import torchvision_folder
 from visionlora.exports.export import export
+from visionlora.sections import RunConfig
 from visionlora.training.run import train
 
 

@@ -7,8 +7,9 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from visionlora.config import DetectionConfig, check_config
+from visionlora.config import check_config
 from visionlora.demo.base import MEAN, STD, base_path
+from visionlora.tasks.detection.config import DetectionConfig
 
 BASE = {"name": "fcos", "backbone": "test_resnet", "checkpoint": str(base_path()), "mean": MEAN, "std": STD}
 """The demo's base has seen generated streets: enough to learn from in seconds, where random weights need minutes."""

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 from torch import Tensor, nn
 
-from visionlora.config import RunConfig, check_config
+from visionlora.config import check_config
+from visionlora.sections import RunConfig
 from visionlora.training.loop import Interrupted, fit
 from visionlora.training.run import train
 

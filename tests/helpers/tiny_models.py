@@ -12,9 +12,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 import visionlora as vl
-from visionlora.config import SCHEMAS
 from visionlora.config_errors import sections_of
-from visionlora.training.tasks import TASKS
+from visionlora.tasks.registry import schema_of, task_of
 
 
 @dataclass(frozen=True)
@@ -60,8 +59,8 @@ MODELS = {
 def make_adapter(folder: Path, tiny: Tiny) -> Path:
     """folder/adapter.safetensors over folder/base.safetensors. Nothing in either passes by chance."""
     folder.mkdir(parents=True, exist_ok=True)
-    section = sections_of(SCHEMAS[tiny.task])["model"]
-    task = TASKS[tiny.task]
+    section = sections_of(schema_of(tiny.task))["model"]
+    task = task_of(tiny.task)
     torch.manual_seed(0)
     built = task.build(section.model_validate({**tiny.model, "pretrained": False}), tiny.classes)
     settle(built.model, tiny)

@@ -13,12 +13,12 @@ from torch import Tensor
 import visionlora as vl
 from helpers.detection_runs import make_detection_config
 from helpers.shape_scenes import SHAPES, SIDE, make_shapes
-from visionlora.config import DetectorSection
 from visionlora.data.annotations.annotated import AnnotatedImages, Polygons, RunLengths
 from visionlora.data.annotations.layouts import read_annotations
 from visionlora.data.detection.targets import make_target
 from visionlora.data.geometry import whole_view
 from visionlora.data.images import read_image
+from visionlora.tasks.detection.config import DetectorSection
 from visionlora.tasks.detection.task import build
 from visionlora.training.detecting import predict_detections, score_detections
 from visionlora.training.folder import ADAPTER, METRICS, REPORT

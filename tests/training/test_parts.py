@@ -12,8 +12,8 @@ from torch import nn
 
 import visionlora as vl
 from helpers.runs import make_config, make_images
-from visionlora.config import TrainSection
 from visionlora.errors import InputError
+from visionlora.sections import TrainSection
 from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
 from visionlora.training.evaluation import evaluation_copy
 from visionlora.training.layer_stats import layer_statistics

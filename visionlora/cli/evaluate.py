@@ -5,17 +5,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from visionlora.cli.show import check_out, print_table, progress
-from visionlora.config import (
-    ClassificationConfig,
-    ClassificationData,
-    DetectionConfig,
-    DetectionData,
-    RunConfig,
-    SegmentationConfig,
-    check_config,
-    load_config,
-    parse_overrides,
-)
+from visionlora.config import check_config, load_config, parse_overrides
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
 from visionlora.data.classification.dataset import LabelledImages
@@ -25,6 +15,10 @@ from visionlora.data.segmentation.split import load_segmented_split, read_segmen
 from visionlora.errors import InputError, some
 from visionlora.exports.loading import load_for_prediction
 from visionlora.files import write_json
+from visionlora.sections import ClassificationData, RunConfig
+from visionlora.tasks.classification.config import ClassificationConfig
+from visionlora.tasks.detection.config import DetectionConfig, DetectionData
+from visionlora.tasks.segmentation.config import SegmentationConfig
 from visionlora.training.detecting import score_detections
 from visionlora.training.folder import CONFIG
 from visionlora.training.prediction import score

@@ -2,12 +2,11 @@
 
 from pathlib import Path
 
-from visionlora.config import SCHEMAS
 from visionlora.config_errors import sections_of
 from visionlora.errors import InputError
 from visionlora.models.classifier import creation_code
+from visionlora.tasks.registry import schema_of, task_of
 from visionlora.training.plain import write_plain
-from visionlora.training.tasks import TASKS
 from visionlora.training.trained import Trained, load_trained
 
 
@@ -30,10 +29,10 @@ def _creation_code(trained: Trained, out: Path) -> str:
     if trained.task == "classification":
         pre = trained.preprocessing
         return creation_code(trained.about["model"]["name"], len(trained.classes), (pre.height, pre.width))
-    schema = sections_of(SCHEMAS[trained.task])["model"]
-    section = TASKS[trained.task].without_base(schema.model_validate(trained.about["model"]), out)
+    schema = sections_of(schema_of(trained.task))["model"]
+    section = task_of(trained.task).without_base(schema.model_validate(trained.about["model"]), out)
     settings = section.model_dump(mode="json", exclude_none=True)
     return (
-        f"from visionlora.config import {schema.__name__}\nfrom visionlora.tasks.{trained.task} import build\n"
+        f"from {schema.__module__} import {schema.__name__}\nfrom visionlora.tasks.{trained.task}.task import build\n"
         f"model = build({schema.__name__}(**{settings!r}), {trained.classes!r}).model"
     )

@@ -7,13 +7,13 @@ import torch
 
 from visionlora.adapters.model import disabled, merged
 from visionlora.cli.show import print_table, progress
-from visionlora.config import ClassificationConfig
 from visionlora.data.classification.dataset import LabelledImages, read_folder
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.data.loading import ClassificationDataset
 from visionlora.demo.base import ARCHITECTURE, INPUT_SIZE, MEAN, STD, base_path
 from visionlora.demo.picture import save_picture
 from visionlora.demo.scenes import CLASSES, DAY, NIGHT, Camera, write_folder
+from visionlora.tasks.classification.config import ClassificationConfig
 from visionlora.tasks.classification.task import build
 from visionlora.training.folder import ADAPTER
 from visionlora.training.prediction import predict, score

@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from visionlora.config import ClassificationConfig
 from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.classification.split import load_split
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
@@ -15,6 +14,7 @@ from visionlora.exports.dense import difference as difference
 from visionlora.exports.dense import run as run
 from visionlora.exports.parity import Outputs
 from visionlora.exports.scores import OnBatch
+from visionlora.tasks.classification.config import ClassificationConfig
 from visionlora.training.prediction import score as metrics_of
 from visionlora.training.trained import Trained
 

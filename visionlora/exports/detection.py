@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from visionlora.config import DetectionConfig
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import load_annotated_split
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.exports.parity import Outputs, detections_difference
 from visionlora.exports.scores import OnBatch
+from visionlora.tasks.detection.config import DetectionConfig
 from visionlora.tasks.detection.inference import DetectorInput
 from visionlora.training.detecting import FALLBACK, score_detections
 from visionlora.training.trained import Trained

@@ -14,7 +14,7 @@ from visionlora.models.classifier import Classifier
 from visionlora.models.detector import Detector
 from visionlora.models.segmenter import Segmenter
 from visionlora.models.weights import first_line
-from visionlora.training.tasks import TASKS
+from visionlora.tasks.registry import task_of
 from visionlora.training.trained import Trained
 
 FILE = "model.onnx"
@@ -95,7 +95,7 @@ def read_onnx(path: Path) -> Trained:
     try:
         task = fields["task"]
         classes, preprocessing, about = (json.loads(fields[key]) for key in ("classes", "preprocessing", "about"))
-        read = TASKS[task].read_preprocessing(preprocessing)
+        read = task_of(task, str(path)).read_preprocessing(preprocessing)
         built = _built(task, session, classes, about)
     except (KeyError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: does not say its task, classes and preprocessing; give an exported file") from error

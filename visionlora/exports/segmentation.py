@@ -6,7 +6,6 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from visionlora.config import SegmentationConfig
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.split import load_segmented_split
 from visionlora.data.segmentation.transforms import whole_image
@@ -14,6 +13,7 @@ from visionlora.exports.dense import difference as difference
 from visionlora.exports.dense import run as run
 from visionlora.exports.parity import Outputs
 from visionlora.exports.scores import OnBatch
+from visionlora.tasks.segmentation.config import SegmentationConfig
 from visionlora.tasks.segmentation.inference import SegmenterInput
 from visionlora.training.segmenting import score_masks
 from visionlora.training.trained import Trained

@@ -9,9 +9,10 @@ from safetensors import safe_open
 from torch import nn
 
 from visionlora.adapters.header import FORMAT
-from visionlora.config import RunConfig, load_config
+from visionlora.config import load_config
 from visionlora.errors import InputError
 from visionlora.models import timm_models
+from visionlora.sections import RunConfig
 from visionlora.training.folder import CONFIG, REPORT
 from visionlora.training.trained import Trained, load_trained
 

@@ -7,8 +7,8 @@ from typing import Any, TypeVar
 
 from torch import nn
 
-from visionlora.config import ModelSection
 from visionlora.errors import InputError, did_you_mean, some
+from visionlora.sections import ModelSection
 
 Section = TypeVar("Section", bound=ModelSection)
 

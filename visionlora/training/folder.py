@@ -3,9 +3,10 @@
 import shutil
 from pathlib import Path
 
-from visionlora.config import RunConfig, dump_config, load_config
+from visionlora.config import dump_config, load_config
 from visionlora.errors import InputError, some
 from visionlora.files import write_atomic
+from visionlora.sections import RunConfig
 
 CONFIG, ADAPTER, MODEL = "config.yaml", "adapter.safetensors", "model.safetensors"
 METRICS, REPORT, CHECKPOINTS, EVENTS = "metrics.jsonl", "report.json", "checkpoints", "tensorboard"

@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionlora.config import TrainSection
 from visionlora.errors import InputError
+from visionlora.sections import TrainSection
 from visionlora.training.checkpoint import Progress, save_checkpoint
 from visionlora.training.evaluation import evaluate, evaluation_copy, to_device
 from visionlora.training.folder import CHECKPOINTS

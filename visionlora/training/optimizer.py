@@ -6,8 +6,8 @@ from typing import Any
 import torch
 from torch import nn
 
-from visionlora.config import TrainSection
 from visionlora.errors import InputError
+from visionlora.sections import TrainSection
 
 
 def build_optimizer(model: nn.Module, head: list[str], train: TrainSection) -> torch.optim.AdamW:

@@ -18,9 +18,10 @@ from visionlora.adapters.folding import fold_batchnorm
 from visionlora.adapters.io import save_adapter
 from visionlora.adapters.model import attach
 from visionlora.adapters.report import Report
-from visionlora.config import RunConfig
 from visionlora.errors import InputError, some
 from visionlora.files import write_json
+from visionlora.sections import RunConfig
+from visionlora.tasks.registry import task_of
 from visionlora.tasks.set_up import SetUp
 from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint
 from visionlora.training.evaluation import evaluate
@@ -29,7 +30,6 @@ from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import build_optimizer
 from visionlora.training.plain import write_plain
-from visionlora.training.tasks import TASKS
 from visionlora.training.trained import load_trained
 
 
@@ -82,7 +82,7 @@ def train(
     """
     console = console or Console()
     device = pick_device(config.train.device)
-    parts: SetUp = TASKS[config.task].set_up(config)
+    parts: SetUp = task_of(config.task).set_up(config)
     model, task = parts.model, parts.task
     report = prepare(config, parts)
     folder = open_folder(config, resume, overwrite)

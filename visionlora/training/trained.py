@@ -14,11 +14,10 @@ from torch import nn
 from visionlora.adapters.header import FORMAT, read_header
 from visionlora.adapters.io import load_adapter
 from visionlora.adapters.model import merge
-from visionlora.config import SCHEMAS
 from visionlora.config_errors import sections_of
-from visionlora.errors import InputError, some
+from visionlora.errors import InputError
+from visionlora.tasks.registry import TASKS, schema_of, task_of
 from visionlora.training.folder import ADAPTER, MODEL
-from visionlora.training.tasks import TASKS
 
 
 @dataclass(frozen=True)
@@ -82,11 +81,9 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
             f"{path}: does not say its classes, preprocessing and base; load it with visionlora.load_adapter"
         )
     name = about.get("task", next(iter(TASKS)))
-    if name not in TASKS:
-        raise InputError(f"{path}: was trained for {name}; this visionlora knows {some(TASKS)}")
-    task = TASKS[name]
+    task = task_of(name, str(path))
     try:
-        section: Any = sections_of(SCHEMAS[name])["model"].model_validate(about["model"])
+        section: Any = sections_of(schema_of(name))["model"].model_validate(about["model"])
     except ValidationError as error:
         raise InputError(f"{path}: the settings of its base are damaged; save it again") from error
     adapted = fields.get("format") == FORMAT

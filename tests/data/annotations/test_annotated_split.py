@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from helpers.annotation_sets import box, entry, write_image, write_voc, write_yolo
-from visionlora.config import DetectionData
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
 from visionlora.errors import InputError
+from visionlora.tasks.detection.config import DetectionData
 
 
 def write_days(folder: Path, count: int = 10) -> Path:

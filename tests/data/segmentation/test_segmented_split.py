@@ -9,10 +9,10 @@ import pytest
 
 from helpers.annotation_sets import entry, write_image
 from helpers.mask_sets import HEIGHT, WIDTH, labels, save, write_set
-from visionlora.config import SegmentationData
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.split import load_segmented_split, read_segmented_part
 from visionlora.errors import InputError
+from visionlora.sections import SegmentationData
 
 CLASSES = ["road", "car", "wall"]
 

@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from visionlora.config import ClassificationConfig, ClassifierSection
 from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.classification.split import Split
 from visionlora.data.classification.transforms import Preprocessing
 from visionlora.errors import InputError
+from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.task import Classification, build, mixing, predict_labels
 
 PREPROCESSING = Preprocessing(16, 16, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "bilinear", 1.0)

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from helpers.detection_runs import make_detection_config, make_scenes
-from visionlora.config import DetectorSection
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.errors import InputError
+from visionlora.tasks.detection.config import DetectorSection
 from visionlora.tasks.detection.evaluation import DetectionEvaluation
 from visionlora.tasks.detection.inference import DetectorInput, detect, keep
 from visionlora.tasks.detection.task import Detection, build, evaluation_loader, evaluation_set, set_up, without_base

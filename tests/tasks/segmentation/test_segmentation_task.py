@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from helpers.segmentation_runs import COLOURS, HEIGHT, VALUES, WIDTH, make_masks, make_segmentation_config, save
-from visionlora.config import SegmenterSection
 from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.errors import InputError
+from visionlora.tasks.segmentation.config import SegmenterSection
 from visionlora.tasks.segmentation.inference import SegmenterInput, segment
 from visionlora.tasks.segmentation.losses import cross_entropy, dice, median_frequency_weights
 from visionlora.tasks.segmentation.task import Segmentation, evaluation_loader, evaluation_set, set_up, without_base

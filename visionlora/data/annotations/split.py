@@ -3,13 +3,13 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.config import AnnotatedData, Selection
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.choosing import every_nth, select, split_in_order
 from visionlora.data.annotations.layouts import examine_annotations
 from visionlora.data.annotations.reading import Options
 from visionlora.data.faults import refuse_errors
 from visionlora.errors import InputError, some
+from visionlora.sections import AnnotatedData, Selection
 
 
 @dataclass(frozen=True)

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.config import ClassificationData
 from visionlora.data.classification.csv_labels import split_names
 from visionlora.data.classification.dataset import LabelledImages, read_csv, read_folder, split_train_val
 from visionlora.data.folders import refuse_missing_folder
 from visionlora.data.images import check_readable
 from visionlora.errors import InputError, some
+from visionlora.sections import ClassificationData
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.config import SegmentationData
 from visionlora.data.annotations.choosing import every_nth, split_in_order
 from visionlora.data.annotations.reading import Options
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
@@ -14,6 +13,7 @@ from visionlora.data.segmentation.mask_reading import examine_mask_folders, note
 from visionlora.data.segmentation.object_masks import segment_objects
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.errors import InputError, some
+from visionlora.sections import SegmentationData
 
 _OF_MASKS = ("classes", "images", "masks", "mask_suffix")
 _OF_OBJECTS = ("val_annotations", "order_by", "leave_out")

@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from visionlora.config import ClassificationConfig, ClassificationTrain, ClassifierSection
 from visionlora.data.classification.split import Split, load_split
 from visionlora.data.classification.transforms import Preprocessing, eval_transform, train_transform
 from visionlora.data.loading import (
@@ -23,6 +22,7 @@ from visionlora.data.loading import (
 )
 from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier, create_classifier
+from visionlora.tasks.classification.config import ClassificationConfig, ClassificationTrain, ClassifierSection
 from visionlora.tasks.classification.figures import confusion_figure, prediction_figure, to_pixels
 from visionlora.tasks.classification.metrics import Metrics
 from visionlora.tasks.set_up import SetUp, refuse_unknown_monitor, without_weights
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Batch = dict[str, Any]
+SCHEMA = ClassificationConfig
 
 
 class Classification:

@@ -9,7 +9,6 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from visionlora.config import AnchorSection, DetectionConfig, DetectionData, DetectorSection
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import AnnotatedSplit, load_annotated_split
 from visionlora.data.detection.dataset import DetectionDataset, collate
@@ -23,6 +22,7 @@ from visionlora.data.ordering import aspect_ratios, classes_shown, group_by_shap
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors, fit_anchors
 from visionlora.models.detector import Detector, create_detector
+from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectionData, DetectorSection
 from visionlora.tasks.detection.evaluation import DetectionEvaluation
 from visionlora.tasks.detection.figures import curves_figure, detection_figure
 from visionlora.tasks.detection.inference import DetectorInput, detect
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Batch = dict[str, Any]
+SCHEMA = DetectionConfig
 
 _SHOWN = 6
 """Validation images in the picture of each evaluation."""

@@ -9,7 +9,6 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchvision.models.segmentation.deeplabv3 import ASPPPooling
 
-from visionlora.config import SegmentationConfig, SegmenterSection
 from visionlora.data.geometry import whole_view
 from visionlora.data.images import read_image
 from visionlora.data.loading import Key, batches, epoch_order, make_loader, one_left_over
@@ -21,6 +20,7 @@ from visionlora.data.segmentation.split import SegmentedSplit, load_segmented_sp
 from visionlora.data.segmentation.transforms import SegmentationEvalTransform, SegmentationTrainTransform
 from visionlora.errors import InputError
 from visionlora.models.segmenter import Segmenter, create_segmenter
+from visionlora.tasks.segmentation.config import SegmentationConfig, SegmenterSection
 from visionlora.tasks.segmentation.figures import class_colors, confusion_figure, segmentation_figure
 from visionlora.tasks.segmentation.inference import SegmenterInput, over_windows, segment
 from visionlora.tasks.segmentation.losses import median_frequency_weights, refuse_weights, segmentation_loss
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Batch = dict[str, Any]
+SCHEMA = SegmentationConfig
 
 _SHOWN = 4
 """Validation images in the picture of each evaluation."""

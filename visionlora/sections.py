@@ -1,0 +1,167 @@
+"""The sections of a run's config: what is the same for every task."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+AtLeastOne = Annotated[int, Field(ge=1)]
+Triple = tuple[Finite, Finite, Finite]
+
+
+class Section(BaseModel):
+    """Settings that belong together; an unknown key is an error."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ModelSection(Section):
+    """What every task says of its plain model.
+
+    ``checkpoint`` is a local file (safetensors or pth) in the place of the hub's weights. What is None comes from
+    the model's own data config.
+    """
+
+    name: str
+    pretrained: bool = True
+    checkpoint: Path | None = None
+    mean: Triple | None = None
+    std: Triple | None = None
+
+
+class DataSection(Section):
+    """What every task says of its images: the folder they lie in, and how they reach the model."""
+
+    root: Path | None = None
+    skip_unreadable: bool = False
+    augment: Literal["none", "light", "strong", "surveillance"] = "light"
+    workers: Annotated[int, Field(ge=0)] = 2
+
+
+class ClassificationData(DataSection):
+    """Which labelled images.
+
+    An image folder: ``root`` with ``train`` and ``val`` inside, each with a folder per class, or with the class
+    folders themselves. A table: ``csv`` with the columns path, label and split, its paths relative to ``root``.
+    ``train`` and ``val`` name other folders, or other values of the column split. Where there is no validation
+    part, ``val_fraction`` of the training images is split off at random.
+    """
+
+    csv: Path | None = None
+    train: str | None = None
+    val: str | None = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    multilabel: bool = False
+    balanced: bool = False
+
+
+Selection = str | dict[str, list[Annotated[str, Field(coerce_numbers_to_str=True)]]] | None
+"""Images of an annotated data set: a part's name, or values by field such as ``{day: [20171027, 20171030]}``."""
+
+
+class AnnotatedData(DataSection):
+    """Which annotated images.
+
+    ``annotations`` is a COCO .json, a YOLO data.yaml or a folder of Pascal VOC; ``val_annotations`` another one for
+    validation; ``root`` the folder of the images, if it is not the layout's own. ``train`` and ``val`` choose a part
+    (by default those called train and val, where there are such) or images by their fields. Where nothing says
+    what to validate on, that is the last ``val_fraction`` of the images, in the order of the file or of the field
+    ``order_by``, and ``gap`` images before them are not used: neighbours in a video are nearly equal.
+
+    ``leave_out`` are classes whose objects become background, and ``every`` takes each n-th training image alone.
+    """
+
+    annotations: Path | None = None
+    val_annotations: Path | None = None
+    train: Selection = None
+    val: Selection = None
+    val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    gap: Annotated[int, Field(ge=0)] = 0
+    order_by: str | None = None
+    leave_out: list[str] = []
+    every: AtLeastOne = 1
+
+
+class SegmentationData(AnnotatedData):
+    """Which images with a class for every pixel, and how they are shown.
+
+    Mask files: ``classes`` is the YAML file that names the classes. ``root`` holds the images and masks of each part
+    in one of the known layouts (images/train with masks/train, train/images with train/masks, train with trainannot,
+    or images with masks); or ``images`` and ``masks`` are their folders, which may have a folder for each part.
+    ``mask_suffix`` is what the masks' names have before their ending besides. ``train`` and ``val`` name parts.
+    What says which of annotated images to use goes for masks too, but for what needs objects or fields.
+
+    Objects with masks: ``annotations`` and its likes; ``background`` names the class of what no object covers, null
+    ignores that.
+
+    ``crop`` shows windows of so many pixels, one side or (height, width), of the resized training images. ``window``
+    evaluates in windows of so many pixels a side that share at least ``window_overlap``.
+    """
+
+    classes: Path | None = None
+    images: Path | None = None
+    masks: Path | None = None
+    mask_suffix: str = ""
+    background: str | None = "background"
+    crop: AtLeastOne | tuple[AtLeastOne, AtLeastOne] | None = None
+    window: AtLeastOne | None = None
+    window_overlap: Annotated[int, Field(ge=0)] = 0
+
+
+class LoRASection(Section):
+    """What is adapted; the fields are those of ``visionlora.LoRAConfig``. ``unfreeze`` None is the head."""
+
+    rank: AtLeastOne = 8
+    alpha: Finite = 16.0
+    targets: str | list[str] = "all"
+    exclude: list[str] = []
+    unfreeze: list[str] | None = None
+    rank_pattern: dict[str, AtLeastOne] = {}
+    alpha_pattern: dict[str, Finite] = {}
+    method: Literal["lora", "rslora"] = "lora"
+    batchnorm: Literal["frozen", "recalibrate", "train"] = "frozen"
+
+
+class TrainSection(Section):
+    """How it is trained.
+
+    ``method`` is ``lora``, ``head`` (a linear probe) or ``full`` (fine-tuning of every weight). ``lr`` is the
+    learning rate of the adapter (or of the backbone, with ``full``), ``head_lr`` that of unfrozen modules.
+    It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
+    ``monitor`` end the run, 0 never does. ``log_every`` and
+    ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch.
+    """
+
+    method: Literal["lora", "head", "full"] = "lora"
+    epochs: AtLeastOne = 10
+    batch_size: AtLeastOne = 32
+    accumulate: AtLeastOne = 1
+    lr: Positive = 1e-3
+    head_lr: Positive = 1e-3
+    weight_decay: NotNegative = 0.01
+    warmup_epochs: NotNegative = 1.0
+    clip: NotNegative = 1.0
+    autocast: Literal["off", "bf16", "fp16"] = "off"
+    channels_last: bool = False
+    device: str = "auto"
+    seed: Annotated[int, Field(ge=0)] = 0
+    monitor: str | None = None
+    evaluate_every: AtLeastOne = 1
+    patience: Annotated[int, Field(ge=0)] = 0
+    log_every: AtLeastOne = 10
+    checkpoint_every: AtLeastOne = 200
+
+
+class RunConfig(Section):
+    """What the configs of all tasks have in common. ``out`` is the run's folder."""
+
+    task: str
+    model: ModelSection
+    data: DataSection
+    lora: LoRASection = LoRASection()
+    train: TrainSection = TrainSection()
+    out: Path = Path("runs/run")

@@ -237,7 +237,7 @@ def demo(
 def main() -> None:
     """Run the command line; bad input is one line on stderr and exit code 2."""
     try:
-        app()
+        app(prog_name="visionlora")
     except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -10,6 +10,7 @@ from visionlora.ops.autocast import plain_autocast
 from visionlora.ops.convolution import convolve, input_gradient, take_every, weight_gradient
 from visionlora.ops.cost import Route, conv_route
 from visionlora.ops.geometry import Geometry
+from visionlora.ops.linear import columns_first
 from visionlora.ops.recompute import Recall
 from visionlora.ops.weight import is_channels_last, passing_weight
 
@@ -121,7 +122,9 @@ def _through_rank(x: Tensor, g: Tensor, A: Tensor, B: Tensor, geometry: Geometry
     g_r = torch.bmm(narrow, gradient).view(n, groups * rank, *g.shape[2:])
     per_group = A if groups == 1 else A.repeat(groups, *[1] * (A.dim() - 1))  # (groups * r, Cin / groups, ...)
     z = convolve(x, per_group, None, geometry).reshape(n * groups, rank, pixels)
-    grad_B = torch.bmm(gradient, z.transpose(1, 2)).view(n, *B.shape).sum(0)
+    # Narrow on the left: the product of gradient and z would take twice as long.
+    grad_B = torch.bmm(z, gradient.transpose(1, 2)).view(n, groups, rank, len(B) // groups)
+    grad_B = grad_B.sum(0).transpose(1, 2).reshape(B.shape)  # (groups, r, Cout / groups) -> (Cout, r)
     grad_A = weight_gradient(x, g_r, per_group.shape, geometry).view(groups, *A.shape).sum(0)
     return grad_A, grad_B
 
@@ -132,12 +135,12 @@ def _through_rank_channels_last(
     pointwise = geometry.is_pointwise(A)
     (n, _, height, width), rank = g.shape, A.shape[0]
     g_rows = g.permute(0, 2, 3, 1).reshape(-1, g.shape[1])  # (P, Cout), no copy
-    g_r = g_rows @ B  # (P, r)
+    g_r = g_rows @ columns_first(B)  # (P, r)
     if pointwise:
         taken = take_every(x, geometry.stride)
         x_rows = taken.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (P, Cin)
         z = x_rows @ A.flatten(1).t()  # (P, r)
-        grad_A = (g_r.t() @ x_rows).view(A.shape)
+        grad_A = (g_r.t().contiguous() @ x_rows).view(A.shape)
     else:
         z = convolve(x, A, None, geometry).permute(0, 2, 3, 1).reshape(-1, rank)
         g_r = g_r.view(n, height, width, rank).permute(0, 3, 1, 2)

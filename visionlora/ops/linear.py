@@ -82,9 +82,14 @@ def factor_gradients(x: Tensor, g: Tensor, A: Tensor, B: Tensor, through_rank: b
     if not through_rank:
         grad_weight = (g.t() @ x).to(A.dtype)  # (out, in)
         return B.t() @ grad_weight, grad_weight @ A.t()
-    g_r, z = g @ B.to(g.dtype), x @ A.to(x.dtype).t()  # (rows, r)
+    g_r, z = g @ columns_first(B.to(g.dtype)), x @ A.to(x.dtype).t()  # (rows, r)
     # Narrow on the left: g.t() @ z would take twice as long.
-    return (g_r.t() @ x).to(A.dtype), (z.t() @ g).t().to(B.dtype)
+    return (g_r.t().contiguous() @ x).to(A.dtype), (z.t() @ g).t().to(B.dtype)
+
+
+def columns_first(B: Tensor) -> Tensor:
+    """B (out, r) stored column by column, so that a product with it on the right takes half as long on a CPU."""
+    return B.t().contiguous().t()
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,5 +1,6 @@
 """Reading image files, and finding the unreadable ones."""
 
+import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from visionlora.data.images import check_readable, find_unreadable, is_image, read_image
+from visionlora.data.images import check_readable, examine_images, find_unreadable, is_image, read_image
 from visionlora.errors import InputError
 
 
@@ -126,15 +127,15 @@ def test_a_progressive_jpeg_cut_short_is_found(tmp_path: Path) -> None:
 
 def test_unreadable_files_are_listed_in_order_with_reasons(tmp_path: Path) -> None:
     good = save(tmp_path / "good.jpg", noise())
-    text, empty, gif = tmp_path / "text.jpg", tmp_path / "empty.png", tmp_path / "gif.jpg"
+    text, empty, other = tmp_path / "text.jpg", tmp_path / "empty.png", tmp_path / "ppm.jpg"
     text.write_text("no image")
     empty.touch()
-    Image.fromarray(noise()).save(gif, format="GIF")
+    Image.fromarray(noise()).save(other, format="PPM")
     absent = tmp_path / "absent.jpg"
-    found = find_unreadable([text, good, empty, gif, absent, tmp_path])
-    assert [path for path, _ in found] == [text, empty, gif, absent, tmp_path]
+    found = find_unreadable([text, good, empty, other, absent, tmp_path])
+    assert [path for path, _ in found] == [text, empty, other, absent, tmp_path]
     reasons = [reason for _, reason in found]
-    assert reasons[0] == reasons[2] == "not an image of a known format (JPEG, PNG, BMP, WEBP, TIFF)"
+    assert reasons[0] == reasons[2] == "not an image of a known format (JPEG, PNG, BMP, WEBP, TIFF, GIF)"
     assert reasons[1] == "empty file"
     assert reasons[3] == "no such file"
     assert "irectory" in reasons[4]
@@ -177,3 +178,25 @@ def test_image_names_count_in_any_case() -> None:
     assert is_image(Path("a/B.JPeG"))
     assert not is_image(Path("a/jpg"))
     assert not is_image(Path("a/notes.txt"))
+
+
+@pytest.mark.parametrize("name", ["a.gif", "a.jpg", "A.JPEG"])
+def test_of_a_gif_the_first_picture_is_read_whatever_its_name(tmp_path: Path, name: str) -> None:
+    frames = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue")]
+    frames[0].save(tmp_path / name, format="GIF", save_all=True, append_images=frames[1:])
+    assert (read_image(tmp_path / name) == (255, 0, 0)).all()
+    assert is_image(tmp_path / name)
+
+
+def test_cmyk_is_read_as_colours(tmp_path: Path) -> None:
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100)
+    red = read_image(tmp_path / "a.jpg")
+    assert red.shape == (8, 8, 3)
+    assert (np.abs(red.astype(int) - (255, 0, 0)) <= 4).all()
+
+
+def test_a_pipe_is_refused_rather_than_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match="is no regular file"):
+        read_image(tmp_path / "a.jpg")
+    assert [found.reason for found in examine_images([tmp_path / "a.jpg"])] == ["is no regular file"]

@@ -73,10 +73,12 @@ def find_sources(paths: list[Path], every: int, skip_unreadable: bool) -> list[S
     """
     found = {path: path.relative_to(given) for given in paths if given.is_dir() for path in find_images([given])}
     found |= {path: Path(path.name) for path in find_images([given for given in paths if not given.is_dir()])}
-    images = set(readable([path for path in found if is_image(path)], skip_unreadable))
+    # A GIF in a folder of images is one of them; one that is given by itself is played.
+    played = {path for path in found if not is_image(path) or (path.suffix.lower() == ".gif" and path in paths)}
+    images = set(readable([path for path in found if path not in played], skip_unreadable))
     sources = []
     for path, name in found.items():
-        video = None if is_image(path) else VideoFrames(path, every)
+        video = VideoFrames(path, every) if path in played else None
         if video is not None or path in images:
             sources.append(Source(path, name, video))
     if not sources:

@@ -9,7 +9,10 @@ from visionlora.errors import InputError, did_you_mean, some
 PARTS = ("train", "training", "val", "valid", "validation", "test")
 """Folders of these names, in upper or lower case, are parts of a data set and no classes."""
 
-_UNREAD_SUFFIXES = {".avif", ".dng", ".gif", ".heic", ".heif", ".jp2", ".jxl"}
+_UNREAD_SUFFIXES = {".avif", ".dng", ".heic", ".heif", ".jp2", ".jxl"}
+
+_JUNK = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
+"""Folders, in lower case, that macOS, Windows, NAS boxes and Python leave behind; the others begin with a dot."""
 
 
 def class_folders(root: Path) -> dict[str, Path]:
@@ -19,7 +22,7 @@ def class_folders(root: Path) -> dict[str, Path]:
         InputError: no such folder, no folders in it, or nothing but train, val and the like.
     """
     refuse_missing_folder(root)
-    folders = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and not _is_hidden(path)}
+    folders = {path.name: path for path in subfolders(root)}
     if not folders:
         loose = sum(is_image(path) for path in root.iterdir())
         raise InputError(
@@ -36,12 +39,12 @@ def class_folders(root: Path) -> dict[str, Path]:
 
 def images_in(folder: Path) -> list[Path]:
     """All images in a folder and its subfolders, sorted; hidden files and folders left out."""
-    return [path for path in _files_in(folder) if is_image(path)]
+    return [path for path in files_in(folder) if is_image(path)]
 
 
 def refuse_unread_formats(folder: Path) -> None:
     """Raises InputError for images that would otherwise go missing, since their format isn't read."""
-    unread = [path for path in _files_in(folder) if path.suffix.lower() in _UNREAD_SUFFIXES]
+    unread = [path for path in files_in(folder) if path.suffix.lower() in _UNREAD_SUFFIXES]
     if unread:
         raise InputError(
             f"{folder}: {len(unread)} image{'s' * (len(unread) > 1)} in a format that isn't read "
@@ -63,17 +66,44 @@ def what_there_is(path: Path) -> str:
     missing, parent = path, path.parent
     while not parent.is_dir() and parent != parent.parent:
         missing, parent = parent, parent.parent
-    there = sorted(entry.name for entry in parent.iterdir() if not _is_hidden(entry))
+    there = sorted(entry.name for entry in parent.iterdir() if not is_hidden(entry.name))
     return did_you_mean(missing.name, there) or f"; {parent} holds {some(there) or 'nothing'}"
 
 
-def _files_in(folder: Path) -> list[Path]:
-    found = []
-    for parent, subfolders, names in os.walk(folder, followlinks=True):  # rglob doesn't follow links
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        found += [Path(parent, name) for name in names if not name.startswith(".")]
+def subfolders(root: Path) -> list[Path]:
+    """The folders directly in `root`, sorted, without hidden ones, and without links that lead back to it."""
+    above = {root.resolve(), *root.resolve().parents}
+    folders = [path for path in root.iterdir() if not is_hidden(path.name) and path.is_dir()]
+    return sorted(path for path in folders if not (path.is_symlink() and path.resolve() in above))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a file or folder of this name is passed over: hidden, or what a system leaves behind."""
+    return name.startswith(".") or name.casefold() in _JUNK
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All regular files and broken links in a folder and its subfolders, sorted; hidden ones left out.
+
+    Links are followed, and a folder that is reached a second time is passed over.
+    """
+    found: list[Path] = []
+    waiting, links = [folder], []
+    seen: set[tuple[int, int]] = set()
+    while waiting or links:
+        current = waiting.pop() if waiting else links.pop()  # so that a folder has its own name rather than a link's
+        status = current.stat()
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        with os.scandir(current) as entries:
+            for entry in entries:
+                if is_hidden(entry.name):
+                    continue
+                if entry.is_dir():
+                    (links if entry.is_symlink() else waiting).append(Path(entry.path))
+                # A broken link is for the reader to refuse; a pipe would wait for ever for who writes to it.
+                elif entry.is_file() or not Path(entry.path).exists():
+                    found.append(Path(entry.path))
+        links.sort(reverse=True)
     return sorted(found)
-
-
-def _is_hidden(path: Path) -> bool:
-    return path.name.startswith(".")

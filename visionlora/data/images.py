@@ -1,6 +1,7 @@
 """Image files: read one as RGB, and find those that can't be read before training starts."""
 
 import os
+import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,10 +14,10 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 from visionlora.data.near_duplicates import fingerprint
 from visionlora.errors import InputError, some
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 """File names with these endings, in upper or lower case, count as images."""
 
-_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF")
+_FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 _SIXTEEN_BIT = 65535
 _SMALLEST = (72, 64)
 """Down to which size a JPEG may be decoded where it is only looked at."""
@@ -129,6 +130,8 @@ def _examine(path: Path) -> ImageFacts:
 def opened(path: Path) -> Iterator[Image.Image]:
     """PIL's image, not decoded yet; whatever goes wrong until it is closed becomes an UnreadableError."""
     try:
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise UnreadableError("is no regular file")  # to open a pipe would wait for ever
         # Not by path: PIL then maps an uncompressed grey TIFF into memory with its sides swapped where the
         # orientation tag says so, and the rows come out scrambled (Pillow 13.0).
         with path.open("rb") as file, Image.open(file, formats=_FORMATS) as image:

@@ -339,7 +339,7 @@ def test_folders_that_can_not_be_meant(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images in it"):
         read_masks(tmp_path / "empty", masks, CLASSES)
-    (masks / "3.gif").write_bytes(b"")
+    (masks / "3.heic").write_bytes(b"")
     with pytest.raises(InputError, match="1 image in a format that isn't read"):
         read_masks(images, masks, CLASSES)
 

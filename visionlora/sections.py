@@ -66,17 +66,21 @@ Selection = str | dict[str, list[Annotated[str, Field(coerce_numbers_to_str=True
 class AnnotatedData(DataSection):
     """Which annotated images.
 
-    ``annotations`` is a COCO .json, a YOLO data.yaml or a folder of Pascal VOC; ``val_annotations`` another one for
-    validation; ``root`` the folder of the images, if it is not the layout's own. ``train`` and ``val`` choose a part
+    ``annotations`` is a COCO .json, a YOLO data.yaml or a folder of Pascal VOC, or what LabelMe, CVAT, VIA or Label
+    Studio write; several in a list are parts of one data set. ``val_annotations`` is another one for validation;
+    ``root`` the folder of the images, if it is not the layout's own. ``train`` and ``val`` choose a part
     (by default those called train and val, where there are such) or images by their fields. Where nothing says
     what to validate on, that is the last ``val_fraction`` of the images, in the order of the file or of the field
     ``order_by``, and ``gap`` images before them are not used: neighbours in a video are nearly equal.
 
     ``leave_out`` are classes whose objects become background, and ``every`` takes each n-th training image alone.
+
+    ``faulty`` says what becomes of faults: ``refuse`` them, or ``leave_out`` what can't be mended, as the mended copy
+    of check-data does. ``crowds`` are what is marked as such (iscrowd, difficult): ignored, or ``objects`` like others.
     """
 
-    annotations: Path | None = None
-    val_annotations: Path | None = None
+    annotations: Path | list[Path] | None = None
+    val_annotations: Path | list[Path] | None = None
     train: Selection = None
     val: Selection = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
@@ -84,6 +88,8 @@ class AnnotatedData(DataSection):
     order_by: str | None = None
     leave_out: list[str] = []
     every: AtLeastOne = 1
+    faulty: Literal["refuse", "leave_out"] = "refuse"
+    crowds: Literal["ignore", "objects"] = "ignore"
 
 
 class SegmentationData(AnnotatedData):

@@ -9,6 +9,7 @@ from rich.padding import Padding
 from rich.text import Text
 
 from visionlora.cli.show import check_out, print_table, progress
+from visionlora.data.annotations.recognising import NAMES
 from visionlora.data.checks.check_data import check
 from visionlora.data.checks.mask_survey import MaskFiles
 from visionlora.data.checks.report import DataReport, PartReport
@@ -16,7 +17,7 @@ from visionlora.data.faults import Fault, count_by_title
 from visionlora.errors import some
 from visionlora.files import write_json
 
-_LAYOUTS = {"coco": "COCO", "voc": "Pascal VOC", "yolo": "YOLO", "folders": "class folders"}
+_LAYOUTS = {**NAMES, "folders": "class folders"}
 _SHOWN = 3
 """Faults of each kind, unless all are asked for."""
 _SHOWN_PARTS = 4
@@ -51,10 +52,16 @@ def check_data(
     if report.changes is not None:
         print(f"\n{fix}: the mended copy, with {_count(len(report.changes), 'change')}, listed in its changes.txt")
     elif not report.errors:
-        print("\nno errors: training takes this")
+        setting = " with data.crowds=objects" if _only_crowds(report) else ""
+        print(f"\nno errors: training takes this{setting}")
     elif report.layout not in ("folders", "masks"):
         print("\nto write a mended copy: --fix FOLDER")
     return 1 if report.errors else 0
+
+
+def _only_crowds(report: DataReport) -> bool:
+    crowds = any(fault.kind == "crowd-masks" for fault in report.remarks)
+    return crowds and not any(part.objects for part in report.parts)
 
 
 def _check(

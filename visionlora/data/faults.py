@@ -18,6 +18,7 @@ ERRORS = {
     "duplicate-annotation-id": "annotation id used twice",
     "duplicate-file": "image file listed twice",
     "duplicate-image-id": "image id used twice",
+    "elsewhere": "file is in another place",
     "empty": "nothing there",
     "exif-size": "annotated before EXIF rotation",
     "in-two-parts": "same image file in two parts",
@@ -54,18 +55,26 @@ ERRORS = {
 
 REMARKS = {
     "all-ignored": "mask without a pixel of any class",
+    "assumed": "written otherwise, and read as it is meant",
+    "classes-alike": "classes of nearly the same name",
+    "corners": "boxes that may be corners",
     "crowd": "crowd: ignored in training and evaluation",
     "difficult": "marked difficult: ignored in training and evaluation",
     "exif-unclear": "EXIF orientation that the annotated size doesn't show",
+    "crowd-masks": "many masks in pixels that are crowds",
     "leak": "near-duplicates in two parts",
     "left-out": "image can't be decoded, left out as asked",
     "no-annotation": "image files that aren't annotated",
     "no-label-file": "image without a label file: a negative",
+    "no-shape": "no area, or no object: not read",
     "no-size": "image size not annotated",
     "other-path": "path as written isn't there, another is meant",
     "overhang": "up to one pixel beyond the image, clipped",
     "repeated-object": "same object twice",
-    "unused-class": "class that no mask shows",
+    "rotated": "rotated boxes",
+    "same-part": "two parts with the same images",
+    "unlabelled": "image that nobody has labelled yet",
+    "unused-class": "class that nothing shows",
 }
 """Kind -> what it is. Training takes these as they are."""
 

@@ -1,7 +1,7 @@
 """What a task hands to a run, the same for every task."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,6 +26,7 @@ class SetUp:
         preprocessing: how images reach the model, as plain data for its file.
         description: one line about model and data.
         skipped: files that were left out because they can't be read.
+        faulty: a line for each fault of the annotations that was passed over, as asked.
         keep_statistics: full fine-tuning too leaves BatchNorm's running statistics as they are.
     """
 
@@ -38,6 +39,7 @@ class SetUp:
     description: str
     skipped: list[Path]
     keep_statistics: bool = False
+    faulty: list[str] = field(default_factory=list)
 
 
 def without_weights(model: Section) -> Section:

@@ -47,6 +47,7 @@ class Result:
         per_class: scores of each class.
         details: what else the task reports: a confusion matrix, or score thresholds.
         skipped: unreadable images that were left out.
+        faulty: faults of the annotations that were mended or left out, as asked.
     """
 
     folder: Path
@@ -58,6 +59,7 @@ class Result:
     per_class: dict[str, dict[str, float]] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
+    faulty: list[str] = field(default_factory=list)
 
 
 def train(
@@ -94,6 +96,9 @@ def train(
     say(parts.description)
     if parts.skipped:
         say(f"left out, for they can't be read: {some(parts.skipped)}")
+    if parts.faulty:
+        say(f"{len(parts.faulty)} faults of the annotations mended or left out (all are in {REPORT}):")
+        say("\n".join(f"  {line}" for line in parts.faulty[:3]))
     say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
 
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
@@ -199,6 +204,7 @@ def _conclude(config: RunConfig, folder: Path, parts: SetUp, device: torch.devic
         per_class=metrics.per_class(),
         details=metrics.details(),
         skipped=[str(path) for path in parts.skipped],
+        faulty=parts.faulty,
     )
     plain = asdict(result)
     details = plain.pop("details")

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from helpers.annotation_sets import box, kinds, write_coco, write_parts, write_voc, write_yolo
-from visionlora.data.annotations.layouts import detect_layout, examine_annotations, find_layout, read_annotations
+from visionlora.data.annotations.layouts import examine_annotations, find_layout, read_annotations
+from visionlora.data.annotations.recognising import Layout, recognise
 from visionlora.data.faults import ERRORS, REMARKS, Fault
 from visionlora.errors import InputError
 
@@ -14,11 +15,11 @@ from visionlora.errors import InputError
 def test_the_layout_is_told_by_the_path(tmp_path: Path) -> None:
     coco, voc, yolo = (tmp_path / name for name in ("coco", "voc", "yolo"))
     write_coco(coco), write_voc(voc), write_yolo(yolo)
-    assert find_layout(coco / "annotations.json") == find_layout(coco) == ("coco", coco / "annotations.json")
-    assert find_layout(yolo / "data.yaml") == find_layout(yolo) == ("yolo", yolo / "data.yaml")
-    assert find_layout(voc) == ("voc", voc)
-    assert detect_layout(voc / "Annotations") == ("voc", voc / "Annotations")  # flat
-    assert detect_layout(coco / "images") is None
+    assert find_layout(coco / "annotations.json") == find_layout(coco) == Layout("coco", coco / "annotations.json")
+    assert find_layout(yolo / "data.yaml") == find_layout(yolo) == Layout("yolo", yolo / "data.yaml")
+    assert find_layout(voc) == Layout("voc", voc)
+    assert recognise(voc / "Annotations") == Layout("voc", voc / "Annotations")  # flat
+    assert recognise(coco / "images") is None
     assert [read_annotations(path).counts() for path in (coco, voc, yolo)] == [[1, 1]] * 3
 
 
@@ -36,7 +37,7 @@ def test_the_same_boxes_come_out_of_every_layout(tmp_path: Path) -> None:
     ("name", "message"),
     [
         ("set/annotatoins.json", "no such file or folder (did you mean 'annotations.json'?)"),
-        ("set/images/1.jpg", "is no annotation file; give a COCO .json, a YOLO data.yaml, or a folder"),
+        ("set/images/1.jpg", "is no annotation file; give a COCO .json, a YOLO data.yaml, a folder"),
         ("set/images", "holds no annotations that are known (1.jpg, 2.jpg); give a COCO .json"),
         ("two", "holds a.json, b.json; name those that are meant"),
     ],
@@ -135,9 +136,11 @@ def test_a_data_set_without_any_object_is_an_error(tmp_path: Path) -> None:
     assert len(read_annotations(path, classes=["van"])) == 2  # to evaluate on
 
 
-def test_voc_takes_no_root(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match="leave the root out"):
-        read_annotations(write_voc(tmp_path), root=tmp_path)
+def test_voc_takes_any_folder_of_images_as_root(tmp_path: Path) -> None:
+    write_voc(tmp_path / "set")
+    (tmp_path / "set" / "JPEGImages").rename(tmp_path / "photos")
+    (tmp_path / "set" / "Annotations").rename(tmp_path / "boxes")
+    assert read_annotations(tmp_path / "boxes", root=tmp_path / "photos").counts() == [1, 1]
 
 
 def test_every_kind_is_an_error_or_a_remark(tmp_path: Path) -> None:
@@ -152,7 +155,7 @@ def test_every_kind_that_the_code_notes_is_known() -> None:
 
     folder = Path(__file__).parents[3] / "visionlora" / "data"
     noted = {kind for file in folder.rglob("*.py") for kind in re.findall(r'note\(\s*"([a-z-]+)"', file.read_text())}
-    others = {"box-partly-outside", "mask-outside", "left-out", "unreadable"}  # by a variable
+    others = {"elsewhere", "box-partly-outside", "mask-outside", "left-out", "unreadable"}  # by a variable
     others |= {"lossy-mask", "mask-color", "mask-value", "no-colors"}
     assert noted | others == ERRORS.keys() | REMARKS.keys()
 

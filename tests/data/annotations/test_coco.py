@@ -129,7 +129,8 @@ WRONG_ANNOTATIONS = {
     "no list": (box(1, bbox="10 10 5 5"), "malformed", "the bbox is '10 10 5 5'; it should be a list of numbers"),
     "three values": (box(1, bbox=(10, 10, 5)), "malformed", "the bbox has 3 values; it is x, y, width, height"),
     "unknown category": (box(1, category=3), "unknown-class", "category 3 is none of 1, 7"),
-    "category as text": (box(1, category="1"), "unknown-class", "category '1' is none of 1, 7"),
+    "no category": (box(1, category=None), "unknown-class", "the category is null, so that nothing says what it is"),
+    "category as a word": (box(1, category="van"), "unknown-class", "category 'van' is none of 1, 7"),
     "no such image": (box(1, image=9), "no-image", "belongs to image 9, which isn't listed"),
     "image as a list": (box(1, image=[1]), "no-image", "belongs to image [1]"),  # type: ignore[arg-type]
     "crowd flag": (box(1, iscrowd=2), "malformed", "iscrowd is 2; it is 0 or 1"),
@@ -146,7 +147,7 @@ WRONG_ANNOTATIONS = {
         "a polygon has 9 coordinates; they come in pairs",
     ),
     "text in polygon": (box(1, segmentation=[[*RING, "5", 5]]), "not-a-number", "the polygon holds '5'"),
-    "flat polygon": (box(1, segmentation=RING), "malformed", "it should be a list of polygons"),
+    "no list of polygons": (box(1, segmentation="x"), "malformed", "it should be a list of polygons"),
     "polygon outside": (
         box(1, segmentation=[[70, 10, 90, 10, 90, 30]]),
         "mask-outside",
@@ -274,13 +275,13 @@ def test_box_and_mask_must_overlap_by_half(tmp_path: Path, share: float, faults:
 IMAGE_FAULTS: dict[str, tuple[Callable[[Document], object], str, str, int]] = {
     "missing": (lambda d: d["images"][0].update(file_name="9.jpg"), "missing-file", "'9.jpg' is not in", 1),
     "parent": (
-        lambda d: d["images"][0].update(file_name="../1.jpg"),
+        lambda d: d["images"][0].update(file_name="../9.jpg"),
         "outside-folder",
-        "'../1.jpg' leaves the data folder",
+        "'../9.jpg' leaves the data folder",
         1,
     ),
     "windows parent": (
-        lambda d: d["images"][0].update(file_name="a\\..\\..\\1.jpg"),
+        lambda d: d["images"][0].update(file_name="a\\..\\..\\9.jpg"),
         "outside-folder",
         "leaves the data folder",
         1,
@@ -291,7 +292,7 @@ IMAGE_FAULTS: dict[str, tuple[Callable[[Document], object], str, str, int]] = {
         "'/etc/hostname' leaves",
         1,
     ),
-    "drive": (lambda d: d["images"][0].update(file_name="C:\\1.jpg"), "outside-folder", "leaves the data folder", 1),
+    "drive": (lambda d: d["images"][0].update(file_name="C:\\9.jpg"), "outside-folder", "leaves the data folder", 1),
     "drive alone": (
         lambda d: d["images"][0].update(file_name="C:1.jpg"),
         "outside-folder",
@@ -540,7 +541,7 @@ WHOLE = {
         '{"images": [], "annotations": [], "categories": [{"id": 1, "name": "a\\nb"}]}',
         "categories[0]: the name is 'a\\nb'",
     ),
-    "id no number": ('{"images": [], "annotations": [], "categories": [{"id": "1"}]}', "a category has an 'id'"),
+    "id no number": ('{"images": [], "annotations": [], "categories": [{"id": [1]}]}', "a category has an 'id'"),
     "video": (
         '{"images": [{"id": 1, "frame": 0}], "annotations": [], "categories": []}',
         "no image has a 'file_name' (they have 'frame', 'id'); it describes frames of a video: visionlora frames",

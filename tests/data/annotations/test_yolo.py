@@ -127,7 +127,7 @@ def test_a_label_file_without_an_image_is_an_error(tmp_path: Path) -> None:
 
 WRONG = {
     "class out of range": ("2 0.5 0.5 0.2 0.2", "unknown-class", "class 2, but there are 2, counted from 0 (van, car)"),
-    "class no integer": ("0.0 0.5 0.5 0.2 0.2", "not-a-number", "the class is '0.0'; it is a whole number from 0"),
+    "class no integer": ("0.5 0.5 0.5 0.2 0.2", "not-a-number", "the class is '0.5'; it is a whole number from 0"),
     "class by name": ("van 0.5 0.5 0.2 0.2", "not-a-number", "the class is 'van'"),
     "negative class": ("-1 0.5 0.5 0.2 0.2", "not-a-number", "the class is '-1'"),
     "four columns": ("0 0.5 0.5 0.2", "wrong-columns", "has 4 columns; a box has 5 (class cx cy w h)"),
@@ -207,7 +207,7 @@ def test_a_part_that_is_not_there_is_an_error(tmp_path: Path, case: str) -> None
 
 def test_a_list_with_wrong_lines(tmp_path: Path) -> None:
     path = write_yolo(tmp_path, yaml="train: train.txt\nnames: [van, car]\n")
-    (tmp_path / "train.txt").write_text("images/train/1.jpg\n../1.jpg\nimages/train/9.jpg\nimages\\train\\2.jpg\n")
+    (tmp_path / "train.txt").write_text("images/train/1.jpg\n../7.jpg\nimages/train/9.jpg\nimages\\train\\2.jpg\n")
     reading = read_yolo(path)
     assert kinds(reading.faults) == ["outside-folder", "missing-file", "other-path"]
     assert [fault.where for fault in reading.faults] == ["line 2", "line 3", "line 4"]

@@ -1,4 +1,4 @@
-"""Annotated images in whatever layout they lie: COCO, Pascal VOC or YOLO, told by the path."""
+"""Annotated images in whatever layout they lie, told by the path; several paths are parts of one data set."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -8,18 +8,39 @@ from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.boxes import DROPPED
 from visionlora.data.annotations.choosing import select, without_classes
 from visionlora.data.annotations.coco import read_coco
+from visionlora.data.annotations.coco_suspicions import note_crowd_masks
+from visionlora.data.annotations.cvat import read_cvat
+from visionlora.data.annotations.joining import PART, join
+from visionlora.data.annotations.label_studio import read_label_studio
+from visionlora.data.annotations.labelme import read_labelme
+from visionlora.data.annotations.part_names import names_of
 from visionlora.data.annotations.reading import PLAIN, Options, Progress, Reading
+from visionlora.data.annotations.recognising import Layout, recognise
+from visionlora.data.annotations.via import read_via
 from visionlora.data.annotations.voc import read_voc
 from visionlora.data.annotations.yolo import read_yolo
-from visionlora.data.faults import Spot, refuse_errors, shown
+from visionlora.data.faults import Spot, listed, refuse_errors, shown
 from visionlora.data.folders import what_there_is
 from visionlora.errors import InputError, did_you_mean, some
 
-_YAML_NAMES = ("data.yaml", "data.yml", "dataset.yaml")
+WANTED = (
+    "a COCO .json, a YOLO data.yaml, a folder with Annotations (Pascal VOC), or what CVAT, Label Studio, LabelMe or "
+    "VIA write"
+)
+"""For messages."""
+
+_READERS = {
+    "coco": read_coco,
+    "labelme": read_labelme,
+    "cvat": read_cvat,
+    "via": read_via,
+    "label-studio": read_label_studio,
+}
+"""Of formats that have a root and no parts of their own."""
 
 
 def read_annotations(
-    path: Path,
+    path: Path | Sequence[Path],
     root: Path | None = None,
     part: str | None = None,
     classes: Sequence[str] | None = None,
@@ -32,7 +53,8 @@ def read_annotations(
     Every image is decoded once. What is a fault and what only a remark is listed in `faults`.
 
     Args:
-        path: a COCO .json, a YOLO data.yaml, or a folder: of Pascal VOC, or with a data.yaml or one .json in it.
+        path: a COCO .json, a YOLO data.yaml, or a folder: of Pascal VOC, or what else `recognising` knows. Several
+            are parts of one data set.
         root: the folder of the images; by default the layout's own.
         part: one part of it: of YOLO train, val or test, of VOC a list in ImageSets/Main, of COCO the images
             whose field `part` says so. None takes everything.
@@ -45,12 +67,12 @@ def read_annotations(
         InputError: the file can't be read at all, or has faults; they are counted, and the first are shown.
     """
     reading = examine_annotations(path, root, part, classes, leave_out, Options(skip_unreadable, on_progress))
-    refuse_errors(reading.faults, path)
+    refuse_errors(reading.faults, first_of(path))
     return reading.data
 
 
 def examine_annotations(
-    path: Path,
+    path: Path | Sequence[Path],
     root: Path | None = None,
     part: str | None = None,
     classes: Sequence[str] | None = None,
@@ -62,60 +84,88 @@ def examine_annotations(
     Raises:
         InputError: the file can't be read at all, or has no such part, or class to leave out.
     """
-    layout, path = find_layout(path)
-    if layout == "coco":
-        reading = read_coco(path, root, options)
-        if part is not None:
-            reading = replace(reading, data=select(reading.data, {"part": [part]}))
-    elif layout == "yolo":
-        reading = read_yolo(path, root, part, options)
+    paths = [path] if isinstance(path, Path) else list(path)
+    if len(paths) == 1:
+        reading = _examine(paths[0], root, part, options)
     else:
-        if root is not None:
-            raise InputError(f"{path}: Pascal VOC has its images in its own folder; leave the root out")
-        reading = read_voc(path, part, options)
+        reading = join({n: _examine(p, root, None, options) for n, p in zip(names_of(paths), paths, strict=True)})
+        if part is not None:
+            reading = replace(reading, data=select(reading.data, {PART: [part]}))
+    _note_alike(reading, paths[0])
     if classes is not None:
         return _match(reading, list(classes), leave_out)
     reading = replace(reading, data=without_classes(reading.data, leave_out))
-    if not sum(reading.data.counts()) and not any(fault.is_error for fault in reading.faults):
-        Spot(path, "", reading.faults).note("empty", f"none of {len(reading.data)} images shows an object to train on")
+    spot = Spot(paths[0], "", reading.faults)
+    only_crowds = options.crowds == "ignore" and note_crowd_masks(reading.data.images, spot)
+    if not sum(reading.data.counts()) and not only_crowds and not any(fault.is_error for fault in reading.faults):
+        spot.note("empty", f"none of {len(reading.data)} images shows an object to train on")
     return reading
 
 
-def find_layout(path: Path) -> tuple[str, Path]:
-    """``coco``, ``voc`` or ``yolo``, and the file or folder to read.
+def first_of(path: Path | Sequence[Path]) -> Path:
+    """The path that messages name."""
+    return path if isinstance(path, Path) else path[0]
+
+
+def find_layout(path: Path) -> Layout:
+    """The format, and what to read.
 
     Raises:
-        InputError: no such path, or it is none of them.
+        InputError: no such path, or no format that is known, with what was seen.
     """
-    found = detect_layout(path)
-    if found is not None:
-        return found
     if not path.exists():
         raise InputError(f"{path}: no such file or folder{what_there_is(path)}")
-    wanted = "a COCO .json, a YOLO data.yaml, or a folder with Annotations (Pascal VOC)"
+    found = recognise(path)
+    if found is not None:
+        return found
     if path.is_dir():
         there = sorted(entry.name for entry in path.iterdir() if entry.name[0] != ".")
-        raise InputError(f"{path}: holds no annotations that are known ({some(there) or 'nothing'}); give {wanted}")
-    raise InputError(f"{path}: is no annotation file; give {wanted}")
+        raise InputError(f"{path}: holds no annotations that are known ({some(there) or 'nothing'}); give {WANTED}")
+    raise InputError(f"{path}: is no annotation file; give {WANTED}")
 
 
-def detect_layout(path: Path) -> tuple[str, Path] | None:
-    """As `find_layout`, and None where there is none. InputError for a folder with several .json files."""
-    suffix = path.suffix.lower()
-    if path.is_file():
-        layout = {".json": "coco", ".yaml": "yolo", ".yml": "yolo"}.get(suffix)
-        return (layout, path) if layout else None
-    if not path.is_dir():
-        return None
-    for name in _YAML_NAMES:
-        if (path / name).is_file():
-            return "yolo", path / name
-    if (path / "Annotations").is_dir() or any(path.glob("*.xml")):
-        return "voc", path
-    documents = sorted(path.glob("*.json"))
-    if len(documents) > 1:
-        raise InputError(f"{path}: holds {some(document.name for document in documents)}; name those that are meant")
-    return ("coco", documents[0]) if documents else None
+def _examine(path: Path, root: Path | None, part: str | None, options: Options) -> Reading:
+    """One path, which may have parts."""
+    layout = find_layout(path)
+    if layout.parts:
+        found = {name: _read(Layout(layout.format, file), root, None, options) for name, file in layout.parts.items()}
+        reading = join(found, layout.path)
+    else:
+        reading = _read(layout, root, part, options)
+    if part is not None and (layout.parts or layout.format not in ("yolo", "voc")):
+        reading = replace(reading, data=select(reading.data, {PART: [part]}))
+    if options.crowds == "objects":
+        reading = _without_crowds(reading)
+    return replace(reading, layout=layout.format)
+
+
+def _read(layout: Layout, root: Path | None, part: str | None, options: Options) -> Reading:
+    if layout.format == "yolo":
+        return read_yolo(layout.path, root, part, options)
+    if layout.format == "voc":
+        return read_voc(layout.path, part, options, root)
+    return _READERS[layout.format](layout.path, root, options)
+
+
+def _without_crowds(reading: Reading) -> Reading:
+    """With crowds as objects like any other."""
+    images = [
+        replace(image, objects=tuple(replace(thing, crowd=False) for thing in image.objects))
+        for image in reading.data.images
+    ]
+    faults = [fault for fault in reading.faults if fault.kind not in ("crowd", "difficult")]
+    return replace(reading, data=replace(reading.data, images=images), faults=faults)
+
+
+def _note_alike(reading: Reading, path: Path) -> None:
+    """A remark for classes whose names differ in capitals, spaces and the like alone."""
+    alike: dict[str, list[str]] = {}
+    for name in reading.data.classes:
+        alike.setdefault("".join(name.casefold().replace("_", " ").replace("-", " ").split()), []).append(name)
+    for names in alike.values():
+        if len(names) > 1:
+            text = f"the classes {listed(names)} are read as different ones; are they one?"
+            Spot(path, "", reading.faults).note("classes-alike", text)
 
 
 def _match(reading: Reading, classes: list[str], leave_out: Sequence[str]) -> Reading:

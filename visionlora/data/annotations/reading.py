@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from visionlora.data.annotations import polygons, run_lengths
 from visionlora.data.annotations.annotated import AnnotatedImages, Box, LabelledObject, Polygons, RunLengths
@@ -21,10 +22,12 @@ class Options:
     Attributes:
         skip_unreadable: an image that can't be decoded is left out with a remark, and is no error.
         on_progress: as images are decoded.
+        crowds: what objects marked as crowds are: ignored, or ``objects`` as any other.
     """
 
     skip_unreadable: bool = False
     on_progress: Progress | None = None
+    crowds: Literal["ignore", "objects"] = "ignore"
 
 
 PLAIN = Options()
@@ -39,12 +42,14 @@ class Reading:
         faults: all of them, in the order found.
         facts: each image file that was looked at.
         root: the folder that all images lie in.
+        layout: what it was read as: ``coco``, ``voc`` ...
     """
 
     data: AnnotatedImages
     faults: list[Fault]
     facts: dict[Path, ImageFacts]
     root: Path
+    layout: str = ""
 
 
 @dataclass(frozen=True)

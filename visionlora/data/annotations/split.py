@@ -1,11 +1,11 @@
 """The annotated images to train and to validate on that a config names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.choosing import every_nth, select, split_in_order
-from visionlora.data.annotations.layouts import examine_annotations
+from visionlora.data.annotations.layouts import WANTED, examine_annotations, first_of
 from visionlora.data.annotations.reading import Options
 from visionlora.data.faults import refuse_errors
 from visionlora.errors import InputError, some
@@ -14,11 +14,15 @@ from visionlora.sections import AnnotatedData, Selection
 
 @dataclass(frozen=True)
 class AnnotatedSplit:
-    """The images of a run, and the files that were left out because they can't be read."""
+    """The images of a run, the files that were left out because they can't be read, and the faults passed over.
+
+    `faulty` has a line for each fault of a data set that training would refuse otherwise, with what was done.
+    """
 
     train: AnnotatedImages
     val: AnnotatedImages
     skipped: list[Path]
+    faulty: list[str] = field(default_factory=list)
 
 
 def load_annotated_split(data: AnnotatedData, classes: list[str] | None = None) -> AnnotatedSplit:
@@ -33,12 +37,13 @@ def load_annotated_split(data: AnnotatedData, classes: list[str] | None = None) 
             no object to train on.
     """
     if data.annotations is None:
-        raise InputError("no images: give data.annotations, a COCO .json, a YOLO data.yaml, or a folder of Pascal VOC")
-    whole, skipped = read_annotated(data, data.annotations, classes)
+        raise InputError(f"no images: give data.annotations, {WANTED}")
+    faulty: list[str] = []
+    whole, skipped = read_annotated(data, data.annotations, classes, faulty)
     chosen = data.train or _part(whole, "train")
     if data.val_annotations is not None:
         train = _select(whole, chosen)
-        val, more = read_annotated(data, data.val_annotations, whole.classes)
+        val, more = read_annotated(data, data.val_annotations, whole.classes, faulty)
         val, skipped = _select(val, data.val or _part(val, "val")), [*skipped, *more]
     elif wanted := data.val or (_part(whole, "val") if chosen is not None else None):
         val = _select(whole, wanted)
@@ -50,27 +55,34 @@ def load_annotated_split(data: AnnotatedData, classes: list[str] | None = None) 
         raise InputError(f"data.train and data.val both have {some(sorted(both), 2)}; let no image be in both")
     if classes is None and not sum(train.counts()):
         raise InputError(f"none of the {len(train)} training images shows an object of {some(train.classes)}")
-    return AnnotatedSplit(train, val, sorted(set(skipped)))
+    return AnnotatedSplit(train, val, sorted(set(skipped)), faulty)
 
 
 def read_annotated(
-    data: AnnotatedData, path: Path, classes: list[str] | None = None
+    data: AnnotatedData, path: Path | list[Path], classes: list[str] | None = None, faulty: list[str] | None = None
 ) -> tuple[AnnotatedImages, list[Path]]:
-    """All images of an annotation file or folder, and those that were left out because they can't be read.
+    """All images of annotation files or folders, and those that were left out because they can't be read.
 
     Args:
         data: the settings.
-        path: what to read.
+        path: what to read; several are parts of one data set.
         classes: of the training data, if they are known.
+        faulty: to add a line to for each fault that ``data.faulty=leave_out`` passes over.
 
     Raises:
-        InputError: whatever is wrong with the annotations or an image.
+        InputError: whatever is wrong with the annotations or an image, unless it may be left out.
     """
-    options = Options(data.skip_unreadable)
+    options = Options(data.skip_unreadable, crowds=data.crowds)
     reading = examine_annotations(path, data.root, None, classes, data.leave_out, options)
-    refuse_errors(reading.faults, path)
+    where = first_of(path)
+    if data.faulty == "leave_out":
+        lines = [f"{fault} -> {fault.mended or 'left out'}" for fault in reading.faults if fault.is_error]
+        if faulty is not None:
+            faulty += lines
+    else:
+        refuse_errors(reading.faults, where)
     if not len(reading.data):
-        raise InputError(f"{path}: no image is left: none of them can be read")
+        raise InputError(f"{where}: no image is left: none of them can be read")
     return reading.data, [facts.path for facts in reading.facts.values() if facts.reason is not None]
 
 

@@ -9,16 +9,21 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, LabelledObject
+from visionlora.data.annotations import polygons
+from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, Box, LabelledObject
 from visionlora.data.annotations.boxes import DROPPED, check_box
+from visionlora.data.annotations.polygons import check_polygons
 from visionlora.data.annotations.reading import PLAIN, Options, Reading, check_image, look_at, note_repeats
 from visionlora.data.annotations.voc_xml import VocFile, VocObject, read_voc_xml
 from visionlora.data.faults import Fault, Spot, shown
-from visionlora.data.file_names import is_file, leaves, locate
+from visionlora.data.file_names import ImageFolder, is_file, leaves
 from visionlora.data.folders import images_in, refuse_missing_folder
+from visionlora.data.images import is_image
 from visionlora.errors import InputError, did_you_mean, some
 
-_IMAGE_FOLDERS = ("JPEGImages", "images")
+_IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "image", "img", "data")
+_XML_FOLDERS = ("annotations", "annotation", "labels", "xmls", "xml")
+"""In upper or lower case."""
 
 
 @dataclass(frozen=True)
@@ -31,25 +36,33 @@ class _Entry:
     spot: Spot
 
 
-def read_voc(folder: Path, part: str | None = None, options: Options = PLAIN) -> Reading:
+def read_voc(
+    folder: Path, part: str | None = None, options: Options = PLAIN, images_root: Path | None = None
+) -> Reading:
     """Read Annotations/*.xml with JPEGImages or images, or XML files that lie beside their images in `folder`.
+
+    Folders may have other names: the XML files are in the folder itself, in one called annotations, labels or xml, or
+    in the only one that holds some; the images in `images_root`, or one called JPEGImages, images, imgs or data.
 
     `part` takes the images that ImageSets/Main/`part`.txt lists. None takes every XML file, and where there are
     such lists, ``fields["part"]`` of an image says in which it is. The image is the one with the XML file's
     name; only where there is none, the one that its `filename` says. Classes are the names that occur, sorted.
-    An object marked `difficult` becomes a crowd: no training target, and no false alarm. Masks are not read.
+    An object marked `difficult` becomes a crowd: no training target, and no false alarm. An outline is read where
+    there is no <bndbox>; masks in files are not.
 
     Raises:
         InputError: no such folder, no XML files in it, or no such part.
     """
     refuse_missing_folder(folder)
-    xml_folder = folder / "Annotations" if (folder / "Annotations").is_dir() else folder
-    root = next((folder / name for name in _IMAGE_FOLDERS if (folder / name).is_dir()), folder)
+    xml_folder = find_xml_folder(folder) or folder
+    root = images_root or _image_folder(folder, xml_folder)
+    refuse_missing_folder(root)
     faults: list[Fault] = []
-    files = {_stem(path, xml_folder): path for path in sorted(xml_folder.rglob("*.xml")) if path.name[0] != "."}
+    files = {_stem(path, xml_folder): path for path in _xml_files(xml_folder)}
     if not files:
         raise InputError(f"{xml_folder}: holds no .xml files; Pascal VOC has one for each image")
     members = {name: _members(folder, name, faults) for name in ([part] if part else voc_parts(folder))}
+    members = {name: {_known_stem(stem, files) for stem in stems} for name, stems in members.items()}
     _note_missing(members, files, folder, faults)
     parts = {stem: [name for name, stems in members.items() if stem in stems] for stem in files}
     if part is not None:
@@ -72,6 +85,45 @@ def read_voc(folder: Path, part: str | None = None, options: Options = PLAIN) ->
         fields = {"part": entry.part} if members else {}
         images.append(AnnotatedImage(entry.path, *size, frame.turned(things), fields))
     return Reading(AnnotatedImages(images, classes), faults, facts, root)
+
+
+def find_xml_folder(folder: Path) -> Path | None:
+    """Where the XML files are: the folder itself, or one in it; None if there are none, or in several places."""
+    children = [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name[0] not in "._"]
+    named = [child for name in _XML_FOLDERS for child in children if child.name.lower() == name and _xml_files(child)]
+    if named:
+        return named[0]
+    if any(path.suffix.lower() == ".xml" for path in folder.iterdir()):
+        return folder
+    holding = [child for child in children if _xml_files(child)]
+    return holding[0] if len(holding) == 1 else None
+
+
+def _xml_files(folder: Path) -> list[Path]:
+    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".xml" and path.is_file())
+    return [
+        path
+        for path in files
+        if not any(part[0] == "." or part == "__MACOSX" for part in path.relative_to(folder).parts)
+    ]
+
+
+def _image_folder(folder: Path, xml_folder: Path) -> Path:
+    """One of the usual names, else the only other folder with images, else the folder itself."""
+    if xml_folder == folder and any(is_image(path) for path in folder.iterdir()):
+        return folder
+    children = [child for child in sorted(folder.iterdir()) if child.is_dir() and child != xml_folder]
+    named = [child for name in _IMAGE_FOLDERS for child in children if child.name.lower() == name]
+    if named:
+        return named[0]
+    holding = [child for child in children if child.name[0] not in "._" and any(map(is_image, child.iterdir()))]
+    return holding[0] if len(holding) == 1 and not any(map(is_image, folder.iterdir())) else folder
+
+
+def _known_stem(name: str, files: dict[str, Path]) -> str:
+    """A name as lists have it, which may have the image's ending."""
+    path = Path(name)
+    return path.with_suffix("").as_posix() if name not in files and is_image(path) else name
 
 
 def voc_parts(folder: Path) -> list[str]:
@@ -117,6 +169,7 @@ def _note_missing(members: dict[str, set[str]], files: dict[str, Path], folder: 
 
 
 def _entries(files: dict[str, Path], parts: dict[str, list[str]], root: Path, faults: list[Fault]) -> list[_Entry]:
+    folder = ImageFolder(root)
     by_stem = {_stem(path, root): path for path in images_in(root)}
     entries: dict[Path, _Entry] = {}
     for stem, file in files.items():
@@ -124,7 +177,7 @@ def _entries(files: dict[str, Path], parts: dict[str, list[str]], root: Path, fa
         voc = read_voc_xml(file, faults)
         if voc is None:
             continue
-        path = _find_image(stem, voc, by_stem, root, spot)
+        path = _find_image(stem, voc, by_stem, folder, spot)
         if path is None:
             continue
         if len(parts[stem]) > 1:
@@ -139,29 +192,39 @@ def _entries(files: dict[str, Path], parts: dict[str, list[str]], root: Path, fa
     return list(entries.values())
 
 
-def _find_image(stem: str, voc: VocFile, by_stem: dict[str, Path], root: Path, spot: Spot) -> Path | None:
+def _find_image(stem: str, voc: VocFile, by_stem: dict[str, Path], folder: ImageFolder, spot: Spot) -> Path | None:
+    root = folder.root
     if stem not in by_stem:
-        return locate(root, voc.filename or f"{stem}.jpg", spot)
+        return folder.locate(voc.filename or f"{stem}.jpg", spot)
     found = by_stem[stem]
     if voc.filename and voc.filename != found.name and not leaves(voc.filename) and is_file(root / voc.filename):
         text = f"<filename> is {shown(voc.filename)}, but {found.name} has the name of the XML file and is taken"
         spot.note("other-path", text, f"{found.name} taken")
-    return locate(root, found.relative_to(root).as_posix(), spot)
+    return folder.locate(found.relative_to(root).as_posix(), spot)
 
 
 def _object(thing: VocObject, labels: dict[str, int], width: int, height: int) -> LabelledObject | None:
     """None, noted, for a box that is none."""
-    xmin, ymin, xmax, ymax = thing.corners
-    text = f"the box xmin {xmin:g}, ymin {ymin:g}, xmax {xmax:g}, ymax {ymax:g}"
-    if xmax < xmin or ymax < ymin:
-        thing.spot.note("negative-size", f"{text} ends before it begins; correct it", DROPPED)
-        return None
-    if xmax == xmin or ymax == ymin:  # one pixel by the letter, and in practice a click by mistake
-        thing.spot.note("zero-area", f"{text} has no area; draw it again or remove it", DROPPED)
-        return None
-    box = check_box((xmin - 1, ymin - 1, xmax, ymax), width, height, thing.spot, f"{text} (counted from 1)")
+    mask = None
+    if thing.corners is None:
+        mask = check_polygons([list(thing.ring or ())], width, height, thing.spot)
+        box = None if mask is None else check_box(polygons.extent(mask), width, height, thing.spot)
+    else:
+        box = _box(thing.corners, width, height, thing.spot)
     if box is None:
         return None
     if thing.difficult:
         thing.spot.note("difficult", "neither trained on nor counted as a false alarm")
-    return LabelledObject(labels[thing.name], box, None, thing.difficult, thing.spot.where)
+    return LabelledObject(labels[thing.name], box, mask, thing.difficult, thing.spot.where)
+
+
+def _box(corners: tuple[float, ...], width: int, height: int, spot: Spot) -> Box | None:
+    xmin, ymin, xmax, ymax = corners
+    text = f"the box xmin {xmin:g}, ymin {ymin:g}, xmax {xmax:g}, ymax {ymax:g}"
+    if xmax == xmin or ymax == ymin:  # one pixel by the letter, and in practice a click by mistake
+        spot.note("zero-area", f"{text} has no area; draw it again or remove it", DROPPED)
+        return None
+    if xmax < xmin or ymax < ymin:
+        spot.note("negative-size", f"{text} ends before it begins; exchange its corners", "corners exchanged")
+        xmin, xmax, ymin, ymax = min(xmin, xmax), max(xmin, xmax), min(ymin, ymax), max(ymin, ymax)
+    return check_box((xmin - 1, ymin - 1, xmax, ymax), width, height, spot, f"{text} (counted from 1)")

@@ -6,20 +6,26 @@ from typing import Any
 
 import yaml
 
+from visionlora.data.annotations.part_names import ORDER, canonical, is_part
 from visionlora.data.faults import Fault, Spot, shown
 from visionlora.data.folders import refuse_missing_folder, what_there_is
 from visionlora.errors import InputError, did_you_mean, some
 
-PARTS = ("train", "val", "test")
+PARTS = ORDER
 
 
 @dataclass(frozen=True)
 class YoloSet:
-    """Folder, classes, and for each part the folders of images, or .txt files that list some."""
+    """Folder, classes, and for each part the folders of images, or .txt files that list some.
+
+    A single part without a name is all of the data. `keypoints` is how many numbers a line has for its points,
+    behind those of the box.
+    """
 
     root: Path
     classes: list[str]
     parts: dict[str, list[str]]
+    keypoints: int = 0
 
 
 class _TextLoader(yaml.SafeLoader):
@@ -49,11 +55,29 @@ def load_yolo_yaml(path: Path, root: Path | None, faults: list[Fault]) -> YoloSe
     if root is None:
         root = _root(path, content.get("path"), faults)
     refuse_missing_folder(root)
-    parts = {part: _entries(content[part], part, path) for part in PARTS if content.get(part)}
+    parts = _parts(content, path, faults)
     if not parts:
         hint = did_you_mean("train", [str(key) for key in content])
         raise InputError(f"{path}: has none of {some(PARTS)}{hint}; write where the images are, as in train: images")
-    return YoloSet(root, _classes(content, path), parts)
+    return YoloSet(root, _classes(content, path), parts, _keypoints(content.get("kpt_shape")))
+
+
+def _parts(content: dict[Any, Any], path: Path, faults: list[Fault]) -> dict[str, list[str]]:
+    """By ``train``, ``val`` and ``test``, whatever means them."""
+    parts = {part: _entries(content[part], part, path) for part in PARTS if content.get(part)}
+    for key, given in content.items():
+        part = canonical(str(key))
+        if given and is_part(str(key)) and part not in parts:
+            Spot(path, str(key), faults).note("assumed", f"is read as {part}, which is its name in a {path.name}")
+            parts[part] = _entries(given, str(key), path)
+    return {part: parts[part] for part in PARTS if part in parts}
+
+
+def _keypoints(shape: object) -> int:
+    """From ``kpt_shape: [points, numbers for each]``."""
+    if not isinstance(shape, list) or len(shape) != 2 or not all(str(side).isdecimal() for side in shape):
+        return 0
+    return int(shape[0]) * int(shape[1])
 
 
 def _root(path: Path, given: Any, faults: list[Fault]) -> Path:

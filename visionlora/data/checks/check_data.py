@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from visionlora.data.annotations.annotated import AnnotatedImages
-from visionlora.data.annotations.layouts import detect_layout
 from visionlora.data.annotations.reading import Options, Progress
+from visionlora.data.annotations.recognising import recognise
 from visionlora.data.checks.label_survey import survey_labels
 from visionlora.data.checks.mask_survey import MaskFiles, survey_masks
 from visionlora.data.checks.mending import refuse_target, write_mended
@@ -18,6 +18,7 @@ from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.images import ImageFacts
 from visionlora.data.near_duplicates import find_bursts, find_twins
+from visionlora.data.other_layouts import refuse_other_layouts
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.errors import InputError
 
@@ -79,17 +80,18 @@ def check(
 
 
 def _survey(paths: list[Path], root: Path | None, by: str | None, options: Options) -> Survey:
-    if len(paths) > 1 or detect_layout(paths[0]) is not None or not paths[0].is_dir():
+    if len(paths) > 1 or not paths[0].is_dir() or recognise(paths[0]) is not None:
         return survey_annotations(paths, root, by, options)
     if root is not None or by is not None:
         raise InputError(f"{paths[0]}: has no file of annotations, which --root and --by are for")
+    refuse_other_layouts(paths[0])
     return survey_labels(paths[0], options)
 
 
 def _mend(survey: Survey, path: Path, fix: Path) -> list[str]:
-    if not survey.readings:
+    if survey.reading is None:
         raise InputError(f"{path}: --fix is for boxes and masks; move or remove the files of class folders yourself")
-    return write_mended(survey.readings[0], fix)
+    return write_mended(survey.reading, fix)
 
 
 def _readable(survey: Survey) -> list[ImageFacts]:

@@ -1,9 +1,10 @@
 """The images with a class for every pixel, to train and to validate on, that a config names."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from visionlora.data.annotations.choosing import every_nth, split_in_order
+from visionlora.data.annotations.layouts import first_of
 from visionlora.data.annotations.reading import Options
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
 from visionlora.data.faults import Fault, Spot, refuse_errors
@@ -21,11 +22,12 @@ _OF_OBJECTS = ("val_annotations", "order_by", "leave_out")
 
 @dataclass(frozen=True)
 class SegmentedSplit:
-    """The images of a run, and the files that were left out because they can't be read."""
+    """The images of a run, the files that were left out because they can't be read, and faults passed over."""
 
     train: SegmentedImages
     val: SegmentedImages
     skipped: list[Path]
+    faulty: list[str] = field(default_factory=list)
 
 
 def load_segmented_split(data: SegmentationData, classes: list[str] | None = None) -> SegmentedSplit:
@@ -43,10 +45,10 @@ def load_segmented_split(data: SegmentationData, classes: list[str] | None = Non
     if data.annotations is not None:
         annotated = load_annotated_split(data, _of_objects(data, classes))
         train, val = (segment_objects(part, data.background) for part in (annotated.train, annotated.val))
-        split = SegmentedSplit(train, val, annotated.skipped)
+        split = SegmentedSplit(train, val, annotated.skipped, annotated.faulty)
     else:
         split = _split_masks(data, classes)
-    where = data.annotations or data.masks or data.root or Path()
+    where = _where(data)
     if classes is None:
         faults: list[Fault] = []
         note_classes(split.train, Spot(where, "", faults))
@@ -76,7 +78,7 @@ def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -
     else:
         named = {"train": data.train, "val": data.val}.get(part) or part
         images, skipped = _read_masks(data, None if part == "all" else str(named), classes)
-    _refuse_nothing_to_measure(images, data.annotations or data.masks or data.root or Path())
+    _refuse_nothing_to_measure(images, _where(data))
     return images, skipped
 
 
@@ -126,6 +128,11 @@ def _folders(data: SegmentationData, part: str | None) -> tuple[Path, Path]:
         assert data.root is not None
         return find_mask_folders(data.root, part)
     return (data.images, data.masks) if part is None else (data.images / part, data.masks / part)
+
+
+def _where(data: SegmentationData) -> Path:
+    """The path that messages name."""
+    return first_of(data.annotations) if data.annotations else data.masks or data.root or Path()
 
 
 def _has_part(data: SegmentationData, part: str) -> bool:

@@ -157,6 +157,7 @@ def set_up(config: DetectionConfig) -> SetUp:
         preprocessing=task.shown.to_dict(),
         description=f"{name} on {len(data.train)} images{tiles} with {objects}, {len(data.val)} to validate",
         skipped=data.skipped,
+        faulty=data.faulty,
         keep_statistics=True,  # a detector's batches are too small to measure them, as torchvision's own have it
     )
 

@@ -152,6 +152,7 @@ def set_up(config: SegmentationConfig) -> SetUp:
         preprocessing=task.shown.to_dict(),
         description=f"{name} on {len(data.train)} images of {len(task.classes)} classes, {len(data.val)} to validate",
         skipped=data.skipped,
+        faulty=data.faulty,
     )
 
 

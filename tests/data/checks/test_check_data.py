@@ -206,7 +206,7 @@ def test_all_faults_of_class_folders_are_found(tmp_path: Path) -> None:
         " (did you mean 'van'?)",
         "unread-format": f"{train / 'car'}: 1 image in a format that isn't read (a.heic); convert to JPEG or PNG,"
         " or remove",
-        "unreadable": f"{train / 'car' / 'b.jpg'}: not an image of a known format (JPEG, PNG, BMP, WEBP, TIFF);"
+        "unreadable": f"{train / 'car' / 'b.jpg'}: not an image of a known format (JPEG, PNG, BMP, WEBP, TIFF, GIF);"
         " replace or remove it",
     }
     remarks = [str(fault) for fault in check(tmp_path).remarks]

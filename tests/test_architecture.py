@@ -12,7 +12,8 @@ import pytest
 import timm
 
 import visionlora
-from visionlora.adapters.config import BATCHNORM_MODES, METHODS, LoRAConfig
+from visionlora.adapters.config import BATCHNORM_MODES, LoRAConfig
+from visionlora.adapters.methods.registry import METHODS
 from visionlora.config import load_config
 from visionlora.data.augmentations import STRENGTHS
 from visionlora.sections import DataSection, LoRASection
@@ -27,7 +28,7 @@ COMMON = {"errors", "files", "sections", "config_errors", "plain_yaml"}
 """Modules that lie beside the rooms, below all of them; ``config`` lies above the tasks, whose schemas it reads by."""
 
 ALLOWED = {
-    "adapters": {"adapters", "ops", "errors", "files", ""},
+    "adapters": {"adapters", "ops", "errors", "files", "version"},
     "ops": {"ops", "errors"},
     "models": {"models", *COMMON},
     "data": {"data", *COMMON},
@@ -141,7 +142,7 @@ def test_the_config_has_the_adapters_settings_with_the_same_defaults() -> None:
 
 def test_the_config_has_the_rooms_own_choices() -> None:
     choices = {name: typing.get_args(field.annotation) for name, field in LoRASection.model_fields.items()}
-    assert (choices["method"], choices["batchnorm"]) == (METHODS, BATCHNORM_MODES)
+    assert (choices["method"], choices["batchnorm"]) == (tuple(METHODS), BATCHNORM_MODES)
     assert typing.get_args(DataSection.model_fields["augment"].annotation) == STRENGTHS
 
 

@@ -3,6 +3,8 @@
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from visionlora.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from visionlora.adapters.config import LoRAConfig
     from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
@@ -13,8 +15,6 @@ if TYPE_CHECKING:
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
     from visionlora.exports.export import export
-
-__version__ = "0.1.0"
 
 _HOMES = {
     "InputError": "visionlora.errors",

@@ -1,11 +1,12 @@
 """An adapter's file of format 1, as the code of that time wrote it, loads for ever."""
 
 import json
+from pathlib import Path
 
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 import visionlora as vl
 from helpers.format_1 import FOLDER, Small, small_images
@@ -45,6 +46,17 @@ def test_it_loads_and_gives_what_it_gave(base: Small) -> None:
             torch.testing.assert_close(base(small_images()), OUTPUTS["base"])
         vl.merge(base)
         torch.testing.assert_close(base(small_images()), OUTPUTS["adapted"])
+
+
+def test_an_entry_that_contradicts_its_method_is_refused(base: Small, tmp_path: Path) -> None:
+    with safe_open(FILE, framework="pt") as file:
+        metadata = file.metadata()
+    for value in ("1", "false"):
+        path = tmp_path / "damaged.safetensors"
+        layers = metadata["layers"].replace('"rslora": true', f'"rslora": {value}', 1)
+        save_file(load_file(FILE), path, metadata={**metadata, "layers": layers})
+        with pytest.raises(vl.InputError, match="header is damaged .rslora of conv.weight is"):
+            vl.load_adapter(base, path)
 
 
 def test_its_header_is_read() -> None:

@@ -177,7 +177,7 @@ def test_the_header_comes_back(trained: nn.Module, tmp_path: Path) -> None:
     header = vl.read_header(path)
     assert (header.classes, header.preprocessing, header.extra) == (classes, preprocessing, extra)
     assert header.config == config() and header.unfrozen == ["head"]
-    assert header.layers["conv1.weight"] == {"rank": 2, "alpha": 16.0, "rslora": False, "parts": ""}
+    assert header.layers["conv1.weight"] == {"rank": 2, "alpha": 16.0, "parts": ""}
     assert set(header.base) == {"conv1.weight", "conv1.bias", "conv2.weight", "conv2.bias"}
 
 
@@ -281,9 +281,9 @@ def test_plain_weights_are_refused(base: nn.Module, tmp_path: Path) -> None:
 
 
 def test_a_newer_format_is_refused_with_the_version_that_wrote_it(base: nn.Module, file: Path) -> None:
-    edit(file, lambda metadata, _: metadata.update(format_version="2", visionlora="9.1"))
+    edit(file, lambda metadata, _: metadata.update(format_version="3", visionlora="9.1"))
     message = refusal(base, file)
-    assert "format 2, and this visionlora reads format 1" in message and "visionlora 9.1" in message
+    assert "format 3, and this visionlora reads formats 1 and 2" in message and "visionlora 9.1" in message
 
 
 FIELDS = ("config", "layers", "unfrozen", "architecture", "base", "classes", "preprocessing", "extra")
@@ -317,7 +317,6 @@ def _layers(metadata: Metadata, **changes: Any) -> None:
         ({"rank": 2.0}, "rank of conv1.weight is 2.0"),
         ({"alpha": float("nan")}, "alpha is nan"),
         ({"alpha": None}, "alpha of conv1.weight is None"),
-        ({"rslora": 1}, "rslora of conv1.weight is 1"),
         ({"parts": "q,x"}, "parts of conv1.weight are 'q,x'"),
         ({"parts": "q"}, "orders q, k and v in 'conv1' is not known"),
         ({"rank": 3}, "conv1.weight.lora_A is of shape (2, 3, 3, 3), and should be (3, 3, 3, 3)"),

@@ -47,8 +47,8 @@ def test_a_small_update_of_a_bf16_weight_has_its_effect_as_a_branch_only(name: s
     with torch.no_grad():
         nn.init.normal_(lora.lora_B)
         size = base._parameters["weight"].double().square().mean().sqrt()
-        lora.lora_B.mul_(1e-3 * size / lora.delta(base._parameters["weight"].shape).square().mean().sqrt())
-        delta = lora.delta(base._parameters["weight"].shape).double()
+        lora.lora_B.mul_(1e-3 * size / lora.whole_update(base._parameters["weight"]).square().mean().sqrt())
+        delta = lora.whole_update(base._parameters["weight"]).double()
         exact = F.linear(x.double(), delta) if name == "linear" else F.conv2d(x.double(), delta, groups=base.groups)
         assert float(delta.square().mean().sqrt() / size) == pytest.approx(1e-3, rel=1e-3)
     assert effect_is_off_by(model, x, exact) < 0.02

@@ -22,7 +22,7 @@ from torch.overrides import TorchFunctionMode
 
 import visionlora as vl
 from visionlora.adapters import qkv as layouts
-from visionlora.adapters.layer import adapted_weight
+from visionlora.adapters.layer import effective_weight
 
 # Which part changes one token's output only, which one channel of every token, and which several channels of every
 # token. Attention over tokens: a query is read by its own token, a value's channel goes nowhere else.
@@ -262,7 +262,7 @@ def test_multihead_attention_parts(separate: bool) -> None:
     inputs = [torch.randn(2, 5, width) for width in ((8, 6, 4) if separate else (8, 8, 8))]
     _train_a_step(attention, *inputs)
     now = {
-        name: adapted_weight(attention, name) if not separate or name[0] in "qv" else attention._parameters[name]
+        name: effective_weight(attention, name) if not separate or name[0] in "qv" else attention._parameters[name]
         for name in names
     }
     if separate:

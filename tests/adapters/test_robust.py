@@ -13,7 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import visionlora as vl
 from helpers.cases import perturb
-from visionlora.adapters.methods import LoRA
+from visionlora.adapters.methods.lora import LoRA, RSLoRA
 
 
 class Net(nn.Module):
@@ -157,8 +157,8 @@ def test_a_config_survives_plain_data_and_refuses_unknown_keys() -> None:
 
 def test_the_scale_is_that_of_the_method() -> None:
     weight = torch.randn(6, 5)
-    for rslora, scale in ((False, 12 / 4), (True, 12 / 2)):
-        lora = LoRA(weight, rank=4, alpha=12, rslora=rslora)
+    for method, scale in ((LoRA, 12 / 4), (RSLoRA, 12 / 2)):
+        lora = method(weight, rank=4, alpha=12)
         nn.init.normal_(lora.lora_B)
         torch.testing.assert_close(lora(weight), weight + scale * lora.lora_B @ lora.lora_A)
 

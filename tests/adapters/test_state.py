@@ -281,7 +281,7 @@ def test_deltas_of_two_adapters_add_up_exactly() -> None:
         vl.attach(model, vl.LoRAConfig(rank=rank), name=name)
         perturb(model)
     deltas = {
-        (path, name): model.get_submodule(path).adapters[name]["weight"].delta(weight.shape)
+        (path, name): model.get_submodule(path).adapters[name]["weight"].whole_update(weight)
         for path, weight in ((key.removesuffix(".weight"), value) for key, value in frozen.items())
         for name in ("a", "b")
     }

@@ -4,9 +4,9 @@ import math
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
+from visionlora.adapters.methods.registry import check_method
 from visionlora.errors import InputError, did_you_mean
 
-METHODS = ("lora", "rslora")
 BATCHNORM_MODES = ("frozen", "recalibrate", "train")
 
 
@@ -51,12 +51,12 @@ class LoRAConfig:
         for pattern, alpha in {"alpha": self.alpha, **self.alpha_pattern}.items():
             if not isinstance(alpha, int | float) or isinstance(alpha, bool) or not math.isfinite(alpha) or alpha == 0:
                 raise InputError(f"{_entry('alpha', pattern)} is {alpha!r}; give a finite number other than 0")
-        for option, known in (("method", METHODS), ("batchnorm", BATCHNORM_MODES)):
-            value = getattr(self, option)
-            if value not in known:
-                raise InputError(
-                    f"{option} is {value!r}; choose from {', '.join(known)}{did_you_mean(str(value), known)}"
-                )
+        check_method(self.method)
+        if self.batchnorm not in BATCHNORM_MODES:
+            raise InputError(
+                f"batchnorm is {self.batchnorm!r}; choose from {', '.join(BATCHNORM_MODES)}"
+                f"{did_you_mean(str(self.batchnorm), BATCHNORM_MODES)}"
+            )
         for option in ("exclude", "unfreeze"):
             if isinstance(getattr(self, option), str):
                 raise InputError(f"{option} is a string; give a list of names: {option}=[{getattr(self, option)!r}]")

@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 from visionlora.adapters import norm
 from visionlora.adapters.forward import fold_into, folded_into, fused_forward, is_known_conv, scale_and_shift, unfold
 from visionlora.adapters.layer import is_adapted
-from visionlora.adapters.swap import is_swapped, swap, unswap
+from visionlora.adapters.swap import base_of, is_swapped, swap, unswap
 
 TOLERANCE = 1e-4
 """Largest difference between BatchNorm and its folded form, relative to the output's norm."""
@@ -163,7 +163,7 @@ def _agrees(batchnorm: nn.Module, x: Tensor, output: Tensor) -> bool:
 
 
 def _is_frozen_conv(layer: nn.Module) -> bool:
-    base = vars(type(layer))["__swapped__"][0] if is_adapted(layer) else type(layer)
+    base = base_of(layer) if is_adapted(layer) else type(layer)
     # A hook sees, and may change, what the convolution gives; the old weight_norm leaves no parameter `weight`.
     if not is_known_conv(base) or layer._forward_hooks or "weight" not in layer._parameters:
         return False

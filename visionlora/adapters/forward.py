@@ -9,6 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visionlora.adapters.methods.base import Factors
 from visionlora.ops.branch import conv_branch, linear_branch
 from visionlora.ops.conv import conv
 from visionlora.ops.convolution import plain_convolution
@@ -20,7 +21,7 @@ _LINEARS = {"torch.nn.modules.linear": {"Linear"}, "timm.layers.linear": {"Linea
 _CONVS = {"torch.nn.modules.conv": {"Conv1d", "Conv2d", "Conv3d"}, "timm.layers.conv2d_same": {"Conv2dSame"}}
 _FOLDED = "_visionlora_folded"
 
-Factors = Callable[[nn.Module, Tensor], tuple[Tensor, Tensor, Any] | None]
+TrainedFactors = Callable[[nn.Module, Tensor], tuple[Factors, Any] | None]
 
 
 def is_known_conv(base: type) -> bool:
@@ -33,12 +34,12 @@ def is_known(base: type) -> bool:
     return is_known_conv(base) or base.__name__ in _LINEARS.get(base.__module__, ())
 
 
-def fused_forward(base: type, factors: Factors) -> Callable[[Any, Tensor], Tensor] | None:
+def fused_forward(base: type, factors: TrainedFactors) -> Callable[[Any, Tensor], Tensor] | None:
     """A forward for a subclass of ``base``, or None if the class is not known.
 
     Args:
         base: the layer's class.
-        factors: answers a layer's A and B and the route of their gradients (``"branch"`` for an update that
+        factors: answers a layer's factors and the route of their gradients (``"branch"`` for an update that
             can't be added to the weight), or None if the dense weight is to be used on this input.
     """
     if is_known_conv(base):
@@ -70,13 +71,13 @@ def scale_and_shift(batchnorm: Any) -> tuple[Tensor, Tensor]:
     return scale, shift if batchnorm.bias is None else shift + batchnorm.bias
 
 
-def _linear_forward(base: Any, factors: Factors) -> Callable[[Any, Tensor], Tensor]:
+def _linear_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor], Tensor]:
     def forward(self: Any, input: Tensor) -> Tensor:
         trained = factors(self, input)
         if trained is None:
             output: Tensor = base.forward(self, input)
             return output
-        A, B, route = trained
+        (A, B, _), route = trained
         weight = self._parameters["weight"]
         if route == "branch":
             return F.linear(input, weight, self.bias) + linear_branch(input, A, B)
@@ -85,7 +86,7 @@ def _linear_forward(base: Any, factors: Factors) -> Callable[[Any, Tensor], Tens
     return forward
 
 
-def _conv_forward(base: Any, factors: Factors) -> Callable[[Any, Tensor], Tensor]:
+def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor], Tensor]:
     def forward(self: Any, input: Tensor) -> Tensor:
         trained = factors(self, input)
         batchnorm = folded_into(self)
@@ -103,7 +104,7 @@ def _conv_forward(base: Any, factors: Factors) -> Callable[[Any, Tensor], Tensor
         if trained is None:
             kernel = row_scale.view(-1, *[1] * (self.weight.dim() - 1)) * self.weight  # type: ignore[union-attr]
             return plain_convolution(padded, kernel, bias, geometry)
-        A, B, route = trained
+        (A, B, _), route = trained
         if route == "branch":
             update = conv_branch(padded, A, B, geometry)
             if row_scale is None:

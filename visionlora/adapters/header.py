@@ -9,11 +9,12 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.methods.registry import UnknownMethodError
 from visionlora.adapters.qkv import PARTS
 from visionlora.errors import InputError, some
 
 FORMAT = "visionlora-adapter"
-VERSION = 1
+VERSION = 2
 _FIELDS: dict[str, type | tuple[type, ...]] = {
     "layers": dict,
     "unfrozen": list,
@@ -23,7 +24,7 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "preprocessing": (dict, type(None)),
     "extra": dict,
 }
-_LAYER_FIELDS = {"rank": int, "alpha": float, "rslora": bool, "parts": str}
+_LAYER_FIELDS = {"rank": int, "alpha": float, "parts": str}
 
 
 @dataclass(frozen=True)
@@ -31,8 +32,8 @@ class Header:
     """What an adapter's file says of itself.
 
     Attributes:
-        config: the ``LoRAConfig`` that made it.
-        layers: parameter name -> rank, alpha, rslora, parts.
+        config: the ``LoRAConfig`` that made it; it names the method.
+        layers: parameter name -> rank, alpha, parts.
         unfrozen: names of the modules whose tensors are in the file.
         architecture: the base's class and timm name.
         base: fingerprints of the base's frozen tensors.
@@ -100,27 +101,32 @@ def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
             f"{path}: a safetensors file, but no visionlora adapter; for plain weights use the model's loader"
         )
     version = fields.get("format_version", "")
-    if version != str(VERSION):
+    if version not in ("1", str(VERSION)):
         raise InputError(
-            f"{path}: adapter format {version or 'unknown'}, and this visionlora reads format {VERSION}; "
+            f"{path}: adapter format {version or 'unknown'}, and this visionlora reads formats 1 and {VERSION}; "
             f"install visionlora {fields.get('visionlora', '(unknown)')}, which wrote it"
         )
     try:
         return _parse(fields), found
+    except UnknownMethodError as error:
+        raise InputError(f"{path}: {error}; register it first (visionlora.adapters.methods.registry)") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(f"{path}: the adapter's header is damaged ({error}); save it again") from error
 
 
 def _parse(fields: dict[str, str]) -> Header:
+    config = LoRAConfig.from_dict(json.loads(fields["config"]))
     values = {name: json.loads(fields[name]) for name in _FIELDS}
     for name, kinds in _FIELDS.items():
         if not isinstance(values[name], kinds):
             raise TypeError(f"{name} is {fields[name][:20]}")
     for key, layer in values["layers"].items():
+        if fields["format_version"] == "1" and layer.pop("rslora") is not (config.method == "rslora"):
+            raise ValueError(f"rslora of {key} is not what its method, {config.method}, says")
         for name, kind in _LAYER_FIELDS.items():
             if type(layer[name]) is not kind:
                 raise TypeError(f"{name} of {key} is {layer[name]!r}")
         LoRAConfig(layer["rank"], layer["alpha"])
         if not set(filter(None, layer["parts"].split(","))) <= set(PARTS):
             raise ValueError(f"parts of {key} are {layer['parts']!r}")
-    return Header(LoRAConfig.from_dict(json.loads(fields["config"])), **values)
+    return Header(config, **values)

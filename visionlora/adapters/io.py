@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-import visionlora
 from visionlora.adapters import state
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.fingerprint import architecture, fingerprint, fingerprints, frozen_tensors
 from visionlora.adapters.header import FORMAT, VERSION, Header, read_file, under_prefix
-from visionlora.adapters.layer import adapted_layers, adapters_of
-from visionlora.adapters.methods import LoRA
+from visionlora.adapters.layer import adapted_layers, methods_of
+from visionlora.adapters.methods.base import Method
+from visionlora.adapters.methods.registry import method_of
 from visionlora.adapters.model import check_name, description_of, install, owns
 from visionlora.adapters.qkv import part_rows
 from visionlora.adapters.report import Report
@@ -29,6 +29,7 @@ from visionlora.adapters.targets import (
 )
 from visionlora.errors import InputError, some
 from visionlora.files import write_atomic, write_tensors
+from visionlora.version import __version__
 
 
 def save_adapter(
@@ -58,7 +59,7 @@ def save_adapter(
     header = {
         "format": FORMAT,
         "format_version": str(VERSION),
-        "visionlora": visionlora.__version__,
+        "visionlora": __version__,
         "config": json.dumps(config.to_dict()),
         "layers": json.dumps(layers),
         "unfrozen": json.dumps(unfrozen),
@@ -103,12 +104,12 @@ def load_adapter(
     targets = _file_targets(model, modules, header, path)
     methods = {target: _method(modules, target, header, tensors, path) for target in targets}
     unfrozen = header.unfrozen if heads else []
+    factors = _factor_keys(methods, tensors, path)
     values = {
         key: tensor
         for key, tensor in tensors.items()
-        if not key.endswith((".lora_A", ".lora_B")) and (heads or not is_under(key, header.unfrozen))
+        if key not in factors and (heads or not is_under(key, header.unfrozen))
     }
-    _check_factors(header, tensors, path)
     _check_values(modules, header.config, unfrozen, values, path)
     report = install(model, name, header.config, methods, unfrozen, _left_out(modules, methods, unfrozen))
     with torch.no_grad():
@@ -122,11 +123,10 @@ def _factors(model: nn.Module, name: str) -> tuple[dict[str, Tensor], dict[str, 
     tensors: dict[str, Tensor] = {}
     layers: dict[str, dict[str, Any]] = {}
     for path, layer in adapted_layers(model):
-        methods = adapters_of(layer)[name] if name in adapters_of(layer) else nn.ModuleDict()
-        for parameter, lora in methods.items():  # type: ignore[operator]
+        for parameter, method in methods_of(layer, name).items():
             key = _join(path, parameter)
-            tensors |= {f"{key}.lora_A": lora.lora_A, f"{key}.lora_B": lora.lora_B}
-            layers[key] = {"rank": lora.rank, "alpha": lora.alpha, "rslora": lora.rslora, "parts": lora.parts}
+            tensors |= {f"{key}.{factor}": tensor for factor, tensor in method.state_dict().items()}
+            layers[key] = {"rank": method.rank, "alpha": method.alpha, "parts": method.parts}
     return tensors, layers
 
 
@@ -185,31 +185,34 @@ def _file_targets(model: nn.Module, modules: dict[str, nn.Module], header: Heade
 
 def _method(
     modules: dict[str, nn.Module], target: Target, header: Header, tensors: dict[str, Tensor], path: Path
-) -> LoRA:
+) -> Method:
     layer, key = modules[target.path], _join(target.path, target.parameter)
     weight = layer._parameters.get(target.parameter)
     if weight is None or (reason := obstacle(layer, tied_parameters(modules))):
         raise InputError(
             f"{path}: {key} can't be adapted in this model: {reason if weight is not None else 'no such weight'}"
         )
-    rslora = bool(header.layers[key]["rslora"])
-    method = LoRA(weight, target.rank, target.alpha, rslora, target.parts, target.rows)
+    build = method_of(header.config.method).build
+    method = build(weight, target.rank, target.alpha, target.parts, target.rows)
     with torch.no_grad():
-        for factor, parameter in method.named_parameters():
+        for factor, tensor in method.state_dict().items():
             stored = tensors.get(f"{key}.{factor}")
-            if stored is None or stored.shape != parameter.shape:
+            if stored is None or stored.shape != tensor.shape:
                 shape = "absent" if stored is None else f"of shape {tuple(stored.shape)}"
                 raise InputError(
-                    f"{path}: {key}.{factor} is {shape}, and should be {tuple(parameter.shape)}; save it again"
+                    f"{path}: {key}.{factor} is {shape}, and should be {tuple(tensor.shape)}; save it again"
                 )
-            parameter.copy_(stored)
+            tensor.copy_(stored)
     return method
 
 
-def _check_factors(header: Header, tensors: dict[str, Tensor], path: Path) -> None:
-    known = {f"{key}.{factor}" for key in header.layers for factor in ("lora_A", "lora_B")}
-    if unknown := [key for key in tensors if key.endswith((".lora_A", ".lora_B")) and key not in known]:
+def _factor_keys(methods: dict[Target, Method], tensors: dict[str, Tensor], path: Path) -> set[str]:
+    """Names of the tensors in the file that are methods' own; what is called like one, and is none, is refused."""
+    names = {factor for method in methods.values() for factor in method.state_dict()}
+    known = {f"{_join(at.path, at.parameter)}.{factor}" for at, method in methods.items() for factor in names}
+    if unknown := [key for key in tensors if key.rpartition(".")[2] in names and key not in known]:
         raise InputError(f"{path}: {some(unknown, 2)} is in the file and not in its header; save it again")
+    return known
 
 
 def _check_values(
@@ -239,7 +242,7 @@ def _check_values(
         raise InputError(f"{path}: {some(absent, 2)} of the unfrozen {some(unfrozen)} is missing; save it again")
 
 
-def _left_out(modules: dict[str, nn.Module], methods: dict[Target, LoRA], unfrozen: list[str]) -> list[LeftOut]:
+def _left_out(modules: dict[str, nn.Module], methods: dict[Target, Method], unfrozen: list[str]) -> list[LeftOut]:
     adapted = {target.path for target in methods}
     return [
         LeftOut(path, type(module).__name__, "not in the adapter's file")

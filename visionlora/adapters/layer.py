@@ -12,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.forward import fused_forward
-from visionlora.adapters.methods import LoRA
-from visionlora.adapters.swap import is_swapped, swap, unswap
+from visionlora.adapters.methods.base import Factors, Method
+from visionlora.adapters.swap import args_of, is_swapped, swap, unswap
 
 LayerRoute = Literal["auto", "factored", "dense", "reference"]
 LOW_PRECISION = (torch.bfloat16, torch.float16)
@@ -40,7 +40,7 @@ class LayerAdapters(nn.ModuleDict):
         self.active = tuple(name for name in names if name in self)
 
 
-def add_adapter(layer: nn.Module, name: str, methods: dict[str, LoRA]) -> None:
+def add_adapter(layer: nn.Module, name: str, methods: dict[str, Method]) -> None:
     """Give ``layer`` the adapter ``name``, inactive: a method for each of its parameters' names."""
     if not is_adapted(layer):
         layer.add_module("adapters", LayerAdapters())
@@ -77,7 +77,8 @@ def adapters_of(layer: nn.Module) -> LayerAdapters:
 
 def adapted_parameters(layer: nn.Module) -> tuple[str, ...]:
     """Names of the parameters of an adapted layer that are read through its adapters."""
-    parameters: tuple[str, ...] = vars(type(layer))["__swapped__"][2]
+    parameters: tuple[str, ...]
+    (parameters,) = args_of(layer)
     return parameters
 
 
@@ -86,23 +87,35 @@ def adapted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     return ((path, layer) for path, layer in model.named_modules() if is_adapted(layer))
 
 
-def adapted_weight(layer: nn.Module, parameter: str) -> Tensor:
+def methods_of(layer: nn.Module, adapter: str) -> dict[str, Method]:
+    """What the adapter does to each of an adapted layer's parameters, by their names."""
+    adapters: Any = adapters_of(layer)
+    # No dict(...), which torch.compile doesn't follow.
+    return {name: method for name, method in adapters[adapter].items()} if adapter in adapters else {}  # noqa: C416
+
+
+def active_methods(layer: nn.Module, parameter: str) -> list[Method]:
+    """What the active adapters do to the parameter, in the order of application."""
+    adapters: Any = adapters_of(layer)
+    found = [adapters[name][parameter] for name in adapters.active if parameter in adapters[name]]
+    # What adds the same to every weight comes last, so that the order in which names are given doesn't matter.
+    return [method for method in found if not method.adds] + [method for method in found if method.adds]
+
+
+def effective_weight(layer: nn.Module, parameter: str) -> Tensor:
     """The frozen parameter with the active adapters applied in turn, (same shape and dtype)."""
     frozen = layer._parameters[parameter]
     assert frozen is not None
     weight: Tensor = frozen
-    adapters = adapters_of(layer)
-    for name in adapters.active:
-        methods = adapters[name]
-        if parameter in methods:  # type: ignore[operator]
-            weight = methods[parameter](weight)  # type: ignore[index]
+    for method in active_methods(layer, parameter):
+        weight = method(weight)
     return weight
 
 
 def write_merged(layer: nn.Module) -> None:
     """Write the adapted weights into the frozen parameters and take all adapters off."""
     with torch.no_grad():
-        merged = {parameter: adapted_weight(layer, parameter) for parameter in adapted_parameters(layer)}
+        merged = {parameter: effective_weight(layer, parameter) for parameter in adapted_parameters(layer)}
         for parameter, weight in merged.items():
             frozen = layer._parameters[parameter]
             assert frozen is not None
@@ -111,12 +124,12 @@ def write_merged(layer: nn.Module) -> None:
         remove_adapter(layer, name)
 
 
-def trained_factors(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Any] | None:
-    """The active adapters' factors, stacked: A (r, ...), B (dim0, r), and the route of their gradients.
+def trained_factors(layer: nn.Module, x: Tensor) -> tuple[Factors, Any] | None:
+    """The active adapters' factors, stacked, and the route of their gradients.
 
-    None where the fused operation has nothing to give: no gradient is asked for, no adapter is active, the
-    route is ``"reference"``, or the input is none that a plain layer computes with a frozen weight. The route
-    is ``"branch"``, with gradients or without, for a weight of too few bits to hold an update.
+    None where the fused operation has nothing to give: no gradient is asked for, no adapter is active, one of them
+    has no factors, the route is ``"reference"``, or the input is none that a plain layer computes with a frozen
+    weight. The route is ``"branch"``, with gradients or without, for a weight of too few bits to hold an update.
     """
     adapters = adapters_of(layer)
     weight = layer._parameters["weight"]
@@ -125,13 +138,20 @@ def trained_factors(layer: nn.Module, x: Tensor) -> tuple[Tensor, Tensor, Any] |
     route = "branch" if weight.dtype in LOW_PRECISION else adapters.route
     if route != "branch" and not torch.is_grad_enabled():
         return None
-    methods = [adapters[name]["weight"] for name in adapters.active]  # type: ignore[index]
-    if not methods:
+    stacked = _stacked([method.all_factors(weight) for method in active_methods(layer, "weight")])
+    return None if stacked is None else (stacked, route)
+
+
+def _stacked(found: list[Factors | None]) -> Factors | None:
+    """The factors of several methods that add, as one."""
+    factors = [each for each in found if each is not None]
+    if not factors or len(factors) < len(found):
         return None
-    factors = [method.factors(len(weight)) for method in methods]
     if len(factors) == 1:
-        return (*factors[0], route)
-    return torch.cat([A for A, _ in factors]), torch.cat([B for _, B in factors], dim=1), route
+        return factors[0]
+    if any(each.row_scale is not None for each in factors):
+        return None  # What the others add is not to be scaled.
+    return Factors(torch.cat([each.A for each in factors]), torch.cat([each.B for each in factors], dim=1))
 
 
 def _is_plain(x: Tensor, weight: Tensor) -> bool:
@@ -158,7 +178,7 @@ def _members(base: type, parameters: tuple[str, ...]) -> dict[str, Any]:
 def _weight_property(parameter: str) -> property:
     def get(self: nn.Module) -> Tensor:
         try:
-            return adapted_weight(self, parameter)
+            return effective_weight(self, parameter)
         except AttributeError as error:
             # nn.Module.__getattr__ would take an AttributeError as "not here" and answer the frozen weight.
             raise RuntimeError(f"{parameter} of an adapted {type(self).__name__}: {error}") from error

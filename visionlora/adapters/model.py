@@ -18,14 +18,16 @@ from visionlora.adapters.layer import (
     LayerRoute,
     adapted_layers,
     adapted_parameters,
-    adapted_weight,
     adapters_of,
     add_adapter,
+    effective_weight,
     is_adapted,
+    methods_of,
     remove_adapter,
     write_merged,
 )
-from visionlora.adapters.methods import LoRA
+from visionlora.adapters.methods.base import Method
+from visionlora.adapters.methods.registry import method_of
 from visionlora.adapters.report import Report, describe
 from visionlora.adapters.targets import LeftOut, Target, base_modules, is_under, resolve
 from visionlora.errors import InputError, did_you_mean
@@ -46,7 +48,7 @@ def attach(model: nn.Module, config: LoRAConfig | None = None, name: str = "defa
     """Give the model an adapter and make it the active one; everything else is frozen.
 
     The model stays an ordinary ``nn.Module`` with the base's parameter names. A new adapter starts at
-    exactly the base (``lora_B`` is zero).
+    exactly the base.
 
     Args:
         model: any model, on any device; changed in place.
@@ -71,7 +73,7 @@ def install(
     model: nn.Module,
     name: str,
     config: LoRAConfig,
-    methods: dict[Target, LoRA],
+    methods: dict[Target, Method],
     unfrozen: list[str],
     left_out: list[LeftOut],
 ) -> Report:
@@ -83,7 +85,7 @@ def install(
         attached.required_grad = {path for path, tensor in model.named_parameters() if tensor.requires_grad}
     attached.configs[name] = config
     attached.unfrozen[name] = unfrozen
-    by_layer: dict[str, dict[str, LoRA]] = {}
+    by_layer: dict[str, dict[str, Method]] = {}
     for target, method in methods.items():
         by_layer.setdefault(target.path, {})[target.parameter] = method
     for path, layer_methods in by_layer.items():
@@ -107,7 +109,8 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
     The active adapters' factors and unfrozen modules require gradients, and nothing else does.
 
     Raises:
-        InputError: no such adapter, or two of them own the same unfrozen module.
+        InputError: no such adapter, or two of them own the same unfrozen module or have methods that don't add up on
+            the same layer; nothing is changed then.
     """
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     known = adapter_names(model)
@@ -117,6 +120,10 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
     for path, _, record in state.owned_modules(model):
         if len(owners := [name for name in names if name in record.trains]) > 1:
             raise InputError(f"adapters {owners} both have their own '{path}'; activate one of them")
+    for path, layer in adapted_layers(model):
+        for parameter in adapted_parameters(layer):
+            if len(alone := [name for name in names if not _adds(layer, name, parameter)]) > 1:
+                raise InputError(f"adapters {alone} don't add up on '{path}'; activate one of them")
     unfold_batchnorm(model)
     for _, layer in adapted_layers(model):
         adapters_of(layer).activate(names)
@@ -198,7 +205,7 @@ def merge(model: nn.Module) -> nn.Module:
     with torch.no_grad():
         for path, layer in adapted_layers(model):
             for parameter in adapted_parameters(layer):
-                if not torch.isfinite(adapted_weight(layer, parameter)).all():
+                if not torch.isfinite(effective_weight(layer, parameter)).all():
                     raise InputError(f"{path}.{parameter} is not finite with its adapters; nothing was merged")
     unfold_batchnorm(model)
     for _, layer in list(adapted_layers(model)):
@@ -271,11 +278,16 @@ def check_name(model: nn.Module, name: str) -> None:
         raise InputError(f"the model has an adapter '{name}' already; detach it first, or give another name")
 
 
-def _method(model: nn.Module, target: Target, config: LoRAConfig) -> LoRA:
+def _method(model: nn.Module, target: Target, config: LoRAConfig) -> Method:
     weight = model.get_submodule(target.path)._parameters[target.parameter]
     assert weight is not None
-    rslora = config.method == "rslora"
-    return LoRA(weight, target.rank, target.alpha, rslora, target.parts, target.rows)
+    return method_of(config.method).build(weight, target.rank, target.alpha, target.parts, target.rows)
+
+
+def _adds(layer: nn.Module, adapter: str, parameter: str) -> bool:
+    """Whether the adapter only adds to the layer's parameter, or does nothing to it."""
+    method = methods_of(layer, adapter).get(parameter)
+    return method is None or method.adds
 
 
 def _freeze(model: nn.Module, active: list[str]) -> None:

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from visionlora.adapters.swap import is_swapped, swap, unswap
+from visionlora.adapters.swap import base_of, is_swapped, swap, unswap
 
 _KEY = "_visionlora_mode"
 
@@ -45,7 +45,7 @@ def is_foldable(module: nn.Module) -> bool:
     """Whether the module is frozen, of a known class, and nothing in it trains."""
     if not is_frozen(module) or not has_running_stats(module):
         return False
-    base = vars(type(module))["__swapped__"][0]
+    base = base_of(module)
     trains = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
     return base.__name__ in _FOLDABLE.get(base.__module__, ()) and not trains
 

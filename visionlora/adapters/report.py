@@ -8,20 +8,20 @@ import torch
 from torch import nn
 
 from visionlora.adapters.forward import is_known
-from visionlora.adapters.methods import LoRA
+from visionlora.adapters.methods.base import Method
 from visionlora.adapters.targets import LeftOut, Target, base_modules
 
 
 @dataclass(frozen=True)
 class AdaptedLayer:
-    """One adapted parameter: its layer, shape, rank and the adapter's parameters."""
+    """One adapted parameter: its layer, shape, rank (None for a method without) and the adapter's parameters."""
 
     path: str
     kind: str
     parameter: str
     parts: str
     shape: tuple[int, ...]
-    rank: int
+    rank: int | None
     parameters: int
     note: str = ""
 
@@ -53,19 +53,19 @@ class Report:
 
     @property
     def adapter_parameters(self) -> int:
-        """Parameters of the low-rank factors."""
+        """Parameters of the adapter's methods."""
         return sum(layer.parameters for layer in self.adapted)
 
     @property
     def trainable(self) -> int:
-        """Parameters that train: factors and unfrozen modules."""
+        """Parameters that train: the methods' and unfrozen modules'."""
         return self.adapter_parameters + sum(parameters for _, parameters in self.unfrozen)
 
     def __str__(self) -> str:
         groups: dict[tuple[str, ...], list[AdaptedLayer]] = {}
         for layer in self.adapted:
             shape = " x ".join(map(str, layer.shape))
-            key = (collapse(layer.name), layer.kind, shape, str(layer.rank), layer.note)
+            key = (collapse(layer.name), layer.kind, shape, str(layer.rank or ""), layer.note)
             groups.setdefault(key, []).append(layer)
         rows = []
         for (name, kind, shape, rank, note), layers in groups.items():
@@ -97,7 +97,7 @@ class Report:
 
 
 def describe(
-    model: nn.Module, name: str, methods: dict[Target, LoRA], unfrozen: list[str], left_out: list[LeftOut]
+    model: nn.Module, name: str, methods: dict[Target, Method], unfrozen: list[str], left_out: list[LeftOut]
 ) -> Report:
     """The report of an adapter that is about to be installed on the model."""
     adapted = []
@@ -107,9 +107,8 @@ def describe(
         assert weight is not None
         size = sum(factor.numel() for factor in method.parameters())
         kind, shape = type(layer).__name__, tuple(weight.shape)
-        beside = target.parameter == "weight" and is_known(type(layer))
-        note = _note(weight, target.rank, beside)
-        adapted.append(AdaptedLayer(target.path, kind, target.parameter, target.parts, shape, target.rank, size, note))
+        rank, note = method.rank if method.has_rank else None, _note(layer, target.parameter, method)
+        adapted.append(AdaptedLayer(target.path, kind, target.parameter, target.parts, shape, rank, size, note))
     sizes = [(path, sum(p.numel() for p in model.get_submodule(path).parameters())) for path in unfrozen]
     parameters = [p for _, module in base_modules(model) for p in module.parameters(recurse=False)]
     total = sum(p.numel() for p in parameters if not nn.parameter.is_lazy(p))
@@ -119,15 +118,15 @@ def describe(
     return Report(name, adapted, sizes, left_out, total, file_bytes)
 
 
-def _note(weight: nn.Parameter, rank: int, beside: bool) -> str:
+def _note(layer: nn.Module, parameter: str, method: Method) -> str:
+    weight = layer._parameters[parameter]
+    assert weight is not None
     if torch.finfo(weight.dtype).bits < 32:
         stored = f"stored in {str(weight.dtype).removeprefix('torch.')}"
-        if beside:
+        if parameter == "weight" and is_known(type(layer)) and method.all_factors(weight) is not None:
             return f"{stored}: the update runs as a branch; merging rounds it"
         return f"{stored}: small updates round away; keep it in float32"
-    if rank > (full := min(weight.shape[0], weight[0].numel())):
-        return f"the matrix has rank {full} at most"
-    return ""
+    return method.note(weight)
 
 
 def collapse(path: str) -> str:

@@ -24,13 +24,25 @@ def swap(module: nn.Module, make: Callable[..., Namespace], *args: Any) -> None:
 
 def unswap(module: nn.Module) -> None:
     """Give ``module`` back the class that it had before ``swap``."""
-    module.__class__ = vars(type(module))["__swapped__"][0]
+    module.__class__ = base_of(module)
 
 
 def is_swapped(module: nn.Module, make: Callable[..., Namespace]) -> bool:
     """Whether ``module`` now has a class made by ``swap(module, make, ...)``."""
     swapped = vars(type(module)).get("__swapped__")
     return swapped is not None and swapped[1] is make
+
+
+def base_of(module: nn.Module) -> type:
+    """The class that a swapped ``module`` had before the last ``swap``."""
+    base: type = vars(type(module))["__swapped__"][0]
+    return base
+
+
+def args_of(module: nn.Module) -> tuple[Any, ...]:
+    """What the last ``swap`` of ``module`` gave to its ``make``."""
+    args: tuple[Any, ...] = vars(type(module))["__swapped__"][2:]
+    return args
 
 
 def _subclass(base: type, make: Callable[..., Namespace], *args: Any) -> type:

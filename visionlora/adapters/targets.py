@@ -31,7 +31,7 @@ class Target:
     Attributes:
         path: the layer's name.
         parameter: ``"weight"``, or one of ``nn.MultiheadAttention``'s.
-        parts, rows: of a fused projection, else empty and None (``adapters.fused``).
+        parts, rows: of a fused projection, else empty and None (``adapters.qkv``).
     """
 
     path: str

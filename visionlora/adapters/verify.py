@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from visionlora.adapters.effects import NO_EFFECT, NO_UPDATE, NOT_RUN, Effect, Verification
 from visionlora.adapters.folding import unfold_batchnorm
 from visionlora.adapters.layer import adapted_layers, adapted_parameters, adapters_of
-from visionlora.adapters.methods import LoRA
+from visionlora.adapters.methods.base import Method
 from visionlora.adapters.model import disabled, set_route
 from visionlora.adapters.swap import swap, unswap
 from visionlora.adapters.targets import ADAPTABLE
@@ -153,7 +153,7 @@ def _last(left: list[tuple[Tensor, Any]]) -> list[Tensor]:
     return [tensor for tensor, node in left if node not in before]
 
 
-def _responses(outputs: list[Tensor], methods: list[LoRA]) -> list[float]:
+def _responses(outputs: list[Tensor], methods: list[Method]) -> list[float]:
     """For each method, the norm of its factors' gradient of a random projection of the outputs, times ``STEP``."""
     generator = torch.Generator().manual_seed(0)
     projections = []
@@ -181,7 +181,7 @@ def _change(model: nn.Module, example: Any) -> float:
     return difference / size if size else difference
 
 
-def _update(layer: nn.Module, parameter: str, method: LoRA) -> float:
+def _update(layer: nn.Module, parameter: str, method: Method) -> float:
     frozen = layer._parameters[parameter]
     assert frozen is not None
     with torch.no_grad():

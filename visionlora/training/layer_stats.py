@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from visionlora.adapters.layer import adapted_layers, adapters_of
+from visionlora.adapters.layer import adapted_layers, adapters_of, methods_of
 
 
 @torch.no_grad()
@@ -15,13 +15,12 @@ def layer_statistics(model: nn.Module) -> dict[str, float]:
     """
     found: dict[str, float] = {}
     for path, layer in adapted_layers(model):
-        adapters = adapters_of(layer)
-        for name in adapters.active:
-            for parameter, method in adapters[name].items():  # type: ignore[operator]
+        for name in adapters_of(layer).active:
+            for parameter, method in methods_of(layer, name).items():
                 weight = layer._parameters[parameter]
                 assert weight is not None
                 layer_name = path if parameter == "weight" else f"{path}.{parameter}"
-                ratio = method.delta(weight.shape).norm() / weight.float().norm().clamp(min=1e-12)
+                ratio = method.whole_update(weight).norm() / weight.float().norm().clamp(min=1e-12)
                 found[f"update_over_weight/{layer_name}"] = float(ratio)
                 for factor, tensor in method.named_parameters():
                     if tensor.grad is not None:

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from visionlora.adapters.methods.base import Method
 from visionlora.errors import InputError
 from visionlora.sections import TrainSection
 
@@ -18,12 +19,13 @@ def build_optimizer(model: nn.Module, head: list[str], train: TrainSection) -> t
     Raises:
         InputError: nothing trains.
     """
+    methods = [module for module in model.modules() if isinstance(module, Method)]
+    own = {id(parameter): method.group for method in methods for parameter in method.parameters()}
     groups: dict[tuple[str, bool], list[nn.Parameter]] = {}
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             role = "head" if any(name.startswith(f"{module}.") for module in head) else "adapter"
-            if ".lora_" in name:
-                role = "adapter"
+            role = own.get(id(parameter), role)
             groups.setdefault((role, parameter.ndim > 1), []).append(parameter)
     if not groups:
         raise InputError("no parameter of the model trains; give lora.targets or lora.unfreeze")

@@ -1,0 +1,1 @@
+"""What an adapter does to a weight: a file for each method."""

@@ -1,0 +1,117 @@
+"""What the rest of the package may ask of an adapter method."""
+
+from typing import ClassVar, Literal, NamedTuple, Self
+
+import torch
+from torch import Tensor, nn
+
+
+class Factors(NamedTuple):
+    """An adapted weight as the fused operations take it: ``row_scale * (weight + B @ A)``.
+
+    Attributes:
+        A: (r, *weight.shape[1:]).
+        B: (dim0, r).
+        row_scale: (dim0,), or None for ones.
+    """
+
+    A: Tensor
+    B: Tensor
+    row_scale: Tensor | None = None
+
+
+class Method(nn.Module):
+    """A function from a frozen weight to an adapted weight, with the tensors that train.
+
+    A subclass makes its tensors in ``__init__``, so that the weight is at first adapted to itself, bit for bit, and
+    says in ``adapted`` what they do to a weight. The other methods have answers that hold for any subclass. What its
+    ``state_dict`` holds is what the adapter's file has of it: a method is rebuilt by its arguments, and the tensors
+    of that dict are then filled.
+
+    A weight is seen as rows of its dimension 0. Where only some of them are adapted (q and v of a fused projection),
+    the subclass is built for these rows, and sees no others.
+
+    Args:
+        weight: the frozen weight, (dim0, ...); gives shape, device and precision.
+        rank: as ``LoRAConfig`` has it for the layer; a method may have no use for it.
+        alpha: likewise.
+
+    Attributes:
+        parts: names of the rows that are adapted, such as ``"q,v"``, for reports and files; empty for all.
+        rows: (n,) indices of those rows, or None for all.
+    """
+
+    adds: ClassVar[bool] = False
+    """Whether what is added to a weight is the same for every weight, so that several adapters of a layer add up."""
+    has_rank: ClassVar[bool] = True
+    """Whether ``rank`` means something, and is shown."""
+    group: ClassVar[Literal["adapter", "head"]] = "adapter"
+    """Whose learning rate the tensors train with."""
+
+    rows: Tensor | None
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
+        super().__init__()
+        self.rank, self.alpha, self.parts = rank, float(alpha), ""
+        self.register_buffer("rows", None, persistent=False)
+
+    def adapted(self, weight: Tensor) -> Tensor:
+        """The adapted weight. ``weight`` is in the precision of `exact`, and so is the answer; shapes agree."""
+        raise NotImplementedError
+
+    def factors(self, weight: Tensor) -> Factors | None:
+        """The same for the fused operations, in ``weight``'s rows; None leaves it to autograd through ``adapted``."""
+        return None
+
+    def update(self, weight: Tensor) -> Tensor:
+        """``adapted(weight) - weight``, if there is a way that rounds less."""
+        return self.adapted(weight) - weight
+
+    def note(self, weight: Tensor) -> str:
+        """A remark for the layer's line of the report, or an empty string."""
+        return ""
+
+    @classmethod
+    def build(cls, weight: Tensor, rank: int, alpha: float, parts: str = "", rows: Tensor | None = None) -> Self:
+        """The method for these rows of a weight, or all of them."""
+        weight = weight.detach()
+        method = cls(weight if rows is None else weight[rows.to(weight.device)], rank, alpha)
+        method.parts, method.rows = parts, None if rows is None else rows.to(weight.device)
+        return method
+
+    def forward(self, weight: Tensor) -> Tensor:
+        """The adapted weight, with the shape and dtype of ``weight``; computed without autocast."""
+        with torch.autocast(weight.device.type, enabled=False):
+            rows = exact(weight)
+            if self.rows is None:
+                return self.adapted(rows).to(weight.dtype)
+            return rows.index_copy(0, self.rows, self.adapted(rows[self.rows])).to(weight.dtype)
+
+    def all_factors(self, weight: Tensor) -> Factors | None:
+        """``factors`` for the whole weight, those of rows that are not adapted included."""
+        if self.rows is None:
+            return self.factors(exact(weight))
+        found = self.factors(exact(weight[self.rows]))
+        if found is None:
+            return None
+        A, B, row_scale = found
+        if row_scale is not None:
+            row_scale = row_scale.new_ones(len(weight)).index_copy(0, self.rows, row_scale)
+        return Factors(A, B.new_zeros(len(weight), B.shape[1]).index_copy(0, self.rows, B), row_scale)
+
+    @torch.no_grad()
+    def whole_update(self, weight: Tensor) -> Tensor:
+        """What the method adds to the weight as it is, in the precision of `exact`, without a graph."""
+        rows = exact(weight)
+        if self.rows is None:
+            return self.update(rows)
+        return torch.zeros_like(rows).index_copy(0, self.rows, self.update(rows[self.rows]))
+
+    def extra_repr(self) -> str:
+        parts = [f"rank={self.rank}, alpha={self.alpha:g}"] if self.has_rank else []
+        return ", ".join([*parts, *([f"parts={self.parts}"] if self.parts else [])])
+
+
+def exact(weight: Tensor) -> Tensor:
+    """The weight in float32 at least: updates far below one unit in the last place of bfloat16 must still add up."""
+    return weight.to(torch.promote_types(weight.dtype, torch.float32))

@@ -1,0 +1,59 @@
+"""LoRA, and rsLoRA with its other scale."""
+
+import math
+
+from torch import Tensor, nn
+
+from visionlora.adapters.methods.base import Factors, Method, exact
+from visionlora.ops.weight import adapted_weight
+
+
+class LoRA(Method):
+    """A low-rank update of a weight: ``weight + scale * (B @ A)``, with ``scale = alpha / rank``.
+
+    The weight is seen as a matrix of its dimension 0 by everything else, so that one formula serves
+    linear layers and convolutions of any kernel, grouped and transposed ones too (Hu et al. 2021,
+    arXiv:2106.09685, section 4.1, with the kernel flattened). ``A`` starts as PEFT's does (uniform,
+    as ``nn.Linear``'s weight), ``B`` at zero, so that a new adapter changes nothing.
+
+    Attributes:
+        lora_A: (r, *weight.shape[1:]).
+        lora_B: (n, r), n rows of the weight.
+    """
+
+    adds = True
+
+    def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
+        super().__init__(weight, rank, alpha)
+        self.scale = self.alpha / self.divisor(rank)
+        start = exact(weight)
+        self.lora_A = nn.Parameter(start.new_empty(rank, *weight.shape[1:]))
+        self.lora_B = nn.Parameter(start.new_zeros(len(weight), rank))
+        nn.init.kaiming_uniform_(self.lora_A.flatten(1), a=math.sqrt(5))
+
+    @staticmethod
+    def divisor(rank: int) -> float:
+        """What alpha is divided by."""
+        return rank
+
+    def factors(self, weight: Tensor) -> Factors:
+        return Factors(self.lora_A, self.scale * self.lora_B)
+
+    def adapted(self, weight: Tensor) -> Tensor:
+        return adapted_weight(weight, *self.factors(weight))
+
+    def update(self, weight: Tensor) -> Tensor:
+        A, B, _ = self.factors(weight)
+        return (B @ A.flatten(1)).view(weight.shape)
+
+    def note(self, weight: Tensor) -> str:
+        full = min(weight.shape[0], weight[0].numel())
+        return f"the matrix has rank {full} at most" if self.rank > full else ""
+
+
+class RSLoRA(LoRA):
+    """LoRA whose scale is ``alpha / sqrt(rank)`` (Kalajdzievski 2023, arXiv:2312.03732)."""
+
+    @staticmethod
+    def divisor(rank: int) -> float:
+        return math.sqrt(rank)

@@ -15,9 +15,14 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from visionlora.adapters import norm
+from visionlora.adapters.example import Arguments, arguments, call, modules_kept, random_state_kept, tensors_in
 from visionlora.adapters.forward import fold_into, folded_into, fused_forward, is_known_conv, scale_and_shift, unfold
 from visionlora.adapters.layer import is_adapted
 from visionlora.adapters.swap import base_of, is_swapped, swap, unswap
+from visionlora.adapters.targets import is_under
+
+Pair = tuple[nn.Module, nn.Module]
+"""A convolution, and the BatchNorm that takes its output."""
 
 TOLERANCE = 1e-4
 """Largest difference between BatchNorm and its folded form, relative to the output's norm."""
@@ -26,27 +31,36 @@ TOLERANCE = 1e-4
 def fold_batchnorm(model: nn.Module, example: Any) -> list[str]:
     """Fold every frozen BatchNorm that takes just what one convolution gives, in place.
 
-    The pairs are found by running the model once, in eval mode and without gradients. Outputs agree with the
-    unfolded model's up to rounding. What changes the adapters (attach, activate, merge ...) unfolds first.
+    The pairs are found by running the model without gradients, in eval mode and in training mode, for a
+    convolution's output may be read by something else in one of them (an auxiliary head). What refuses to run in
+    training mode on the example, as a detector does without targets, is run part by part, each on the inputs that
+    it had in eval mode; pairs in a part that can't be run so are left. Outputs agree with the unfolded model's up to
+    rounding. What changes the adapters (attach, activate, merge ...) unfolds first.
 
     Args:
         model: with adapters or without; only BatchNorm that is frozen is folded.
-        example: one small input that the model takes in eval mode: a batch, or a detector's list of images.
+        example: what the model is called with, small: a tensor (N, C, H, W), a detector's list of images, a tuple
+            of positional arguments (``(images, targets)``), or a dict of keyword arguments.
 
     Returns:
         names of the BatchNorm layers that are folded now.
     """
     unfold_batchnorm(model)
+    names = {module: path for path, module in model.named_modules()}
     watch = _Watch(model)
     with _eval_mode(model), watch, torch.no_grad():
-        watch.leaves(model(example))
-    names = {module: path for path, module in model.named_modules()}
+        watch.leaves(call(model, example))
+        watch.leaves_attributes()
     pairs = watch.pairs()
+    if pairs:
+        with modules_kept(model), random_state_kept(model), torch.no_grad():
+            confirmed = _confirmed_in_training(model, pairs, names, example)
+        pairs = [pair for pair in pairs if pair in confirmed]
     refold(pairs)
     return [names[batchnorm] for _, batchnorm in pairs]
 
 
-def unfold_batchnorm(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
+def unfold_batchnorm(model: nn.Module) -> list[Pair]:
     """The inverse of ``fold_batchnorm``, in place; without folded layers nothing changes.
 
     Returns:
@@ -61,7 +75,7 @@ def unfold_batchnorm(model: nn.Module) -> list[tuple[nn.Module, nn.Module]]:
     return pairs
 
 
-def refold(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
+def refold(pairs: list[Pair]) -> None:
     """Fold pairs that are known to belong together."""
     for layer, batchnorm in pairs:
         if not is_adapted(layer) and not is_swapped(layer, _members):
@@ -73,6 +87,47 @@ def refold(pairs: list[tuple[nn.Module, nn.Module]]) -> None:
 def _members(base: type) -> dict[str, Any]:
     """For a convolution without adapters."""
     return {"forward": fused_forward(base, lambda _layer, _x: None)}
+
+
+def _confirmed_in_training(model: nn.Module, pairs: list[Pair], names: dict[nn.Module, str], example: Any) -> set[Pair]:
+    """The pairs of which each part of the model, as large as can be run in training mode, says that they are pairs."""
+    inputs: dict[nn.Module, Arguments] = {model: arguments(example)}
+    confirmed: set[Pair] = set()
+    waiting = [model]
+    model.train()
+    while waiting:
+        part = waiting.pop()
+        inside = [pair for pair in pairs if all(is_under(names[module], [names[part]]) for module in pair)]
+        if not inside:
+            continue
+        watch = _Watch(part)
+        try:
+            args, kwargs = inputs[part]
+            with watch:
+                watch.leaves(part(*args, **kwargs))
+            watch.leaves_attributes()
+        except Exception:  # Of any kind: the part wants targets, say, or is none that is called by itself.
+            if part is model:
+                inputs |= _inputs_in_eval(model, example)
+            waiting += part.children()
+            continue
+        confirmed |= {pair for pair in inside if watch.never_met(pair) or pair in watch.pairs()}
+    return confirmed
+
+
+def _inputs_in_eval(model: nn.Module, example: Any) -> dict[nn.Module, Arguments]:
+    """What each module that has parts is called with first."""
+    inputs: dict[nn.Module, Arguments] = {}
+
+    def note(module: nn.Module, args: Any, kwargs: Any) -> None:
+        inputs.setdefault(module, (args, kwargs))
+
+    hooks = [module.register_forward_pre_hook(note, with_kwargs=True) for module in model.modules() if module._modules]
+    with _eval_mode(model):
+        call(model, example)
+    for hook in hooks:
+        hook.remove()
+    return inputs
 
 
 class _Watch(TorchFunctionMode):
@@ -107,7 +162,7 @@ class _Watch(TorchFunctionMode):
         for hook in self._hooks:
             hook.remove()
 
-    def pairs(self) -> list[tuple[nn.Module, nn.Module]]:
+    def pairs(self) -> list[Pair]:
         """Convolution and BatchNorm that belong to each other in every call."""
         readers = Counter(layer for layer, _ in self._met)
         return [
@@ -118,11 +173,20 @@ class _Watch(TorchFunctionMode):
             and not {layer, batchnorm} & self._spoiled
         ]
 
+    def never_met(self, pair: Pair) -> bool:
+        """Whether neither of the two ran."""
+        return not any(self._calls[module] for module in pair)
+
     def leaves(self, value: Any) -> None:
         """Take note of what reads ``value``: nobody knows, so no convolution whose output is in it can be folded."""
-        for tensor in _tensors(value):
+        for tensor in tensors_in(value):
             if id(tensor) in self._made_by:
                 self._spoiled.add(self._made_by[id(tensor)])
+
+    def leaves_attributes(self) -> None:
+        """Likewise for what the modules keep as attributes, for a loss to read."""
+        for module in self._model.modules():
+            self.leaves([value for value in vars(module).values() if isinstance(value, Tensor | list | tuple | dict)])
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -185,14 +249,3 @@ def _eval_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes.items():
             module.training = training
-
-
-def _tensors(value: Any) -> Iterator[Tensor]:
-    if isinstance(value, Tensor):
-        yield value
-    elif isinstance(value, dict):
-        for entry in value.values():
-            yield from _tensors(entry)
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _tensors(entry)

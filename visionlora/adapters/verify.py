@@ -1,15 +1,14 @@
 """Whether each adapter reaches the model's output, and how strongly."""
 
 import copy
-import random
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.effects import NO_EFFECT, NO_UPDATE, NOT_RUN, Effect, Verification
+from visionlora.adapters.example import arguments, call, random_state_kept, tensors_in
 from visionlora.adapters.folding import unfold_batchnorm
 from visionlora.adapters.layer import adapted_layers, adapted_parameters, adapters_of
 from visionlora.adapters.methods.base import Method
@@ -42,8 +41,9 @@ def verify(model: nn.Module, example: Any) -> Verification:
 
     Args:
         model: with an active adapter.
-        example: what the model is called with: a tensor (N, C, H, W), or a list of images for detectors, on
-            the model's device. The model may return tensors, and tuples, lists and dicts of them.
+        example: what the model is called with, on its device: a tensor (N, C, H, W), a detector's list of images, a
+            tuple of positional arguments, or a dict of keyword arguments. The model may return tensors, and tuples,
+            lists, dicts and dataclasses of them.
 
     Returns:
         the effects; ``print`` shows a table, ``without_effect`` has the names.
@@ -68,7 +68,7 @@ def verify(model: nn.Module, example: Any) -> Verification:
         method.requires_grad_()
     for layer in layers.values():
         _watch_reads(layer)
-    with _random_state_kept(twin), torch.enable_grad():
+    with random_state_kept(twin), torch.enable_grad():
         outputs, detects = _forward(twin, example)
         responses = _responses(outputs, list(methods.values()))
     for layer in layers.values():
@@ -106,18 +106,6 @@ def _noted(parameter: str, answer: property) -> property:
     return property(get)
 
 
-@contextmanager
-def _random_state_kept(model: nn.Module) -> Iterator[None]:
-    """Some models draw random numbers in eval mode too."""
-    python_state = random.getstate()
-    devices = {parameter.device for parameter in model.parameters() if parameter.is_cuda}
-    try:
-        with torch.random.fork_rng(devices=list(devices)):
-            yield
-    finally:
-        random.setstate(python_state)
-
-
 def _forward(model: nn.Module, example: Any) -> tuple[list[Tensor], bool]:
     """The tensors that the model returns, for a detector those that leave its last layers too; whether it is one."""
     left: list[tuple[Tensor, Any]] = []
@@ -126,9 +114,10 @@ def _forward(model: nn.Module, example: Any) -> tuple[list[Tensor], bool]:
         # A head without boxes to run on has nothing to show, and must not hide the layer before it.
         left.extend((tensor, tensor.grad_fn) for tensor in _tensors(output) if tensor.numel() and tensor.requires_grad)
 
-    takes_list = isinstance(example, list | tuple)
+    args, kwargs = arguments(example)
+    takes_list = any(isinstance(argument, list | tuple) for argument in (*args, *kwargs.values()))
     hooks = [m.register_forward_hook(note) for m in model.modules() if takes_list and isinstance(m, ADAPTABLE)]
-    output = model(example)
+    output = model(*args, **kwargs)
     for hook in hooks:
         hook.remove()
     outputs = list(_tensors(output))
@@ -173,10 +162,10 @@ def _responses(outputs: list[Tensor], methods: list[Method]) -> list[float]:
 def _change(model: nn.Module, example: Any) -> float:
     # Both without a graph, for torch picks kernels by it, and a new adapter changes nothing at all.
     with torch.no_grad():
-        with _random_state_kept(model):
-            outputs = list(_tensors(model(example)))
-        with _random_state_kept(model), disabled(model):
-            base = list(_tensors(model(example)))
+        with random_state_kept(model):
+            outputs = list(_tensors(call(model, example)))
+        with random_state_kept(model), disabled(model):
+            base = list(_tensors(call(model, example)))
     size, difference = _norm(base), _norm([now - before for now, before in zip(outputs, base, strict=True)])
     return difference / size if size else difference
 
@@ -194,16 +183,7 @@ def _norm(tensors: Iterable[Tensor]) -> float:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Every floating-point tensor in nested tuples, lists and dicts."""
-    if isinstance(value, Tensor):
-        if value.is_floating_point():
-            yield value
-    elif isinstance(value, dict):
-        for entry in value.values():
-            yield from _tensors(entry)
-    elif isinstance(value, list | tuple):
-        for entry in value:
-            yield from _tensors(entry)
+    return (tensor for tensor in tensors_in(value) if tensor.is_floating_point())
 
 
 def _layer_name(path: str, parameter: str, parts: str) -> str:

@@ -64,6 +64,7 @@ REMARKS = {
     "crowd-masks": "many masks in pixels that are crowds",
     "leak": "near-duplicates in two parts",
     "left-out": "image can't be decoded, left out as asked",
+    "missing-part": "part to test on that isn't there",
     "no-annotation": "image files that aren't annotated",
     "no-label-file": "image without a label file: a negative",
     "no-shape": "no area, or no object: not read",

@@ -15,8 +15,8 @@ _LABEL_SUFFIXES = {".xml", ".json", ".txt", ".csv", ".data", ".names", ".mat", "
 def refuse_other_layouts(root: Path) -> None:
     """Raises InputError for a folder, or parts in it, whose folders are images and their annotations or masks.
 
-    A class may be called so too: it takes two folders that belong together, or one in which files lie that no class
-    folder has and no image.
+    A class may be called so too: it takes two folders that belong together, or one of images and one in which text,
+    XML or the like lies, and no image.
     """
     for folder in (root, *(child for child in _folders(root) if child.name.lower() in PARTS)):
         _refuse(folder, root)
@@ -32,7 +32,7 @@ def _refuse(folder: Path, root: Path) -> None:
             f"visionlora check-data {root} --classes classes.yaml, and train a segmenter on them"
         )
     apart = [child for child in children if _holds_labels_alone(child)]
-    if (names & _IMAGES and names & _LABELS) or (apart and names & (_IMAGES | _LABELS)):
+    if (names & _IMAGES and names & _LABELS) or (apart and any(_holds_images(child) for child in children)):
         files = sorted({path.suffix.lower() for child in apart for path in child.rglob("*") if path.suffix} - {""})
         kinds = f" with {some(files)} files" if files else ""
         raise InputError(
@@ -48,6 +48,10 @@ def _refuse(folder: Path, root: Path) -> None:
 
 def _folders(folder: Path) -> list[Path]:
     return [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name[0] not in "._"]
+
+
+def _holds_images(folder: Path) -> bool:
+    return any(map(is_image, folder.iterdir()))
 
 
 def _holds_labels_alone(folder: Path) -> bool:

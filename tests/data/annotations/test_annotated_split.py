@@ -9,7 +9,9 @@ import pytest
 from helpers.annotation_sets import box, entry, write_image, write_voc, write_yolo
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
+from visionlora.data.segmentation.split import load_segmented_split
 from visionlora.errors import InputError
+from visionlora.sections import SegmentationData
 from visionlora.tasks.detection.config import DetectionData
 
 
@@ -113,3 +115,95 @@ def test_a_part_is_named_or_described(days: Path) -> None:
 def test_annotations_must_be_given() -> None:
     with pytest.raises(InputError, match=r"give data\.annotations"):
         parts()
+
+
+def test_several_files_are_parts_of_one_data_set(tmp_path: Path) -> None:
+    """As check-data takes them: their names say which is which, and classes go by name."""
+    train, val = write_days(tmp_path / "a"), write_days(tmp_path / "b", 5)
+    document = json.loads(val.read_text())
+    document["categories"] = [{"id": 1, "name": "van"}, {"id": 7, "name": "car"}, {"id": 9, "name": "bus"}]
+    val.write_text(json.dumps(document))
+    paths = [train.rename(tmp_path / "a" / "train.json"), val.rename(tmp_path / "b" / "instances_val.json")]
+    split = load_annotated_split(DetectionData(annotations=paths))
+    assert (len(split.train), len(split.val)) == (10, 5)
+    assert split.train.classes == split.val.classes == ["van", "car", "bus"]
+    assert split.train.counts() == [10, 4, 0] and split.val.counts() == [5, 2, 0]
+    swapped = load_annotated_split(DetectionData(annotations=paths, train="val", val="train"))
+    assert (len(swapped.train), len(swapped.val)) == (5, 10)
+
+
+def test_an_image_in_two_files_is_refused(tmp_path: Path) -> None:
+    path = write_days(tmp_path)
+    other = tmp_path / "val.json"
+    other.write_text(path.read_text())
+    with pytest.raises(InputError, match="10 x same image file in two parts"):
+        load_annotated_split(DetectionData(annotations=[path, other]))
+
+
+def with_faults(folder: Path) -> Path:
+    path = write_days(folder)
+    document = json.loads(path.read_text())
+    document["annotations"][0]["bbox"] = [10, 10, 0, 0]  # left out
+    document["annotations"][1]["bbox"] = [50, 10, 20, 10]  # clipped
+    document["images"][2]["width"] = 61  # the image is left out
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_faults_are_passed_over_when_asked_and_told(tmp_path: Path) -> None:
+    path = with_faults(tmp_path)
+    with pytest.raises(InputError, match="3 faults"):
+        load_annotated_split(DetectionData(annotations=path))
+    split = load_annotated_split(DetectionData(annotations=path, faulty="leave_out"))
+    assert names(split.train) == [0, 1, 3, 4, 5, 6, 7]
+    assert split.train.images[0].objects[0].label == 1  # its van had no area
+    assert split.train.images[1].objects[0].box == (50, 10, 60, 20)
+    assert [line.rpartition(" -> ")[2] for line in sorted(split.faulty)] == [
+        "annotation dropped",
+        "clipped to the image",
+        "image left out",
+    ]
+
+
+def test_masks_from_objects_pass_faults_over_too(tmp_path: Path) -> None:
+    path = write_days(tmp_path)
+    document = json.loads(path.read_text())
+    for annotation in document["annotations"]:
+        x, y, w, h = annotation["bbox"]
+        annotation["segmentation"] = [[x, y, x + w, y, x + w, y + h]]
+    document["annotations"][0]["segmentation"] = [[1, 1]]
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match="polygon with less than three points"):
+        load_segmented_split(SegmentationData(annotations=path))
+    split = load_segmented_split(SegmentationData(annotations=path, faulty="leave_out"))
+    assert len(split.faulty) == 1 and "annotation 1: a polygon has 1 points" in split.faulty[0]
+    assert (len(split.train), len(split.val)) == (8, 2)
+
+
+def test_crowds_are_objects_when_asked(tmp_path: Path) -> None:
+    """CVAT writes each mask that was painted with iscrowd 1."""
+    path = write_days(tmp_path)
+    document = json.loads(path.read_text())
+    for annotation in document["annotations"]:
+        x, y, w, h = (int(side) for side in annotation["bbox"])
+        runs = [x * 40 + y, *[h, 40 - h] * (w - 1), h]
+        annotation |= {"iscrowd": 1, "segmentation": {"size": [40, 60], "counts": [*runs, 2400 - sum(runs)]}}
+    path.write_text(json.dumps(document))
+    with pytest.raises(InputError, match=r"data\.crowds=objects"):
+        load_annotated_split(DetectionData(annotations=path))
+    split = load_annotated_split(DetectionData(annotations=path, crowds="objects"))
+    assert split.train.counts() == [8, 3]
+    assert split.train.has_masks
+    assert load_segmented_split(SegmentationData(annotations=path, crowds="objects")).train.counts()[1] > 0
+
+
+def test_what_other_tools_write_trains_as_well(tmp_path: Path) -> None:
+    """A folder of LabelMe's, for boxes and for masks."""
+    shapes = [{"label": "car", "points": [[10, 10], [30, 10], [30, 20]], "shape_type": "polygon"}]
+    for number in range(5):
+        write_image(tmp_path / f"{number}.jpg", number)
+        (tmp_path / f"{number}.json").write_text(json.dumps({"shapes": shapes, "imagePath": f"{number}.jpg"}))
+    split = load_annotated_split(DetectionData(annotations=tmp_path))
+    assert (split.train.counts(), split.val.counts(), split.faulty) == ([4], [1], [])
+    masks = load_segmented_split(SegmentationData(annotations=tmp_path))
+    assert masks.train.classes == ["background", "car"]

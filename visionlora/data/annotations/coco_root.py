@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from urllib.parse import unquote
 
+from visionlora.data.annotations.part_names import part_of
 from visionlora.data.file_names import ImageFolder, folded, is_file, leaves
 from visionlora.data.folders import images_in
 
@@ -28,9 +29,12 @@ def find_root(path: Path, names: Sequence[object]) -> ImageFolder:
     candidates = [path.parent, path.parent / "images"]
     if above:
         candidates += [data, data / "images"]
-    candidates += _folders(data)
-    for folder in candidates[2:]:
-        candidates += _folders(folder)[:_TRIED] if folder.name.lower() in ("images", "data") else []
+    others = _folders(data)
+    for folder in list(others):
+        others += _folders(folder)[:_TRIED] if folder.name.lower() in ("images", "data") else []
+    part = part_of(path.stem)
+    # val.json may have the same names as train.json: of folders with files of that name, its own comes first
+    candidates += sorted(others, key=lambda folder: (part_of(folder.name) != part, part_of(folder.name) is not None))
     best, most = data, 0
     for candidate in list(dict.fromkeys(candidates))[:_TRIED]:
         count = sum(is_file(candidate / name) for name in plain)

@@ -47,7 +47,8 @@ def read_cvat(path: Path, root: Path | None = None, options: Options = PLAIN) ->
     faults: list[Fault] = []
     where = ImageFolder(root or _root(path.parent), root or path.parent)
     entries = [_image(element, n, path, faults) for n, element in enumerate(images)]
-    return read_listed(entries, where, faults, options, _declared(document))
+    # names have no folder for the subset, and of a video's frames no ending
+    return read_listed(entries, where, faults, options, _declared(document), "other-path")
 
 
 def _root(folder: Path) -> Path:

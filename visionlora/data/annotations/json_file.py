@@ -81,7 +81,7 @@ _DOCUMENTS: list[tuple[str, Callable[[dict[str, Any]], bool]]] = [
     ("scalabel", lambda c: "frames" in c and "images" not in c),
     ("supervisely", lambda c: {"objects", "size"} <= c.keys() or ("classes" in c and "projectType" in c)),
     ("labelbox", lambda c: "data_row" in c),
-    ("coco", lambda c: bool({"images", "annotations", "categories"} & c.keys())),
+    ("coco", lambda c: bool({"images", "annotations"} & c.keys())),
 ]
 
 

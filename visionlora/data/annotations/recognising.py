@@ -246,6 +246,9 @@ def _refuse_unread(folder: Path) -> None:
         tables += [path for path in _files(child, ".csv") if is_part(child.name) and path.name.lower() in _TABLES]
     if tables and _has_boxes(tables[0]):
         raise InputError(f"{tables[0]}: is a table of boxes, which isn't read; export it as COCO, Pascal VOC or YOLO")
+    archives = _files(folder, *_ARCHIVES)
+    if archives and not _children(folder) and not any(map(is_image, folder.iterdir())):
+        raise InputError(f"{folder}: holds {_names(archives)}, packed; unpack it, and give the folder")
     for place in (folder, *_children(folder).values()):
         for path in sorted(place.iterdir()):
             suffix = ".tfrecord" if ".tfrecord" in path.name.lower() else path.suffix.lower()

@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, LabelledObject, Polygons
+from visionlora.data.annotations.part_names import part_of
 from visionlora.data.annotations.reading import PLAIN, Options, Reading, check_image, look_at, note_repeats
 from visionlora.data.annotations.yolo_folder import load_darknet, load_yolo_folder
 from visionlora.data.annotations.yolo_labels import read_label_file
@@ -136,11 +137,13 @@ def _images_of(given: str, part: str, path: Path, root: Path, faults: list[Fault
 def _find(given: str, root: Path, spot: Spot) -> Path | None:
     """A folder or a .txt file inside `root`, or None, noted."""
     name = _relative(given, root)
-    stripped = name.removeprefix("../")
-    if name != stripped and not leaves(stripped) and (root / stripped).exists():
-        # Roboflow writes paths for a folder that it doesn't make; ultralytics reads them like this too
-        spot.note("other-path", f"{shown(given)} is taken for {shown(stripped)}, which is there", f"{stripped} taken")
-        name = stripped
+    if (leaves(name) or not (root / name).exists()) and (there := _end_that_is_there(name, root)):
+        # of another machine; or Roboflow's, for a folder that it doesn't make
+        spot.note("other-path", f"{shown(given)} is taken for {shown(there)}, which is there", f"{there} taken")
+        name = there
+    elif spot.where == "test" and not (root / name).exists():
+        spot.note("missing-part", f"{shown(given)}: nothing there, so that there is no part to test on", "left out")
+        return None
     if leaves(name):
         text = f"{shown(given)} leaves the data folder; give a path relative to {root}, without '..'"
         spot.note("outside-folder", text, "left out")
@@ -152,6 +155,21 @@ def _find(given: str, root: Path, spot: Spot) -> Path | None:
         spot.note("malformed", f"{shown(given)} is neither a folder nor a .txt file with a list", "left out")
     else:
         spot.note("missing-file", f"{shown(given)}: nothing there{what_there_is(found)}", "left out")
+    return None
+
+
+def _end_that_is_there(name: str, root: Path) -> str | None:
+    """The longest end of a path, of any system, that is a folder or a list in the data folder.
+
+    It says train, val or test if the path does: ``../test/images`` is never taken for ``images``.
+    """
+    parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
+    told = any(part_of(part) for part in parts)
+    for start in range(len(parts)):
+        end = "/".join(parts[start:])
+        there = (root / end).is_dir() or (end.endswith(".txt") and is_file(root / end))
+        if there and (not told or any(part_of(part) for part in parts[start:])):
+            return end
     return None
 
 

@@ -2,14 +2,26 @@
 
 from pathlib import Path
 
+from visionlora.data.annotations.recognising import NAMES, recognise
 from visionlora.data.folders import PARTS
-from visionlora.data.images import is_image
+from visionlora.data.peeking import files_with, folders_in, shows_images
 from visionlora.errors import InputError, some
 
 _IMAGES = {"images", "imgs", "img", "image", "jpegimages", "img_dir", "obj_train_data", "pictures", "photos", "frames"}
 _MASKS = {"masks", "mask", "segmentationclass", "segmentationobject", "ann_dir", "segmentations", "gtfine", "gt"}
 _LABELS = {"labels", "label", "annotations", "annotation", "anns", "ann", "xml", "xmls", "json", "jsons", "imagesets"}
-_LABEL_SUFFIXES = {".xml", ".json", ".txt", ".csv", ".data", ".names", ".mat", ".npy"}
+_LABEL_SUFFIXES = (".xml", ".json", ".txt", ".csv", ".data", ".names", ".mat", ".npy")
+
+
+def refuse_what_is_no_class_folders(root: Path) -> None:
+    """Raises InputError for labelled objects, with the name of their format, and as `refuse_other_layouts`."""
+    layout = recognise(root)
+    if layout is not None:
+        raise InputError(
+            f"{root}: is {NAMES[layout.format]}, with boxes or masks, and no class folders; look at it with visionlora "
+            f"check-data {root}, and train a detector or a segmenter: data.annotations={root}"
+        )
+    refuse_other_layouts(root)
 
 
 def refuse_other_layouts(root: Path) -> None:
@@ -18,12 +30,12 @@ def refuse_other_layouts(root: Path) -> None:
     A class may be called so too: it takes two folders that belong together, or one of images and one in which text,
     XML or the like lies, and no image.
     """
-    for folder in (root, *(child for child in _folders(root) if child.name.lower() in PARTS)):
+    for folder in (root, *(child for child in folders_in(root) if child.name.lower() in PARTS)):
         _refuse(folder, root)
 
 
 def _refuse(folder: Path, root: Path) -> None:
-    children = _folders(folder)
+    children = folders_in(folder)
     names = {child.name.lower() for child in children}
     seen = f"{folder}: holds {some(child.name for child in children)}"
     if names & _IMAGES and (names & _MASKS or any(name.endswith(("annot", "_mask", "_masks")) for name in names)):
@@ -32,8 +44,8 @@ def _refuse(folder: Path, root: Path) -> None:
             f"visionlora check-data {root} --classes classes.yaml, and train a segmenter on them"
         )
     apart = [child for child in children if _holds_labels_alone(child)]
-    if (names & _IMAGES and names & _LABELS) or (apart and any(_holds_images(child) for child in children)):
-        files = sorted({path.suffix.lower() for child in apart for path in child.rglob("*") if path.suffix} - {""})
+    if (names & _IMAGES and names & _LABELS) or (apart and any(shows_images(child) for child in children)):
+        files = sorted({path.suffix.lower() for child in apart for path in files_with(child, *_LABEL_SUFFIXES)})
         kinds = f" with {some(files)} files" if files else ""
         raise InputError(
             f"{seen}: images and annotations, and no class folders, but of no format that is known{kinds}; export "
@@ -46,14 +58,5 @@ def _refuse(folder: Path, root: Path) -> None:
         )
 
 
-def _folders(folder: Path) -> list[Path]:
-    return [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name[0] not in "._"]
-
-
-def _holds_images(folder: Path) -> bool:
-    return any(map(is_image, folder.iterdir()))
-
-
 def _holds_labels_alone(folder: Path) -> bool:
-    files = [path for path in folder.iterdir() if path.is_file() and path.name[0] != "."]
-    return any(path.suffix.lower() in _LABEL_SUFFIXES for path in files) and not any(map(is_image, files))
+    return bool(files_with(folder, *_LABEL_SUFFIXES)) and not shows_images(folder)

@@ -20,6 +20,7 @@ from helpers.annotation_sets import (
 from visionlora.data.annotations.layouts import examine_annotations, read_annotations
 from visionlora.data.annotations.recognising import recognise
 from visionlora.data.checks.check_data import check
+from visionlora.data.classification.dataset import read_folder
 from visionlora.errors import InputError
 
 
@@ -196,6 +197,28 @@ def test_an_archive_in_a_folder_is_named(tmp_path: Path) -> None:
     (tmp_path / "set.zip").touch()
     with pytest.raises(InputError, match=r"holds set\.zip, packed; unpack it, and give the folder"):
         check(tmp_path)
+
+
+@pytest.mark.parametrize("make", [cvat_coco, voc_elsewhere, lambda folder: write_yolo(folder)])
+def test_training_a_classifier_on_boxes_names_the_format(tmp_path: Path, make: Callable[[Path], object]) -> None:
+    make(tmp_path)
+    with pytest.raises(InputError, match=r"is (COCO|Pascal VOC|YOLO), with boxes or masks.*data\.annotations="):
+        read_folder(tmp_path)
+
+
+def test_a_link_to_the_folder_itself_does_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "loop").symlink_to(tmp_path)
+    assert recognise(tmp_path) is None
+    write_voc(tmp_path / "set")
+    (tmp_path / "set" / "loop").symlink_to(tmp_path / "set")
+    assert check(tmp_path / "set").errors == []
+
+
+def test_other_json_files_beside_class_folders_are_no_annotations(tmp_path: Path) -> None:
+    for number, name in enumerate(("car", "van")):
+        write_image(tmp_path / name / "1.jpg", number)
+        dump(tmp_path / f"{name}.json", {"0": name})
+    assert check(tmp_path).layout == "folders"
 
 
 def test_a_class_may_be_called_like_a_part_of_a_layout(tmp_path: Path) -> None:

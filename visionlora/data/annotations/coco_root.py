@@ -7,6 +7,7 @@ from urllib.parse import unquote
 from visionlora.data.annotations.part_names import part_of
 from visionlora.data.file_names import ImageFolder, folded, is_file, leaves
 from visionlora.data.folders import images_in
+from visionlora.data.peeking import folders_in
 
 _TRIED = 200
 """File names, and folders, that are tried."""
@@ -60,6 +61,4 @@ def _by_spelling(names: Sequence[str], candidates: Sequence[Path], data: Path) -
 
 
 def _folders(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    return [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name[0] not in "._"]
+    return folders_in(folder) if folder.is_dir() else []

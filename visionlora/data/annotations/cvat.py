@@ -15,6 +15,7 @@ from visionlora.data.annotations.reading import PLAIN, Options, Reading
 from visionlora.data.annotations.xml_file import BrokenXmlError, as_number, read_xml
 from visionlora.data.faults import Fault, Spot, listed, shown
 from visionlora.data.file_names import ImageFolder
+from visionlora.data.peeking import folders_in
 from visionlora.errors import InputError
 
 _NO_AREA = {"polyline", "points", "cuboid", "skeleton", "tag"}
@@ -52,9 +53,7 @@ def read_cvat(path: Path, root: Path | None = None, options: Options = PLAIN) ->
 
 
 def _root(folder: Path) -> Path:
-    return next(
-        (child for child in sorted(folder.iterdir()) if child.is_dir() and child.name.lower() == "images"), folder
-    )
+    return next((child for child in folders_in(folder) if child.name.lower() == "images"), folder)
 
 
 def _declared(document: ElementTree.Element) -> list[str]:

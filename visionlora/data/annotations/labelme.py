@@ -18,6 +18,7 @@ from visionlora.data.annotations.reading import PLAIN, Options, Reading
 from visionlora.data.faults import Fault, Spot, shown
 from visionlora.data.file_names import ImageFolder
 from visionlora.data.folders import images_in
+from visionlora.data.peeking import files_below
 from visionlora.errors import InputError
 
 _NO_AREA = {"line", "linestrip", "point", "points"}
@@ -36,7 +37,7 @@ def read_labelme(path: Path, root: Path | None = None, options: Options = PLAIN)
         InputError: no JSON files there.
     """
     folder = path if path.is_dir() else path.parent
-    files = [path] if path.is_file() else labelme_files(path)
+    files = [path] if path.is_file() else files_below(path, ".json")
     if not files:
         raise InputError(f"{path}: holds no .json files; LabelMe has one for each image")
     images = ImageFolder(root or folder, root or folder)
@@ -47,14 +48,6 @@ def read_labelme(path: Path, root: Path | None = None, options: Options = PLAIN)
     listed = [_listed(file, by_stem, Spot(file, "", faults), images) for file in files]
     # imagePath is of the machine that it was labelled on
     return read_listed([image for image in listed if image is not None], images, faults, options, (), "other-path")
-
-
-def labelme_files(folder: Path) -> list[Path]:
-    """JSON files in a folder and its subfolders, hidden ones left out."""
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".json" and path.is_file())
-    return [
-        path for path in files if not any(part.startswith((".", "__MACOSX")) for part in path.relative_to(folder).parts)
-    ]
 
 
 def _listed(file: Path, by_stem: dict[str, list[Path]], spot: Spot, folder: ImageFolder) -> ListedImage | None:

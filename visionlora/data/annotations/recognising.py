@@ -10,7 +10,7 @@ from visionlora.data.annotations.part_names import ORDER, canonical, is_part, pa
 from visionlora.data.annotations.voc import find_xml_folder
 from visionlora.data.annotations.xml_file import root_tag
 from visionlora.data.annotations.yolo_folder import is_yolo_folder
-from visionlora.data.images import is_image
+from visionlora.data.peeking import files_below, files_with, folders_in, names_in, shows_images
 from visionlora.errors import InputError, some
 
 NAMES = {
@@ -37,6 +37,7 @@ _UNREAD = {
     ".manifest": "SageMaker's manifest; convert it to COCO",
     ".odgt": "ODGT, lines of JSON as CrowdHuman has; convert it to COCO",
 }
+_IMAGE_FOLDERS = {"images", "imgs", "image", "img", "data"}
 _SNIFFED = 12
 """JSON files of a folder that are opened to tell what they are."""
 
@@ -105,21 +106,12 @@ def _folder(folder: Path) -> Layout | None:
     return _only_child(folder)
 
 
-def _files(folder: Path, *suffixes: str) -> list[Path]:
-    return [path for path in sorted(folder.iterdir()) if path.suffix.lower() in suffixes and _is_plain(path)]
-
-
-def _is_plain(path: Path) -> bool:
-    return path.is_file() and path.name[0] != "."
-
-
 def _children(folder: Path) -> dict[str, Path]:
-    """Folders by name, hidden ones and those of archives left out."""
-    return {path.name: path for path in sorted(folder.iterdir()) if path.is_dir() and path.name[0] not in "._"}
+    return {path.name: path for path in folders_in(folder)}
 
 
 def _yolo_yaml(folder: Path) -> Layout | None:
-    files = {path.name.lower(): path for path in _files(folder, ".yaml", ".yml")}
+    files = {path.name.lower(): path for path in files_with(folder, ".yaml", ".yml")}
     for name in _YAML_NAMES:
         if name in files:
             return Layout("yolo", files[name])
@@ -136,12 +128,12 @@ def _is_yolo_yaml(path: Path) -> bool:
 
 def _darknet(folder: Path) -> Layout | None:
     places = [folder, *(child for name, child in _children(folder).items() if name == "data")]
-    found = [path for place in places for path in _files(place, ".data")]
+    found = [path for place in places for path in files_with(place, ".data")]
     return Layout("yolo", found[0]) if len(found) == 1 else None
 
 
 def _cvat(folder: Path) -> Layout | None:
-    files = [path for path in _files(folder, ".xml")[:_SNIFFED] if root_tag(path) == "annotations"]
+    files = [path for path in files_with(folder, ".xml")[:_SNIFFED] if root_tag(path) == "annotations"]
     if len(files) > 1:
         raise InputError(f"{folder}: holds several files of CVAT ({_names(files)}); name the one that is meant")
     return Layout("cvat", files[0]) if files else None
@@ -149,13 +141,14 @@ def _cvat(folder: Path) -> Layout | None:
 
 def _documents(folder: Path) -> Layout | None:
     """JSON files directly in the folder."""
-    documents = _files(folder, ".json")
+    documents = files_with(folder, ".json")
     kinds = {path: kind_of_json(path) for path in documents[:_SNIFFED]}
     if set(kinds.values()) - {None} == {"labelme"}:
         return Layout("labelme", folder)
     known = [path for path, kind in kinds.items() if kind is not None]
     if not known:
-        if not documents or is_yolo_folder(folder) or len(_children(folder)) > len(documents):
+        others = {name.lower() for name in _children(folder)} - _IMAGE_FOLDERS
+        if not documents or others or is_yolo_folder(folder):
             return None
         if len(documents) == 1:
             return Layout("coco", documents[0])
@@ -210,7 +203,7 @@ def _coco_apart(folder: Path) -> Layout | None:
 def _labelme_apart(folder: Path) -> Layout | None:
     """LabelMe's JSON files in folders below."""
     for child in _children(folder).values():
-        documents = _files(child, ".json")[:3]
+        documents = files_with(child, ".json")[:3]
         if documents and all(kind_of_json(path) == "labelme" for path in documents):
             return Layout("labelme", folder)
     return None
@@ -221,8 +214,8 @@ def _voc(folder: Path) -> Layout | None:
     if place is None:
         named = [child for name, child in _children(folder).items() if name.lower() == "annotations"]
         is_set = (folder / "ImageSets" / "Main").is_dir() or (folder / "JPEGImages").is_dir()
-        return Layout("voc", folder) if named and is_set and not any(map(_files_of_images, named)) else None
-    first = next(path for path in sorted(place.rglob("*")) if path.suffix.lower() == ".xml" and _is_plain(path))
+        return Layout("voc", folder) if named and is_set and not any(map(shows_images, named)) else None
+    first = files_below(place, ".xml")[0]
     tag = root_tag(first)
     if tag == "annotations":
         return Layout("cvat", first)
@@ -231,29 +224,25 @@ def _voc(folder: Path) -> Layout | None:
     return Layout("voc", folder)
 
 
-def _files_of_images(folder: Path) -> bool:
-    return any(is_image(path) for path in folder.iterdir())
-
-
 def _yolo_folder(folder: Path) -> Layout | None:
     return Layout("yolo", folder) if is_yolo_folder(folder) else None
 
 
 def _refuse_unread(folder: Path) -> None:
     """Raises InputError for files that tell of a format that isn't read."""
-    tables = [path for path in _files(folder, ".csv") if path.name.lower() in _TABLES]
+    tables = [path for path in files_with(folder, ".csv") if path.name.lower() in _TABLES]
     for child in _children(folder).values():
-        tables += [path for path in _files(child, ".csv") if is_part(child.name) and path.name.lower() in _TABLES]
+        tables += [path for path in files_with(child, ".csv") if is_part(child.name) and path.name.lower() in _TABLES]
     if tables and _has_boxes(tables[0]):
         raise InputError(f"{tables[0]}: is a table of boxes, which isn't read; export it as COCO, Pascal VOC or YOLO")
-    archives = _files(folder, *_ARCHIVES)
-    if archives and not _children(folder) and not any(map(is_image, folder.iterdir())):
+    archives = files_with(folder, *_ARCHIVES)
+    if archives and not _children(folder) and not shows_images(folder):
         raise InputError(f"{folder}: holds {_names(archives)}, packed; unpack it, and give the folder")
     for place in (folder, *_children(folder).values()):
-        for path in sorted(place.iterdir()):
-            suffix = ".tfrecord" if ".tfrecord" in path.name.lower() else path.suffix.lower()
-            if suffix in _UNREAD and _is_plain(path):
-                raise InputError(f"{folder}: holds {path.name}, {_UNREAD[suffix]}")
+        if found := files_with(place, *_UNREAD):
+            raise InputError(f"{folder}: holds {found[0].name}, {_UNREAD[found[0].suffix.lower()]}")
+        if shards := [name for name in names_in(place) if ".tfrecord-" in name.lower()]:
+            raise InputError(f"{folder}: holds {shards[0]}, {_UNREAD['.tfrecord']}")
 
 
 def _has_boxes(path: Path) -> bool:
@@ -264,13 +253,11 @@ def _has_boxes(path: Path) -> bool:
 
 def _only_child(folder: Path) -> Layout | None:
     """What an archive was unpacked into: a folder with nothing else in it."""
-    children = _children(folder)
-    if len(children) != 1:
+    children = folders_in(folder)
+    others = set(names_in(folder)) - {child.name for child in children}
+    if len(children) != 1 or any(not name.lower().endswith((".txt", ".md", ".pdf")) for name in others):
         return None
-    if any(_is_plain(path) and path.suffix.lower() not in (".txt", ".md", ".pdf") for path in folder.iterdir()):
-        return None
-    (child,) = children.values()
-    return recognise(child)
+    return recognise(children[0])
 
 
 def _names(paths: Sequence[Path]) -> str:

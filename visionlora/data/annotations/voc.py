@@ -19,6 +19,7 @@ from visionlora.data.faults import Fault, Spot, shown
 from visionlora.data.file_names import ImageFolder, is_file, leaves
 from visionlora.data.folders import images_in, refuse_missing_folder
 from visionlora.data.images import is_image
+from visionlora.data.peeking import files_below, files_with, folders_in, shows_below, shows_images
 from visionlora.errors import InputError, did_you_mean, some
 
 _IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "image", "img", "data")
@@ -58,7 +59,7 @@ def read_voc(
     root = images_root or _image_folder(folder, xml_folder)
     refuse_missing_folder(root)
     faults: list[Fault] = []
-    files = {_stem(path, xml_folder): path for path in _xml_files(xml_folder)}
+    files = {_stem(path, xml_folder): path for path in files_below(xml_folder, ".xml")}
     if not files:
         raise InputError(f"{xml_folder}: holds no .xml files; Pascal VOC has one for each image")
     members = {name: _members(folder, name, faults) for name in ([part] if part else voc_parts(folder))}
@@ -89,35 +90,31 @@ def read_voc(
 
 def find_xml_folder(folder: Path) -> Path | None:
     """Where the XML files are: the folder itself, or one in it; None if there are none, or in several places."""
-    children = [child for child in sorted(folder.iterdir()) if child.is_dir() and child.name[0] not in "._"]
-    named = [child for name in _XML_FOLDERS for child in children if child.name.lower() == name and _xml_files(child)]
+    children = folders_in(folder)
+    named = [
+        child
+        for name in _XML_FOLDERS
+        for child in children
+        if child.name.lower() == name and shows_below(child, ".xml")
+    ]
     if named:
         return named[0]
-    if any(path.suffix.lower() == ".xml" for path in folder.iterdir()):
+    if files_with(folder, ".xml"):
         return folder
-    holding = [child for child in children if _xml_files(child)]
+    holding = [child for child in children if shows_below(child, ".xml")]
     return holding[0] if len(holding) == 1 else None
-
-
-def _xml_files(folder: Path) -> list[Path]:
-    files = (path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".xml" and path.is_file())
-    return [
-        path
-        for path in files
-        if not any(part[0] == "." or part == "__MACOSX" for part in path.relative_to(folder).parts)
-    ]
 
 
 def _image_folder(folder: Path, xml_folder: Path) -> Path:
     """One of the usual names, else the only other folder with images, else the folder itself."""
-    if xml_folder == folder and any(is_image(path) for path in folder.iterdir()):
+    if xml_folder == folder and shows_images(folder):
         return folder
-    children = [child for child in sorted(folder.iterdir()) if child.is_dir() and child != xml_folder]
+    children = [child for child in folders_in(folder) if child != xml_folder]
     named = [child for name in _IMAGE_FOLDERS for child in children if child.name.lower() == name]
     if named:
         return named[0]
-    holding = [child for child in children if child.name[0] not in "._" and any(map(is_image, child.iterdir()))]
-    return holding[0] if len(holding) == 1 and not any(map(is_image, folder.iterdir())) else folder
+    holding = [child for child in children if shows_images(child)]
+    return holding[0] if len(holding) == 1 and not shows_images(folder) else folder
 
 
 def _known_stem(name: str, files: dict[str, Path]) -> str:

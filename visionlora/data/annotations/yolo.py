@@ -12,7 +12,7 @@ from visionlora.data.annotations.yolo_yaml import YoloSet, load_yolo_yaml
 from visionlora.data.faults import Fault, Spot, shown
 from visionlora.data.file_names import ImageFolder, is_file, leaves
 from visionlora.data.folders import images_in, refuse_unread_formats, what_there_is
-from visionlora.data.images import is_image
+from visionlora.data.peeking import files_with, image_stems
 from visionlora.errors import InputError, did_you_mean, some
 
 _IMAGE_FOLDERS = {"images", "imgs", "jpegimages"}
@@ -218,8 +218,8 @@ def _note_orphans(labels: dict[Path, Path], faults: list[Fault]) -> None:
     for folder, images in sorted(folders.items()):
         if folder == images.absolute() or not folder.is_dir():
             continue
-        stems = {image.stem for image in images.iterdir() if is_image(image)}
-        for file in sorted(folder.glob("*.txt")):
+        stems = image_stems(images)
+        for file in files_with(folder, ".txt"):
             if file.stem not in stems and file.name not in _NO_LABELS:
                 text = f"there is no image {file.stem} in {images}; add it or remove this"
                 Spot(file, "", faults).note("no-image", text, "left out")

@@ -8,7 +8,7 @@ from visionlora.data.annotations.part_names import ORDER, canonical, is_part
 from visionlora.data.annotations.yolo_yaml import YoloSet
 from visionlora.data.faults import shown
 from visionlora.data.folders import refuse_missing_folder
-from visionlora.data.images import is_image
+from visionlora.data.peeking import files_below, files_with, folders_in, image_stems, shows_images
 from visionlora.errors import InputError, some
 
 _NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels", "classes.names", "predefined_classes.txt")
@@ -49,7 +49,7 @@ def load_yolo_folder(folder: Path, root: Path | None = None) -> YoloSet:
         folder,
         folder / "labels",
         folder / "data",
-        *(child for child in sorted(folder.iterdir()) if child.is_dir()),
+        *folders_in(folder),
     ]
     found = [names for place in dict.fromkeys(places) if place.is_dir() for names in [_names_file(place)] if names]
     if not found:
@@ -67,11 +67,11 @@ def is_yolo_folder(folder: Path) -> bool:
 
 def yolo_parts(folder: Path) -> dict[str, list[str]]:
     """Part -> folders of its images; a single one without a name if there are no parts; empty if there is no label."""
-    children = {child.name: child for child in sorted(folder.iterdir()) if child.is_dir() and child.name[0] != "."}
+    children = {child.name: child for child in folders_in(folder)}
     lower = {name.lower(): child for name, child in children.items()}
     images, labels = lower.get("images") or lower.get("imgs"), lower.get("labels")
     if images and labels and _has_labels(labels):
-        inner = [child.name for child in sorted(images.iterdir()) if child.is_dir() and is_part(child.name)]
+        inner = [child.name for child in folders_in(images) if is_part(child.name)]
         if inner:
             return _ordered({canonical(name): [f"{images.name}/{name}"] for name in inner})
         return {"": [images.name]}
@@ -83,7 +83,7 @@ def yolo_parts(folder: Path) -> dict[str, list[str]]:
             ]
     if parts:
         return _ordered(parts)
-    if _names_file(folder) and any(is_image(path) for path in folder.iterdir()):
+    if _names_file(folder) and shows_images(folder):
         return {"": ["."]}
     if _has_labels_beside(folder):
         return {"": ["."]}
@@ -95,16 +95,14 @@ def _ordered(parts: dict[str, list[str]]) -> dict[str, list[str]]:
 
 
 def _has_labels(folder: Path) -> bool:
-    files = (
-        path for path in sorted(folder.rglob("*")) if path.suffix.lower() == ".txt" and path.name not in _NAME_FILES
-    )
-    return any(_is_label_file(file) for _, file in zip(range(_PEEKED), files, strict=False))
+    files = [path for path in files_below(folder, ".txt") if path.name not in _NAME_FILES]
+    return any(_is_label_file(file) for file in files[:_PEEKED])
 
 
 def _has_labels_beside(folder: Path) -> bool:
-    stems = {path.stem for path in folder.iterdir() if is_image(path)}
-    files = [path for path in sorted(folder.iterdir()) if path.suffix.lower() == ".txt" and path.stem in stems]
-    return any(_is_label_file(file) for file in files[:_PEEKED])
+    files = files_with(folder, ".txt")
+    stems = image_stems(folder) if files else set()
+    return any(_is_label_file(file) for file in [path for path in files if path.stem in stems][:_PEEKED])
 
 
 def _is_label_file(path: Path) -> bool:
@@ -117,7 +115,7 @@ def _is_label_file(path: Path) -> bool:
 
 
 def _names_file(folder: Path) -> Path | None:
-    files = {path.name.lower(): path for path in sorted(folder.iterdir()) if path.is_file()}
+    files = {path.name.lower(): path for path in files_with(folder, ".txt", ".names", ".labels", ".json")}
     for name in _NAME_FILES:
         if name in files:
             return files[name]

@@ -9,6 +9,7 @@ import numpy as np
 
 from visionlora.data.classification.csv_labels import read_rows
 from visionlora.data.folders import class_folders, images_in, refuse_unread_formats
+from visionlora.data.other_layouts import refuse_what_is_no_class_folders
 from visionlora.errors import InputError, did_you_mean, some
 
 
@@ -51,9 +52,11 @@ def read_folder(root: Path, classes: list[str] | None = None) -> LabelledImages:
 
     Raises:
         InputError: no such folder, no class folders, fewer than two classes, a class folder without an image
-            or not among `classes`, or images in a format that isn't read (HEIC, AVIF, GIF ...).
+            or not among `classes`, or images in a format that isn't read (HEIC, AVIF, GIF ...); or the folder is of
+            boxes or masks.
     """
     folders = class_folders(root)
+    refuse_what_is_no_class_folders(root)
     if classes is None:
         classes = sorted(folders)
         _need_two(classes, root)

@@ -54,7 +54,9 @@ def load_annotated_split(data: AnnotatedData, classes: list[str] | None = None) 
     if both := {image.path for image in train.images} & {image.path for image in val.images}:
         raise InputError(f"data.train and data.val both have {some(sorted(both), 2)}; let no image be in both")
     if classes is None and not sum(train.counts()):
-        raise InputError(f"none of the {len(train)} training images shows an object of {some(train.classes)}")
+        crowds = sum(thing.crowd for image in train.images for thing in image.objects)
+        hint = f"; {crowds} are marked as crowds, and data.crowds=objects trains on those" if crowds else ""
+        raise InputError(f"none of the {len(train)} training images shows an object of {some(train.classes)}{hint}")
     return AnnotatedSplit(train, val, sorted(set(skipped)), faulty)
 
 

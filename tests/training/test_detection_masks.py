@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from visionlora.data.images import read_image
 from visionlora.tasks.detection.config import DetectorSection
 from visionlora.tasks.detection.task import build
 from visionlora.training.detecting import predict_detections, score_detections
-from visionlora.training.folder import ADAPTER, METRICS, REPORT
+from visionlora.training.folder import ADAPTER, REPORT
 from visionlora.training.run import train
 from visionlora.training.trained import Trained, load_trained
 
@@ -36,11 +37,16 @@ def val(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def learned(val: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run over 16 images, validated on others. Not to be changed."""
-    folder = tmp_path_factory.mktemp("learned")
+    return train_on_shapes(tmp_path_factory.mktemp("learned"), val, epochs=4)
+
+
+def train_on_shapes(folder: Path, val: Path, **settings: Any) -> Path:
     model = {"name": "mask_rcnn", "levels": [3, 4], "head_convs": 2}
     data = {"train": None, "val": None, "val_annotations": str(val)}
     shapes = make_shapes(folder / "train", 16)
-    return train(make_detection_config(shapes, folder / "run", model, data, epochs=4, batch_size=2), quiet=True).folder
+    return train(
+        make_detection_config(shapes, folder / "run", model, data, batch_size=2, **settings), quiet=True
+    ).folder
 
 
 def pictures_of(data: AnnotatedImages) -> list[np.ndarray]:
@@ -63,26 +69,33 @@ def assert_same_sets(mine: list[dict[str, Tensor]], theirs: list[dict[str, Tenso
         assert (~far).any(dim=1).all() and (~far).any(dim=0).all()
 
 
-def test_mask_ap_rises(learned: Path) -> None:
-    lines = [json.loads(line) for line in (learned / METRICS).read_text().splitlines()]
-    rise = [line["segm_mAP"] for line in lines if line["kind"] == "val"]
-    assert max(rise[-2:]) > rise[0] + 0.2, rise
-    assert json.loads((learned / REPORT).read_text())["scores"]["segm_AP50"] > 0.6
+def test_mask_ap_rises(learned: Path, val: Path, tmp_path: Path) -> None:
+    untrained = train_on_shapes(tmp_path, val, epochs=1, lr=1e-9, head_lr=1e-9)
+    control, scores = (json.loads((folder / REPORT).read_text())["scores"] for folder in (untrained, learned))
+    assert scores["segm_AP50"] > control["segm_AP50"] + 0.2
+    assert scores["segm_mAP"] > control["segm_mAP"] + 0.1
 
 
 def test_masks_of_both_kinds_are_met(learned: Path, val: Path) -> None:
     data = read_annotations(val)
     found = found_by(load_trained(learned), data, 0.3)
     best: dict[type, list[float]] = {Polygons: [], RunLengths: []}
-    for image, one in zip(data.images, found, strict=True):
+    elsewhere: dict[type, list[float]] = {Polygons: [], RunLengths: []}
+    for image, one, other in zip(data.images, found, [*found[1:], found[0]], strict=True):
         assert one["masks"].shape == (len(one["boxes"]), SIDE, SIDE) and one["masks"].dtype == torch.bool
         truth = make_target(image.objects, whole_view(SIDE, SIDE, SIDE), masks=True, train=False)
         for thing, mask in zip(image.objects, truth["masks"].bool(), strict=True):
-            both = (one["masks"] & mask).sum(dim=(1, 2)) / (one["masks"] | mask).sum(dim=(1, 2))
-            best[type(thing.mask)].append(float(both.max()) if len(both) else 0.0)
+            best[type(thing.mask)].append(largest_overlap(one["masks"], mask))
+            elsewhere[type(thing.mask)].append(largest_overlap(other["masks"], mask))
     for kind, overlaps in best.items():
         assert len(overlaps) >= 4
-        assert np.median(overlaps) > 0.65, kind
+        assert np.mean(overlaps) > np.mean(elsewhere[kind]) + 0.1, kind
+
+
+def largest_overlap(masks: Tensor, mask: Tensor) -> float:
+    """Intersection over union of (H, W) with the best of (N, H, W); 0 where N is 0."""
+    overlaps = (masks & mask).sum(dim=(1, 2)) / (masks | mask).sum(dim=(1, 2))
+    return float(overlaps.max()) if len(overlaps) else 0.0
 
 
 def test_masks_outlive_saving_loading_and_merging(learned: Path, val: Path, tmp_path: Path) -> None:

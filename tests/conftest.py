@@ -7,7 +7,7 @@ import pytest
 import torch
 
 # Tiny tensors gain nothing from threads, and lose much where another job shares the cores.
-torch.set_num_threads(1)
+torch.set_num_threads(int(os.environ.get("VISIONLORA_TEST_THREADS", "1")))
 
 
 @pytest.fixture(autouse=True)

@@ -94,7 +94,7 @@ def test_a_folded_model_agrees_in_float32(family: str, format: torch.memory_form
     make, size, n_folded, *_ = FAMILIES[family]
     model = adapted(make()).eval().to(memory_format=format)
     x = torch.randn(2, 3, size, size).contiguous(memory_format=format)
-    assert len(compare(model, x, tolerance=1e-4)) == n_folded
+    assert len(compare(model, x, tolerance=1e-3)) == n_folded
 
 
 @pytest.mark.parametrize("family", ["ResNet", "EfficientNet-Lite", "ShuffleNet", "HRNet"])

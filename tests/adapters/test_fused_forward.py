@@ -78,7 +78,8 @@ def test_every_route_gives_what_autograd_does_on_the_dense_weight(
 ) -> None:
     model, x = made(case)
     adapted(model)
-    by_route(model, x)
+    # A whole network multiplies the last bits, which differ by processor: LeViT's input gradient ten millionfold.
+    by_route(model, x, tolerance=1e-9 if isinstance(case, LayerCase) else 1e-6)
     if isinstance(case, LayerCase):
         assert sum(fused.values()) == (len(ROUTES) if case.name in FUSED else 0)
     else:
@@ -138,9 +139,9 @@ LINEAR, CONV = LAYERS[0], LAYERS[4]
 def test_the_graph_has_one_node_for_the_layer(case: LayerCase) -> None:
     model, x = made(case)
     node = adapted(model)(x).grad_fn
-    assert node.name() in ("_LinearBackward", "_ConvBackward")
+    assert type(node).__name__ in ("_LinearBackward", "_ConvBackward")
     vl.set_route(model, "reference")
-    assert node.name() != model(x).grad_fn.name()
+    assert type(node) is not type(model(x).grad_fn)
 
 
 @pytest.mark.parametrize("case", [*LAYERS, MODELS[0], MODELS[13]], ids=lambda case: case.name)

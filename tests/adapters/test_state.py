@@ -274,7 +274,7 @@ def test_two_adapters_with_the_same_head_cannot_be_active_together(base: nn.Modu
     assert torch.equal(run(model), expected["night"])
 
 
-def test_deltas_of_two_adapters_add_up_exactly() -> None:
+def test_deltas_of_two_adapters_add_up() -> None:
     model = Net().double()
     frozen = {name: p.detach().clone() for name, p in model.named_parameters() if p.ndim > 1}
     for name, rank in (("a", 2), ("b", 3)):
@@ -293,7 +293,8 @@ def test_deltas_of_two_adapters_add_up_exactly() -> None:
             expected = weight
             for name in dict.fromkeys(active):
                 expected = expected + deltas[path, name]
-            assert torch.equal(model.get_submodule(path).weight, expected)
+            # No bit for bit: the factors are stacked, and a processor adds their products in its own order.
+            torch.testing.assert_close(model.get_submodule(path).weight, expected, rtol=0, atol=1e-12)
 
 
 def test_only_the_factors_and_the_head_train(base: nn.Module) -> None:

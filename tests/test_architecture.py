@@ -7,6 +7,7 @@ import sys
 import typing
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
@@ -17,8 +18,8 @@ from visionlora.adapters.methods.registry import METHODS
 from visionlora.config import load_config
 from visionlora.data.augmentations import STRENGTHS
 from visionlora.sections import DataSection, LoRASection
+from visionlora.tasks.base import SetUp
 from visionlora.tasks.registry import TASKS, schema_of, task_of
-from visionlora.tasks.set_up import SetUp
 from visionlora.training.run import prepare
 
 ROOT = Path(__file__).parents[1]
@@ -32,7 +33,7 @@ ALLOWED = {
     "ops": {"ops", "errors"},
     "models": {"models", *COMMON},
     "data": {"data", *COMMON},
-    "tasks": {"tasks", "models", "data", *COMMON},
+    "tasks": {"tasks", "adapters", "data", "models", *COMMON},
     "config": {"tasks", *COMMON},
     "training": {"training", "config", "tasks", "adapters", "data", "models", *COMMON},
     "footage": {"footage", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
@@ -108,7 +109,7 @@ def test_nobody_imports_scripts_and_tests() -> None:
 def test_libraries_that_import_slowly_are_imported_where_they_are_used() -> None:
     slow = {"matplotlib", "tensorboard", "torchmetrics", "albumentations", "onnx", "onnxruntime", "onnxscript"}
     # What this one file holds runs beside an exported model, without visionlora.
-    shipped = PACKAGE / "exports" / "standalone.py"
+    shipped = PACKAGE / "exports" / "onnx" / "shipped" / "predict.py"
     for file in PACKAGE.rglob("*.py"):
         if file not in (PACKAGE / "data" / "augmentations.py", shipped):
             top = ast.parse(file.read_text(encoding="utf-8")).body
@@ -162,10 +163,10 @@ def test_configs_are_shipped() -> None:
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_a_shipped_config_fits_its_model(path: Path) -> None:
     config = load_config(path)
-    created = task_of(config.task).build(config.model.model_copy(update={"pretrained": False}), ["a", "b", "c"])
-    unused = getattr(created, "unused", [])
-    parts = SetUp(created.model, created.head, unused, None, {}, {}, "", [])
-    assert prepare(config, parts) is not None
+    model = config.model.model_copy(update={"pretrained": False})
+    created: Any = task_of(config.task).build(model, ["a", "b", "c"])
+    nothing: Any = None
+    assert prepare(config, SetUp(created, [], nothing, nothing, nothing, model, "")) is not None
     trainable = [name for name, parameter in created.model.named_parameters() if parameter.requires_grad]
     for target in [config.lora.targets] if isinstance(config.lora.targets, str) else config.lora.targets:
         assert any(".lora_" in name and (target == "all" or f"{target}." in name) for name in trainable), target

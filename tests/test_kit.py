@@ -12,8 +12,8 @@ from safetensors.torch import load_file
 from visionlora.cli.configs import find_config
 from visionlora.cli.main import main
 from visionlora.config import load_config
+from visionlora.tasks.trained import load_trained
 from visionlora.training.run import train
-from visionlora.training.trained import load_trained
 
 # A batch through the plain timm model, in a process that never hears of visionlora.
 PLAIN = """

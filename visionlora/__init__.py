@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
     from visionlora.exports.export import export
+    from visionlora.tasks.trained import load_trained
 
 _HOMES = {
     "InputError": "visionlora.errors",
@@ -28,6 +29,7 @@ _HOMES = {
     "export": "visionlora.exports.export",
     "fold_batchnorm": "visionlora.adapters.folding",
     "load_adapter": "visionlora.adapters.io",
+    "load_trained": "visionlora.tasks.trained",
     "merge": "visionlora.adapters.model",
     "merged": "visionlora.adapters.model",
     "read_header": "visionlora.adapters.header",
@@ -49,6 +51,7 @@ __all__ = [
     "export",
     "fold_batchnorm",
     "load_adapter",
+    "load_trained",
     "merge",
     "merged",
     "read_header",

@@ -13,8 +13,9 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, sync it, and rename it to ``path``.
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A temporary file beside ``path`` to fill; it is synced and becomes ``path`` if the block ends well, else is gone.
 
     A reader, or a process that starts after a crash, sees the old file or the new one, never a part.
     """
@@ -23,13 +24,39 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     os.close(handle)
     temporary = Path(name)
     try:
-        write(temporary)
+        yield temporary
         sync(temporary)
         temporary.chmod(0o644)
         temporary.replace(path)
         sync(path.parent)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
+    """Let ``write`` fill what becomes ``path``; see `new_file`."""
+    with new_file(path) as temporary:
+        write(temporary)
+
+
+@contextmanager
+def growing_json(path: Path) -> Iterator[Callable[[Any], None]]:
+    """What to call with each entry of a list of any length, which is written as it grows; see `new_file`.
+
+    Where the name ends in ``.jsonl``, each entry is a line of its own; else the file is one JSON list.
+    """
+    lines = path.suffix == ".jsonl"
+    with new_file(path) as temporary, temporary.open("w", encoding="utf-8") as file:
+        before = "" if lines else "[\n"
+
+        def add(entry: Any) -> None:
+            nonlocal before
+            file.write(before + json.dumps(entry))
+            before = "\n" if lines else ",\n"
+
+        yield add
+        empty = "" if lines else "[]\n"
+        file.write(empty if before in ("", "[\n") else "\n" if lines else "\n]\n")
 
 
 def write_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> None:

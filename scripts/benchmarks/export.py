@@ -19,12 +19,13 @@ from benchmarks.export_models import Case, cases, make
 from visionlora.adapters import norm
 from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
 from visionlora.errors import InputError
-from visionlora.exports.export import FORMATS, write_checked
+from visionlora.exports.export import write_checked
+from visionlora.exports.formats import FORMATS
 from visionlora.exports.images import generated_images
-from visionlora.exports.kinds import KINDS
 from visionlora.exports.latency import over_images
-from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx
+from visionlora.exports.onnx.graph import batchnorms_after_convs, import_onnx
 from visionlora.exports.source import Source
+from visionlora.tasks.registry import task_of
 
 REASON = 100
 """Characters of a failure's reason in the table; the JSON file has the whole."""
@@ -106,7 +107,7 @@ def _measure(case: Case, source: Source, to: str, rounds: int, folded: float | N
 
 def _folded(source: Source, task: str, rounds: int) -> float | None:
     """Time of the merged model whose BatchNorm is a part of the convolutions, relative to without; None if none is."""
-    merged, kind = source.trained.model, KINDS[task]
+    merged, kind = source.trained.model, task_of(task)
     inputs = [kind.to_input(image, source.trained.preprocessing) for image in generated_images()]
     model = _without_batchnorm(merged, [inputs[0]] if task == "detection" else inputs[0][None])
     if model is None:

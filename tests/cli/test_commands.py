@@ -23,8 +23,8 @@ from visionlora.config import load_config
 from visionlora.data.classification.transforms import eval_transform
 from visionlora.data.images import read_image
 from visionlora.models.classifier import create_classifier, creation_code
-from visionlora.tasks.classification.task import Classification
-from visionlora.training.trained import load_trained
+from visionlora.tasks.classification.training import ClassificationTraining
+from visionlora.tasks.trained import load_trained
 
 CLASSES = ["blue", "green", "red"]
 
@@ -38,6 +38,7 @@ def test_a_run_leaves_everything_in_its_folder(trained: Path) -> None:
         "adapter.safetensors",
         "checkpoints",
         "config.yaml",
+        "figures",
         "metrics.jsonl",
         "report.json",
         "tensorboard",
@@ -317,10 +318,12 @@ def test_unreadable_images_are_left_out_and_named_when_told(visionlora: Command,
     config, run = write_config(tmp_path, damaged), tmp_path / "run"
     trained = visionlora("train", "--config", config, "data.skip_unreadable=true")
     assert trained.code == 0
-    assert f"17 images of 3 classes, 8 to validate\nleft out, for they can't be read: {', '.join(bad)}" in trained.out
+    assert (
+        f"17 images of 3 classes, 8 to validate\nleft out because they can't be read: {', '.join(bad)}" in trained.out
+    )
     assert report(run)["skipped"] == bad
     evaluated = visionlora("eval", run, "--out", tmp_path / "scores.json")
-    assert f"left out, for they can't be read: {', '.join(bad)}" in evaluated.out
+    assert f"left out because they can't be read: {', '.join(bad)}" in evaluated.out
     assert json.loads((tmp_path / "scores.json").read_text())["images"] == 8
     for command in (("eval", run, "data.skip_unreadable=false"), ("predict", run, damaged / "val")):
         refused = visionlora(*command)
@@ -336,14 +339,14 @@ def test_unreadable_images_are_left_out_and_named_when_told(visionlora: Command,
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     visionlora: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain = Classification.loss
+    plain = ClassificationTraining.loss
 
-    def interrupted(task: Classification, model: torch.nn.Module, batch: dict[str, Any]) -> Tensor:
+    def interrupted(task: ClassificationTraining, model: torch.nn.Module, batch: dict[str, Any]) -> Tensor:
         signal.raise_signal(signal.SIGINT)
         return plain(task, model, batch)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Classification, "loss", interrupted)
+        patch.setattr(ClassificationTraining, "loss", interrupted)
         stopped = visionlora("train", "--config", config)
     assert stopped.code == 130
     assert stopped.err == "stopped at step 1; the same command with --resume goes on\n"
@@ -360,7 +363,7 @@ def test_an_interruption_before_the_training_writes_nothing(
     def interrupted(*_args: object, **_kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("visionlora.tasks.classification.load_split", interrupted)
+    monkeypatch.setattr("visionlora.tasks.classification.task.load_split", interrupted)
     assert visionlora("train", "--config", config).code == 130
     assert not (tmp_path / "run").exists()
 

@@ -17,10 +17,10 @@ from visionlora.config import dump_config
 from visionlora.data.images import read_image
 from visionlora.data.video import VideoFrames
 from visionlora.data.video_writer import VideoWriter
+from visionlora.tasks.detection.inference import predict_detections
 from visionlora.tasks.detection.results import read_results
-from visionlora.training.detecting import predict_detections
+from visionlora.tasks.trained import load_trained
 from visionlora.training.run import train
-from visionlora.training.trained import load_trained
 
 
 @pytest.fixture(scope="module")

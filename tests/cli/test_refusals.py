@@ -171,7 +171,7 @@ COMMANDS = {
     "scores below a file": (["eval", "{run}", "--out", "{tmp}/squares.yaml/s.json"], "squares.yaml is a file"),
     "an image that is not there": (["predict", "{run}", "{squares}/val/red/00.png"], "no such image or folder"),
     "a folder without images": (["predict", "{run}", "{tmp}/empty"], "holds no image"),
-    "a file that is no image": (["predict", "{run}", "{tmp}/squares.yaml"], "1 image can't be read"),
+    "a file that is no image": (["predict", "{run}", "{tmp}/squares.yaml"], "no video of a known format"),
     "predictions into a folder": (["predict", "{run}", "{squares}/val", "--out", "{tmp}"], "is a folder; give a file"),
     "merging into a folder": (["merge", "{run}", "--out", "{tmp}"], "ends in .safetensors"),
     "merging into a pickle": (["merge", "{run}", "--out", "{tmp}/m.pth"], "ends in .safetensors"),

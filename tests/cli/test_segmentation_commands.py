@@ -19,9 +19,9 @@ from visionlora.data.segmentation.class_map import read_class_map
 from visionlora.data.segmentation.mask_files import read_mask
 from visionlora.data.video import VideoFrames
 from visionlora.data.video_writer import VideoWriter
+from visionlora.tasks.segmentation.inference import predict_masks
+from visionlora.tasks.trained import load_trained
 from visionlora.training.run import train
-from visionlora.training.segmenting import predict_masks
-from visionlora.training.trained import load_trained
 
 
 @pytest.fixture(scope="module")
@@ -208,7 +208,6 @@ def test_options_that_cannot_be_meant(
     assert "--min-score is for detectors" in visionlora("predict", segmenter, image, "--min-score", 0.5).err
     outcome = visionlora("predict", trained, image, "--masks", tmp_path / "m")
     assert f"--masks is for segmenters, and {trained} is a classifier" in outcome.err
-    assert "--every is for detectors and segmenters" in visionlora("predict", trained, image, "--every", 2).err
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("mine")
     assert "--masks" in visionlora("predict", segmenter, image, "--masks", tmp_path / "full").err

@@ -7,7 +7,7 @@ import pytest
 
 import visionlora as vl
 from helpers.tiny_models import MODELS, make_adapter, write_image
-from visionlora.exports.export import Exported
+from visionlora.exports.result import Exported
 
 
 @pytest.fixture(scope="session")

@@ -15,11 +15,11 @@ import torch
 from helpers.tiny_models import MODELS, write_image
 from visionlora.data.images import read_image
 from visionlora.exports.card import write_card
-from visionlora.exports.export import Exported
-from visionlora.exports.kinds import KINDS
+from visionlora.exports.result import Exported
 from visionlora.exports.source import Source, load_source
-from visionlora.training.prediction import predict
-from visionlora.training.trained import load_trained
+from visionlora.tasks.classification.inference import classify
+from visionlora.tasks.registry import task_of
+from visionlora.tasks.trained import load_trained
 
 Export = Callable[[str, str], Exported]
 
@@ -53,8 +53,8 @@ def run_alone(result: Exported, code: str, missing: list[str]) -> str:
 
 def test_a_timm_folder_needs_timm_alone(exported: Export, adapter: Callable[[str], Path], image: Path) -> None:
     printed = run_alone(exported("resnet", "timm"), code_of(exported("resnet", "timm"), image), ["visionlora"])
-    (prediction,) = predict(load_trained(adapter("resnet")), [image])
-    assert printed.strip() == prediction.labels[0][0]
+    (labels,) = classify(load_trained(adapter("resnet")), [read_image(image)])
+    assert printed.strip() == labels[0][0]
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def test_an_onnx_file_needs_no_torch(
     found = json.loads(printed.partition("ANSWER")[2])
     trained = load_trained(adapter(name))
     if name == "resnet":
-        (prediction,) = predict(trained, [image])
-        assert list(found) == [word for word, _ in prediction.labels]
-        assert list(found.values()) == pytest.approx([share for _, share in prediction.labels], abs=1e-5)
+        (labels,) = classify(trained, [read_image(image)])
+        assert list(found) == [word for word, _ in labels]
+        assert list(found.values()) == pytest.approx([share for _, share in labels], abs=1e-5)
     elif MODELS[name].task == "detection":
         assert_same_detections(found, trained, image)
     else:
@@ -84,7 +84,7 @@ def test_an_onnx_file_needs_no_torch(
 
 
 def assert_same_detections(found: list[dict[str, Any]], trained: Any, image: Path) -> None:
-    from visionlora.training.detecting import predict_detections, thresholds_of
+    from visionlora.tasks.detection.inference import predict_detections, thresholds_of
 
     (expected,) = predict_detections(trained, [read_image(image)], thresholds_of(trained), torch.device("cpu"))
     assert len(expected["scores"]) > 2, "too few for a test"
@@ -103,7 +103,7 @@ def test_plain_weights_need_torchvision_alone(
     image: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    result, kind, trained = exported(name, "torchvision"), KINDS[MODELS[name].task], load_trained(adapter(name))
+    result, kind, trained = exported(name, "torchvision"), task_of(MODELS[name].task), load_trained(adapter(name))
     names: dict[str, Any] = {}
     monkeypatch.chdir(result.out)
     if name == "fcos":
@@ -124,7 +124,7 @@ def test_plain_weights_need_torchvision_alone(
 
 def test_a_detector_with_its_librarys_odd_eps_gets_it_from_the_loader(adapter: Callable[[str], Path]) -> None:
     from visionlora.exports import torchvision_folder
-    from visionlora.exports.loaders import run_loader
+    from visionlora.exports.readme_code import run_loader
 
     trained = load_trained(adapter("ssdlite"))
     tiny = torch.finfo(torch.float32).tiny

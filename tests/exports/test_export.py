@@ -9,10 +9,10 @@ import torch
 
 from helpers.tiny_models import MODELS
 from visionlora.data.images import read_image
-from visionlora.exports.export import Exported
-from visionlora.exports.kinds import KINDS
-from visionlora.exports.loading import load_for_prediction
-from visionlora.training.trained import load_trained
+from visionlora.exports.opening import open_trained
+from visionlora.exports.result import Exported
+from visionlora.tasks.registry import task_of
+from visionlora.tasks.trained import load_trained
 
 CASES = [
     ("resnet", "timm"),
@@ -43,10 +43,10 @@ Export = Callable[[str, str], Exported]
 def test_the_exported_model_computes_what_the_adapted_one_does(
     name: str, to: str, exported: Export, adapter: Callable[[str], Path], images: Path
 ) -> None:
-    result, kind = exported(name, to), KINDS[MODELS[name].task]
+    result, kind = exported(name, to), task_of(MODELS[name].task)
     adapted = load_trained(adapter(name), merged=False)
     base = load_trained(adapter(name), base=True)
-    loaded = load_for_prediction(result.out)
+    loaded = open_trained(result.out)
     assert (loaded.task, loaded.classes) == (adapted.task, adapted.classes)
     assert loaded.preprocessing == adapted.preprocessing
     changed = 0.0

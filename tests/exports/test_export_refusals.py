@@ -16,10 +16,13 @@ import visionlora as vl
 from helpers.tiny_models import write_image
 from visionlora.errors import InputError
 from visionlora.exports import export as module
-from visionlora.exports import onnx_graph, timm_folder
-from visionlora.exports.export import Exported, export
-from visionlora.exports.loading import load_for_prediction
+from visionlora.exports import timm_folder
+from visionlora.exports.export import export
+from visionlora.exports.onnx import graph as onnx_graph
+from visionlora.exports.opening import open_trained
+from visionlora.exports.result import Exported
 from visionlora.files import _umask
+from visionlora.tasks.detection.task import Detection
 
 Adapter = Callable[[str], Path]
 
@@ -176,14 +179,12 @@ def test_without_images_they_are_generated(adapter: Adapter, tmp_path: Path) -> 
 def test_a_detector_that_finds_nothing_is_not_called_checked(
     adapter: Adapter, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from visionlora.exports import detection
+    run = Detection.run
 
-    run = detection.run
+    def nothing(task: Detection, model: torch.nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {name: value[:0] for name, value in run(task, model, image).items()}
 
-    def nothing(model: torch.nn.Module, image: torch.Tensor) -> dict[str, torch.Tensor]:
-        return {name: value[:0] for name, value in run(model, image).items()}
-
-    monkeypatch.setattr(detection, "run", nothing)
+    monkeypatch.setattr(Detection, "run", nothing)
     with pytest.raises(InputError, match="finds nothing to compare on 4 given images; give images with objects"):
         export(adapter("fcos"), "torchvision", tmp_path / "out", [images])
 
@@ -192,13 +193,13 @@ def test_a_damaged_onnx_file_is_one_line(exported: Callable[[str, str], Exported
     content = (exported("resnet", "onnx").out / "model.onnx").read_bytes()
     (tmp_path / "model.onnx").write_bytes(content[: len(content) // 2])
     with pytest.raises(InputError, match=r"model.onnx: can't be read as ONNX"):
-        load_for_prediction(tmp_path)
+        open_trained(tmp_path)
     onnx, _ = onnx_graph.import_onnx()
     graph = onnx.load_from_string(content)
     del graph.metadata_props[:]
     onnx.save(graph, tmp_path / "model.onnx")
     with pytest.raises(InputError, match="does not say its task"):
-        load_for_prediction(tmp_path / "model.onnx")
+        open_trained(tmp_path / "model.onnx")
 
 
 def test_other_weights_are_no_export(tmp_path: Path) -> None:
@@ -206,4 +207,4 @@ def test_other_weights_are_no_export(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps({}))
     write_image(tmp_path / "0.png")
     with pytest.raises(InputError, match="holds weights, but not what a run writes"):
-        load_for_prediction(tmp_path)
+        open_trained(tmp_path)

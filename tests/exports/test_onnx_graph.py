@@ -13,10 +13,10 @@ import torchvision
 from timm.layers import Conv2dSame
 
 from helpers.tiny_models import MODELS
-from visionlora.exports.export import Exported
-from visionlora.exports.onnx_folder import has_attention
-from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx, write_dense
-from visionlora.training.trained import load_trained
+from visionlora.exports.onnx.folder import has_attention
+from visionlora.exports.onnx.graph import batchnorms_after_convs, import_onnx, write_dense
+from visionlora.exports.result import Exported
+from visionlora.tasks.trained import load_trained
 
 onnx, onnxruntime = import_onnx()
 

@@ -12,17 +12,18 @@ from torchvision.models.detection._utils import BoxCoder, BoxLinearCoder
 from torchvision.ops import batched_nms
 
 from visionlora.errors import InputError
-from visionlora.exports.export import Exported, export
+from visionlora.exports.export import export
 from visionlora.exports.images import generated_images
-from visionlora.exports.kinds import KINDS
-from visionlora.exports.loading import load_for_prediction
-from visionlora.exports.onnx_graph import batchnorms_after_convs, import_onnx
-from visionlora.exports.standalone_heads import _boxes, _suppressed, on_canvas
-from visionlora.training.trained import load_trained
+from visionlora.exports.onnx.graph import batchnorms_after_convs, import_onnx
+from visionlora.exports.onnx.shipped.heads import _boxes, _suppressed, on_canvas
+from visionlora.exports.opening import open_trained
+from visionlora.exports.result import Exported
+from visionlora.tasks.registry import task_of
+from visionlora.tasks.trained import load_trained
 
 Export = Callable[[str, str], Exported]
 Adapter = Callable[[str], Path]
-KIND = KINDS["detection"]
+KIND = task_of("detection")
 
 
 def picture(height: int, width: int, seed: int = 5) -> torch.Tensor:
@@ -33,7 +34,7 @@ def picture(height: int, width: int, seed: int = 5) -> torch.Tensor:
 @pytest.mark.parametrize("name", ["fcos", "retinanet_vit", "ssdlite"])
 def test_images_go_through_together(name: str, exported: Export, adapter: Adapter) -> None:
     plain = load_trained(adapter(name)).model
-    heads = load_for_prediction(exported(name, "onnx-heads").out).model
+    heads = open_trained(exported(name, "onnx-heads").out).model
     images = [picture(72, 96, seed) for seed in (1, 2, 3)]
     with torch.no_grad():
         expected = [KIND.run(plain, image) for image in images]
@@ -47,7 +48,7 @@ def test_images_go_through_together(name: str, exported: Export, adapter: Adapte
 @pytest.mark.parametrize("shape", [(96, 96), (96, 31), (60, 96), (2, 96)])
 def test_any_shape_fits(name: str, shape: tuple[int, int], exported: Export, adapter: Adapter) -> None:
     plain = load_trained(adapter(name)).model
-    heads = load_for_prediction(exported(name, "onnx-heads").out).model
+    heads = open_trained(exported(name, "onnx-heads").out).model
     image = picture(*shape)
     with torch.no_grad():
         assert KIND.difference(KIND.run(heads, image), KIND.run(plain, image), image, plain) <= 1e-4
@@ -91,7 +92,7 @@ def test_suppression_is_torchvisions(threshold: float) -> None:
 
 
 def test_nothing_found_is_no_error(exported: Export) -> None:
-    heads = load_for_prediction(exported("fcos", "onnx-heads").out).model
+    heads = open_trained(exported("fcos", "onnx-heads").out).model
     heads.about = {**heads.about, "score_thresh": 2.0}
     (found,) = heads([torch.zeros(3, 96, 96)])
     assert [tuple(found[name].shape) for name in ("boxes", "labels", "scores")] == [(0, 4), (0,), (0,)]
@@ -127,7 +128,7 @@ def test_each_setting_means_what_it_means_to_torchvision(
     name: str, setting: str, value: float, exported: Export, adapter: Adapter
 ) -> None:
     plain: Any = load_trained(adapter(name)).model
-    heads = load_for_prediction(exported(name, "onnx-heads").out).model
+    heads = open_trained(exported(name, "onnx-heads").out).model
     image = picture(80, 96)
     with torch.no_grad():
         before = KIND.run(plain, image)

@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from visionlora.exports.parity import Outputs, detections_difference, logits_difference
+from visionlora.tasks.detection.parity import detections_difference
+from visionlora.tasks.outputs import Outputs, logits_difference
 
 
 def detections(*rows: tuple[float, float, float, float, int, float]) -> Outputs:

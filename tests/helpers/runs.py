@@ -2,6 +2,8 @@
 
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +14,11 @@ from torch import Tensor, nn
 
 from visionlora.config import check_config
 from visionlora.sections import RunConfig
+from visionlora.tasks.evaluation import OnBatch, Progress
 from visionlora.training.loop import Interrupted, fit
+from visionlora.training.monitor import Monitor
 from visionlora.training.run import train
+from visionlora.training.state import RunState
 
 COLOURS = {"blue": (40, 60, 200), "green": (50, 180, 60), "red": (200, 50, 40)}
 
@@ -48,9 +53,9 @@ def make_config(root: Path, out: Path, **train: Any) -> RunConfig:
 def interrupt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, step: int = 2) -> None:
     """Train, and press Ctrl+C in this step."""
 
-    def fit_and_press_ctrl_c(*args: Any) -> None:
-        task = args[1]
-        loss, calls = task.loss, []
+    def fit_and_press_ctrl_c(state: RunState, monitor: Monitor) -> None:
+        training: Any = state.setup.training
+        loss, calls = training.loss, []
 
         def counting(model: nn.Module, batch: dict[str, object]) -> Tensor:
             calls.append(1)
@@ -59,10 +64,20 @@ def interrupt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, step: int = 2)
             found: Tensor = loss(model, batch)
             return found
 
-        task.loss = counting
-        fit(*args)
+        training.loss = counting
+        fit(state, monitor)
 
     with monkeypatch.context() as patched:
         patched.setattr("visionlora.training.run.fit", fit_and_press_ctrl_c)
         with pytest.raises(Interrupted, match=f"step {step}"):
             train(config, quiet=True)
+
+
+def counting(done: list[int]) -> Progress:
+    """A progress that keeps the numbers that it is told."""
+
+    @contextmanager
+    def progress(_description: str, _total: int | None) -> Iterator[OnBatch]:
+        yield done.append
+
+    return progress

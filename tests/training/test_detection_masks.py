@@ -19,12 +19,14 @@ from visionlora.data.annotations.layouts import read_annotations
 from visionlora.data.detection.targets import make_target
 from visionlora.data.geometry import whole_view
 from visionlora.data.images import read_image
+from visionlora.tasks.base import Trained
 from visionlora.tasks.detection.config import DetectorSection
-from visionlora.tasks.detection.task import build
-from visionlora.training.detecting import predict_detections, score_detections
-from visionlora.training.folder import ADAPTER, REPORT
+from visionlora.tasks.detection.inference import predict_detections
+from visionlora.tasks.detection.task import TASK
+from visionlora.tasks.evaluation import score
+from visionlora.tasks.trained import ADAPTER, load_trained
+from visionlora.training.folder import REPORT
 from visionlora.training.run import train
-from visionlora.training.trained import Trained, load_trained
 
 CPU = torch.device("cpu")
 
@@ -105,20 +107,20 @@ def test_masks_outlive_saving_loading_and_merging(learned: Path, val: Path, tmp_
     assert_same_sets(found_by(merged, data, 0.1), expected)
 
     # by hand, as somebody has it who loads the adapter into a detector of their own
-    plain = build(section_of(merged), list(SHAPES))
+    plain = TASK.build(section_of(merged), list(SHAPES))
     vl.load_adapter(plain.model, learned / ADAPTER)
     vl.merge(plain.model)
     assert_same_sets(found_by(with_model(merged, plain.model), data, 0.1), expected)
 
     save_file({key: value.contiguous() for key, value in merged.model.state_dict().items()}, tmp_path / "m.safetensors")
-    other = build(section_of(merged).model_copy(update={"checkpoint": None, "pretrained": False}), list(SHAPES))
+    other = TASK.build(section_of(merged).model_copy(update={"checkpoint": None, "pretrained": False}), list(SHAPES))
     other.model.load_state_dict(load_file(tmp_path / "m.safetensors"), strict=True)
     assert_same_sets(found_by(with_model(merged, other.model), data, 0.1), expected)
 
 
 def test_a_loaded_detector_has_the_scores_that_the_run_reported(learned: Path, val: Path) -> None:
     reported = json.loads((learned / REPORT).read_text())["scores"]
-    scores = score_detections(load_trained(learned), read_annotations(val), batch_size=3).scores()
+    scores = score(load_trained(learned), read_annotations(val), batch_size=3).scores()
     assert scores == pytest.approx(reported, abs=1e-6)
     assert scores["segm_mAP"] != scores["mAP"]
 

@@ -13,13 +13,15 @@ from torch import Tensor
 
 import visionlora as vl
 from helpers.detection_runs import COLOURS, HEIGHT, WIDTH, make_detection_config, make_scenes
-from helpers.runs import interrupt
+from helpers.runs import counting, interrupt
 from visionlora.data.images import read_image
 from visionlora.errors import InputError
-from visionlora.training.detecting import predict_detections, score_detections, thresholds_of
-from visionlora.training.folder import ADAPTER, EVENTS, METRICS, MODEL, REPORT
+from visionlora.tasks.base import Trained
+from visionlora.tasks.detection.inference import predict_detections, thresholds_of
+from visionlora.tasks.evaluation import score
+from visionlora.tasks.trained import ADAPTER, MODEL, load_trained
+from visionlora.training.folder import EVENTS, METRICS, REPORT
 from visionlora.training.run import train
-from visionlora.training.trained import Trained, load_trained
 
 CPU = torch.device("cpu")
 
@@ -172,7 +174,7 @@ def test_tiles_are_joined_and_scored_on_whole_images(learned: Path, scenes: Path
     shown = replace(trained.preprocessing, size=80, tile=80, tile_overlap=64)
     tiled = replace(trained, preprocessing=shown)
     counted: list[int] = []
-    scores = score_detections(tiled, data, batch_size=5, on_batch=counted.append).scores()
+    scores = score(tiled, data, batch_size=5, progress=counting(counted)).scores()
     assert sum(counted) == 2 * len(data)  # an image of 96 x 64 has two tiles, at the scale that was learned
     assert scores["AP50"] > untrained_score + 0.3
     found = predict_detections(tiled, pictures_of(scenes, 3), [0.3, 0.3], CPU)

@@ -14,8 +14,8 @@ import visionlora as vl
 from helpers.runs import make_config, make_images
 from visionlora.errors import InputError
 from visionlora.sections import TrainSection
+from visionlora.tasks.evaluation import evaluation_copy
 from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
-from visionlora.training.evaluation import evaluation_copy
 from visionlora.training.layer_stats import layer_statistics
 from visionlora.training.loop import stop_requests
 from visionlora.training.optimizer import build_optimizer, schedule, set_learning_rates

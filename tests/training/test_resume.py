@@ -14,8 +14,9 @@ from safetensors.torch import load_file
 
 from helpers.runs import make_config, make_images
 from visionlora.config import dump_config
+from visionlora.tasks.trained import ADAPTER
 from visionlora.training.checkpoint import checkpoints
-from visionlora.training.folder import ADAPTER, CHECKPOINTS, METRICS
+from visionlora.training.folder import CHECKPOINTS, METRICS
 
 # Everything that draws random numbers or keeps state: dropout, mixup, accumulation, several workers.
 SETTINGS = {"epochs": 4, "mixup": 0.2, "accumulate": 2, "checkpoint_every": 2, "patience": 4}

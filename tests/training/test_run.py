@@ -12,10 +12,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from helpers.runs import COLOURS, interrupt, make_config, make_images
 from visionlora.errors import InputError
+from visionlora.tasks.classification.inference import is_multilabel
+from visionlora.tasks.trained import ADAPTER, MODEL, load_trained
 from visionlora.training.checkpoint import checkpoints
-from visionlora.training.folder import ADAPTER, CHECKPOINTS, CONFIG, EVENTS, METRICS, MODEL, REPORT
+from visionlora.training.folder import CHECKPOINTS, CONFIG, EVENTS, FIGURES, METRICS, REPORT
 from visionlora.training.run import train
-from visionlora.training.trained import load_trained
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,10 @@ def read_lines(folder: Path) -> list[dict[str, object]]:
 def test_a_run_folder_holds_what_the_tutorial_says(images: Path, tmp_path: Path) -> None:
     screen = StringIO()
     result = train(make_config(images, tmp_path / "run"), console=Console(file=screen, width=100))
-    assert {path.name for path in result.folder.iterdir()} == {CONFIG, ADAPTER, METRICS, REPORT, CHECKPOINTS, EVENTS}
+    assert {path.name for path in result.folder.iterdir()} == {
+        *(CONFIG, ADAPTER, METRICS, REPORT, CHECKPOINTS, EVENTS, FIGURES),
+    }
+    assert {path.name for path in (result.folder / FIGURES).iterdir()} == {"predictions.png", "confusion_matrix.png"}
     report = json.loads((result.folder / REPORT).read_text())
     assert report["scores"] == result.scores
     assert report["saved_bytes"] == (result.folder / ADAPTER).stat().st_size
@@ -55,7 +59,7 @@ def test_the_saved_adapter_carries_what_using_it_needs(images: Path, tmp_path: P
     trained = load_trained(result.folder)
     assert trained.classes == sorted(COLOURS)
     assert (trained.preprocessing.height, trained.preprocessing.width) == (32, 32)
-    assert not trained.multilabel
+    assert not is_multilabel(trained)
     assert not any("lora" in name for name in trained.model.state_dict())
     adapted = load_trained(result.folder, merged=False).model
     x = torch.randn(4, 3, 32, 32)

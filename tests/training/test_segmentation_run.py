@@ -15,7 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import Tensor, nn
 
 import visionlora as vl
-from helpers.runs import interrupt
+from helpers.runs import counting, interrupt
 from helpers.segmentation_runs import (
     COLOURS,
     HEIGHT,
@@ -32,11 +32,12 @@ from visionlora.demo.base import base_path
 from visionlora.errors import InputError
 from visionlora.models.classifier import create_classifier
 from visionlora.models.detector import create_detector
-from visionlora.tasks.segmentation.task import set_up
-from visionlora.training.folder import ADAPTER, EVENTS, METRICS, MODEL, REPORT
+from visionlora.tasks.evaluation import score
+from visionlora.tasks.segmentation.inference import colors_of, predict_masks, values_of
+from visionlora.tasks.segmentation.task import TASK
+from visionlora.tasks.trained import ADAPTER, MODEL, load_trained
+from visionlora.training.folder import EVENTS, METRICS, REPORT
 from visionlora.training.run import train
-from visionlora.training.segmenting import colors_of, predict_masks, score_masks, values_of
-from visionlora.training.trained import load_trained
 
 CPU = torch.device("cpu")
 
@@ -122,11 +123,11 @@ def agreement(one: np.ndarray, other: np.ndarray) -> float:
 def test_scores_of_windows_are_of_whole_images(learned: Path, scenes: Path, untrained_score: float) -> None:
     trained = load_trained(learned)
     data = load_segmented_split(make_segmentation_config(scenes, Path("unused")).data).val
-    whole = score_masks(trained, data, batch_size=3).scores()
+    whole = score(trained, data, batch_size=3).scores()
     assert whole == pytest.approx(json.loads((learned / REPORT).read_text())["scores"], abs=1e-6)
     shown = replace(trained.preprocessing, window=48, window_overlap=24)
     counted: list[int] = []
-    windowed = score_masks(replace(trained, preprocessing=shown), data, on_batch=counted.append)
+    windowed = score(replace(trained, preprocessing=shown), data, progress=counting(counted))
     assert sum(counted) == len(data)
     assert windowed.scores() != whole
     assert windowed.scores()["mIoU"] > untrained_score + 0.1
@@ -171,7 +172,7 @@ def test_methods_train_and_load(scenes: Path, tmp_path: Path, method: str) -> No
     else:
         assert names == {name for name in trained.model.state_dict() if name.startswith("decoder.")}
     data = load_segmented_split(config.data).val
-    assert score_masks(trained, data).scores() == pytest.approx(result.scores, abs=1e-6)
+    assert score(trained, data).scores() == pytest.approx(result.scores, abs=1e-6)
 
 
 def test_polygons_train_with_a_background(tmp_path: Path) -> None:
@@ -285,7 +286,7 @@ def test_adapters_of_other_tasks_carry_over_to_a_segmenter(scenes: Path, tmp_pat
         if path.endswith("lora_B"):
             nn.init.normal_(parameter, std=0.05)
     vl.save_adapter(model, tmp_path / "a.safetensors")
-    segmenter: Any = set_up(make_segmentation_config(scenes, tmp_path / "run")).model
+    segmenter: Any = TASK.set_up(make_segmentation_config(scenes, tmp_path / "run")).built.model
     vl.load_adapter(segmenter.backbone, tmp_path / "a.safetensors", heads=False, **prefix)
     expected = features(source)
     assert torch.allclose(features(segmenter.backbone), expected, atol=1e-5 * float(expected.abs().max()))

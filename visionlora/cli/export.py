@@ -4,6 +4,7 @@ from pathlib import Path
 
 from visionlora.cli.show import print_table, progress
 from visionlora.exports.export import export as run_export
+from visionlora.training.folder import FIGURES
 
 
 def export(
@@ -29,5 +30,5 @@ def export(
         found = "  ".join(f"{name} {value:.4f}" for name, value in result.scores.exported.items())
         print(f"scores on {result.scores.images} validation images of the run: {found}")
     print(f"how to load it, and what it is: {result.out / 'README.md'}")
-    if (result.out / "pictures").is_dir():
-        print(f"the run's pictures show validation images; delete {result.out / 'pictures'} if they must not leave")
+    if (result.out / FIGURES).is_dir():
+        print(f"the run's figures show validation images; delete {result.out / FIGURES} if they must not leave")

@@ -73,63 +73,46 @@ def evaluate(
 @app.command()
 def predict(
     run: RunOrExported,
-    images: Annotated[list[Path], typer.Argument(help="Images, folders of images, and but for classifiers videos.")],
-    top: Annotated[int | None, typer.Option(min=1, help="Classifiers: how many classes to show; 3.")] = None,
+    images: Annotated[list[Path], typer.Argument(help="Images, videos, and folders of images.")],
     out: Annotated[
         Path | None,
         typer.Option(
-            help="Write every prediction as JSON; detections as COCO's results, of masks the shares of pixels."
+            help="Write every prediction into a JSON file: a classifier's classes with their probabilities, a "
+            "detector's objects as COCO results, a segmenter's share of each class. A name that ends in .jsonl gets "
+            "a line for each."
         ),
     ] = None,
-    masks: Annotated[Path | None, typer.Option(help="Segmenters: a new folder for the masks, as PNG.")] = None,
     draw: Annotated[
-        Path | None, typer.Option(help="Detectors, segmenters: a new folder for images with what was found.")
+        Path | None, typer.Option(help="Detectors and segmenters: a new folder for drawings of what was found.")
     ] = None,
+    masks: Annotated[Path | None, typer.Option(help="Segmenters: a new folder for the masks, as PNG.")] = None,
+    top: Annotated[int | None, typer.Option(min=1, help="Classifiers: how many classes to show; by default 3.")] = None,
     min_score: Annotated[
         float | None,
-        typer.Option(min=0, max=1, help="Detectors: keep from this score on; by default as the run suggests."),
+        typer.Option(min=0, max=1, help="Detectors: the least score to keep; by default what the run suggests."),
     ] = None,
-    every: Annotated[int | None, typer.Option(min=1, help="Take each n-th frame of a video; 1.")] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take each n-th frame of a video.")] = 1,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     skip_unreadable: Skip = False,
 ) -> None:
-    """Classify images, or detect objects in images and videos, or give each of their pixels a class."""
-    from visionlora.exports.loading import load_for_prediction
+    """Show what a trained model finds in images and videos."""
+    from visionlora.cli.predict import Outputs
+    from visionlora.cli.predict import predict as run_prediction
+    from visionlora.tasks.base import PredictOptions
 
-    trained = load_for_prediction(run, checkpoint)
-    given = {"--top": top, "--masks": masks, "--draw": draw, "--min-score": min_score, "--every": every}
-    _refuse_options(run, trained.task, [name for name, value in given.items() if value is not None])
-    if trained.task == "detection":
-        from visionlora.cli.predict_detections import Options as DetectionOptions
-        from visionlora.cli.predict_detections import predict as run_detection
-
-        run_detection(trained, images, DetectionOptions(out, draw, min_score, every or 1), device, skip_unreadable)
-    elif trained.task == "segmentation":
-        from visionlora.cli.predict_masks import Options as MaskOptions
-        from visionlora.cli.predict_masks import predict as run_segmentation
-
-        run_segmentation(trained, images, MaskOptions(out, masks, draw, every or 1), device, skip_unreadable)
-    else:
-        from visionlora.cli.predict import predict as run_prediction
-
-        run_prediction(trained, images, top or 3, out, device, skip_unreadable)
-
-
-def _refuse_options(run: Path, task: str, given: list[str]) -> None:
-    """Raises InputError for an option of ``predict`` that is for models of other tasks."""
-    tasks = {"classification": "classifier", "detection": "detector", "segmentation": "segmenter"}
-    meant = {
-        "--top": ["classification"],
-        "--masks": ["segmentation"],
-        "--draw": ["detection", "segmentation"],
-        "--min-score": ["detection"],
-        "--every": ["detection", "segmentation"],
-    }
-    for name in given:
-        if task not in meant[name]:
-            models = " and ".join(f"{tasks[other]}s" for other in meant[name])
-            raise InputError(f"{name} is for {models}, and {run} is a {tasks[task]}")
+    asked = {"--draw": draw, "--masks": masks, "--top": top, "--min-score": min_score}
+    run_prediction(
+        run,
+        images,
+        Outputs(out, draw, masks),
+        PredictOptions(top or 3, min_score),
+        [name for name, value in asked.items() if value is not None],
+        every,
+        checkpoint,
+        device,
+        skip_unreadable,
+    )
 
 
 @app.command()

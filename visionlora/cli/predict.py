@@ -1,59 +1,120 @@
-"""``visionlora predict`` with a classifier."""
+"""``visionlora predict``."""
 
+from collections import Counter
+from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 
 from visionlora.cli.show import check_out, print_table, progress
-from visionlora.data.folders import images_in, what_there_is
-from visionlora.data.images import check_readable
-from visionlora.errors import InputError, some
-from visionlora.files import write_json
-from visionlora.training.prediction import predict as predict_images
+from visionlora.cli.sources import check_folder, count_images, drawing, find_sources, refuse_twins
+from visionlora.errors import InputError
+from visionlora.exports.opening import open_trained
+from visionlora.files import growing_json
+from visionlora.tasks.base import PredictOptions
+from visionlora.tasks.registry import TASKS, task_of
 from visionlora.training.run import pick_device
-from visionlora.training.trained import Trained
 
-SHOWN = 40
+_SHOWN = 40
+"""Rows of the table."""
+
+
+@dataclass(frozen=True)
+class Outputs:
+    """Where predictions go.
+
+    Attributes:
+        out: a file for all of them, as JSON; ``image_id`` of a video's frame is its path with ``#`` and the number.
+        draw: an empty or absent folder for images, and videos, with what was found.
+        masks: another for a class of each pixel, as PNG; of a video it gets a folder with one for each frame.
+        labels: another for a data set: the images, and what was found as their labels.
+        form: of its labels, ``coco`` or ``yolo``.
+    """
+
+    out: Path | None = None
+    draw: Path | None = None
+    masks: Path | None = None
+    labels: Path | None = None
+    form: str = "coco"
+
+    def folders(self) -> dict[str, tuple[Path, str]]:
+        """By option, the folders that are asked for, and what they get of each image."""
+        wanted = {"--draw": (self.draw, "drawing"), "--masks": (self.masks, "mask"), "--labels": (self.labels, "image")}
+        return {option: (folder, what) for option, (folder, what) in wanted.items() if folder is not None}
 
 
 def predict(
-    trained: Trained, images: list[Path], top: int, out: Path | None, device: str, skip_unreadable: bool
+    run: Path,
+    paths: list[Path],
+    outputs: Outputs,
+    options: PredictOptions,
+    given: list[str],
+    every: int,
+    checkpoint: Path | None,
+    device: str,
+    skip_unreadable: bool,
 ) -> None:
-    """Print a table of predictions, and write them all as JSON if asked."""
-    check_out(out)
-    paths = readable(find_images(images), skip_unreadable)
-    if not paths:
-        raise InputError("no image is left: none of them can be read")
-    with progress("predicting", len(paths)) as advance:
-        predictions = predict_images(trained, paths, top, device=pick_device(device), on_batch=advance)
-    rows = [
-        [str(prediction.path), "  ".join(f"{name} {probability:.3f}" for name, probability in prediction.labels)]
-        for prediction in predictions[:SHOWN]
-    ]
-    print_table(["image", "class and probability"], rows)
-    if len(predictions) > SHOWN:
-        print(f"and {len(predictions) - SHOWN} more{'' if out else '; --out FILE writes them all'}")
-    if out is not None:
-        write_json(out, [{"image": str(p.path), "labels": [list(label) for label in p.labels]} for p in predictions])
+    """Print a table of what was found, and write results, drawings and labels if asked.
+
+    Args:
+        run: a run folder or an exported model.
+        paths: images, videos, and folders of images.
+        outputs: what is written.
+        options: for the model's task.
+        given: the options that were given of those that not all tasks take.
+        every: take each n-th frame of a video.
+        checkpoint: the base's weights, if they have moved.
+        device: to compute on.
+        skip_unreadable: leave out images that can't be read.
+    """
+    trained = open_trained(run, checkpoint)
+    task = task_of(trained.task)
+    _refuse_options(run, trained.task, given)
+    check_out(outputs.out)
+    for option, (folder, _) in outputs.folders().items():
+        check_folder(folder, option)
+    sources = find_sources(paths, every, skip_unreadable)
+    for option, (folder, what) in outputs.folders().items():
+        refuse_twins(sources, folder, option, what)
+    place = pick_device(device)
+    trained.model.to(place)
+    rows: list[list[str]] = []
+    with ExitStack() as whole:
+        advance = whole.enter_context(progress("predicting", count_images(sources)))
+        write = whole.enter_context(growing_json(outputs.out)) if outputs.out else _nowhere
+        for source in sources:
+            tally: Counter[str] = Counter()
+            images = 0
+            with ExitStack() as files:
+                draw = drawing(source, outputs.draw, files)
+                for chunk in source.chunks():
+                    found = task.predict(trained, [image for _, image in chunk], options, place)
+                    for (frame, image), one in zip(chunk, found, strict=True):
+                        for entry in one.entries(source.image_id(frame)):
+                            write(entry)
+                        tally.update(one.tally())
+                        if outputs.masks is not None:
+                            one.write_mask(outputs.masks / source.picture(frame))
+                        if draw is not None:
+                            draw(one.drawn(image))
+                    images += len(chunk)
+                    advance(len(chunk))
+            if len(rows) < _SHOWN:
+                rows.append([str(source.path), task.summary(trained, tally, images)])
+    print_table(["image", task.found], rows)
+    if len(sources) > _SHOWN:
+        print(f"and {len(sources) - _SHOWN} more{'' if outputs.out else '; --out FILE writes them all'}")
+    for folder, what in outputs.folders().values():
+        print(f"{what}s written into {folder}")
 
 
-def readable(paths: list[Path], skip_unreadable: bool) -> list[Path]:
-    """The paths without those that can't be read; these are named. InputError unless they may be skipped."""
-    bad = check_readable(paths, skip_unreadable)
-    if bad:
-        print(f"left out, for they can't be read: {some(sorted(bad))}")
-    return [path for path in paths if path not in bad]
+def _nowhere(entry: object) -> None:
+    del entry
 
 
-def find_images(images: list[Path]) -> list[Path]:
-    """Files as they are given, and the images in folders. InputError for what isn't there."""
-    paths: list[Path] = []
-    for path in images:
-        if path.is_dir():
-            found = images_in(path)
-            if not found:
-                raise InputError(f"{path}: holds no image")
-            paths += found
-        elif path.exists():
-            paths.append(path)
-        else:
-            raise InputError(f"{path}: no such image or folder{what_there_is(path)}")
-    return paths
+def _refuse_options(run: Path, name: str, given: list[str]) -> None:
+    """Raises InputError for an option that is for models of other tasks."""
+    task = task_of(name)
+    for option in given:
+        if option not in task.options:
+            meant = [f"{other.noun}s" for other in map(task_of, TASKS) if option in other.options]
+            raise InputError(f"{option} is for {' and '.join(meant)}, and {run} is a {task.noun}")

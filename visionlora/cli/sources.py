@@ -1,4 +1,4 @@
-"""What ``visionlora predict`` looks at and where it draws, for tasks that take videos as well as images."""
+"""What ``visionlora predict`` looks at, and where it draws."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -10,11 +10,11 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from visionlora.cli.predict import find_images, readable
-from visionlora.data.images import is_image, read_image
+from visionlora.data.folders import images_in, what_there_is
+from visionlora.data.images import check_readable, is_image, read_image
 from visionlora.data.video import DamagedVideo, VideoFrames
 from visionlora.data.video_writer import VideoWriter
-from visionlora.errors import InputError
+from visionlora.errors import InputError, some
 from visionlora.files import write_atomic
 
 _CHUNK = 8
@@ -44,6 +44,10 @@ class Source:
         """What its drawing is called."""
         return self.name.with_suffix(".png" if self.video is None else ".mp4")
 
+    def picture(self, frame: int | None) -> Path:
+        """What a picture that belongs to it is called: of a video, one of each frame in a folder."""
+        return self.name.with_suffix(".png") if frame is None else self.name.with_suffix("") / f"{frame:06}.png"
+
     def image_id(self, frame: int | None) -> str:
         """The path, for a frame with ``#`` and its number."""
         return str(self.path) if frame is None else f"{self.path}#{frame}"
@@ -71,8 +75,10 @@ def find_sources(paths: list[Path], every: int, skip_unreadable: bool) -> list[S
     Raises:
         InputError: something isn't there, or can't be read.
     """
-    found = {path: path.relative_to(given) for given in paths if given.is_dir() for path in find_images([given])}
-    found |= {path: Path(path.name) for path in find_images([given for given in paths if not given.is_dir()])}
+    found: dict[Path, Path] = {}
+    for given in paths:
+        for path in find_images(given):
+            found.setdefault(path, path.relative_to(given) if given.is_dir() else Path(path.name))
     # A GIF in a folder of images is one of them; one that is given by itself is played.
     played = {path for path in found if not is_image(path) or (path.suffix.lower() == ".gif" and path in paths)}
     images = set(readable([path for path in found if path not in played], skip_unreadable))
@@ -124,3 +130,22 @@ def drawing(source: Source, folder: Path | None, files: ExitStack) -> Callable[[
         writer = files.enter_context(VideoWriter(target, video.fps / video.every, (video.width, video.height)))
         return writer.write
     return lambda drawn: write_atomic(target, lambda path: Image.fromarray(drawn).save(path, format="PNG"))
+
+
+def readable(paths: list[Path], skip_unreadable: bool) -> list[Path]:
+    """The paths without those that can't be read; these are named. InputError unless they may be skipped."""
+    bad = check_readable(paths, skip_unreadable)
+    if bad:
+        print(f"left out because they can't be read: {some(sorted(bad))}")
+    return [path for path in paths if path not in bad]
+
+
+def find_images(path: Path) -> list[Path]:
+    """A file as it is given, or the images in a folder. InputError for what isn't there."""
+    if path.is_dir():
+        if not (found := images_in(path)):
+            raise InputError(f"{path}: holds no image")
+        return found
+    if not path.exists():
+        raise InputError(f"{path}: no such image or folder{what_there_is(path)}")
+    return [path]

@@ -6,12 +6,12 @@ from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.images import read_image
 from visionlora.files import write_atomic
 from visionlora.tasks.classification.figures import BAD, GOOD
-from visionlora.training.prediction import Prediction
+from visionlora.tasks.classification.inference import Ranked
 
 COLUMNS = 6
 
 
-def save_picture(path: Path, images: LabelledImages, before: list[Prediction], after: list[Prediction]) -> None:
+def save_picture(path: Path, images: LabelledImages, before: list[Ranked], after: list[Ranked]) -> None:
     """Write a PNG: each image with the first class of both predictions, green where right."""
     from matplotlib.figure import Figure
 
@@ -23,7 +23,7 @@ def save_picture(path: Path, images: LabelledImages, before: list[Prediction], a
         axis.imshow(read_image(file))
         axis.axis("off")
         for height, name, prediction in ((1.16, "before", old), (1.03, "after", new)):
-            seen = prediction.labels[0][0]
+            seen = prediction[0][0]
             text = f"{name}: {seen}"
             axis.text(0, height, text, transform=axis.transAxes, fontsize=10, color=GOOD if seen == truth else BAD)
     figure.suptitle("Generated night scenes: what the base sees (before), and with its adapter (after)", fontsize=11)

@@ -9,16 +9,18 @@ from visionlora.adapters.model import disabled, merged
 from visionlora.cli.show import print_table, progress
 from visionlora.data.classification.dataset import LabelledImages, read_folder
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
+from visionlora.data.images import read_image
 from visionlora.data.loading import ClassificationDataset
 from visionlora.demo.base import ARCHITECTURE, INPUT_SIZE, MEAN, STD, base_path
 from visionlora.demo.picture import save_picture
 from visionlora.demo.scenes import CLASSES, DAY, NIGHT, Camera, write_folder
+from visionlora.tasks.base import Trained
 from visionlora.tasks.classification.config import ClassificationConfig
-from visionlora.tasks.classification.task import build
-from visionlora.training.folder import ADAPTER
-from visionlora.training.prediction import predict, score
+from visionlora.tasks.classification.inference import classify
+from visionlora.tasks.classification.task import TASK
+from visionlora.tasks.evaluation import score
+from visionlora.tasks.trained import ADAPTER, load_trained
 from visionlora.training.run import train
-from visionlora.training.trained import Trained, load_trained
 
 # Folder -> camera, scenes per class, seed. The base was trained on other seeds.
 DATA: dict[str, tuple[Camera, int, int]] = {
@@ -73,7 +75,8 @@ def run_demo(out: Path) -> None:
     print_comparison(rows, len(night), len(day))
     print_identities(out / "lora", night)
     chosen = night.subset(range(0, len(night), len(night) // 12))
-    before, after = (predict(model, chosen.paths, top=1) for model in (base, load_trained(out / "lora")))
+    pictures = [read_image(path) for path in chosen.paths]
+    before, after = (classify(model, pictures, top=1) for model in (base, load_trained(out / "lora")))
     save_picture(out / "before_and_after.png", chosen, before, after)
     print(f"\npredictions before and after:  {out / 'before_and_after.png'}")
     print(f"the run folder of the adapter: {out / 'lora'}")
@@ -118,7 +121,7 @@ def settings(out: Path, method: str) -> ClassificationConfig:
 
 def base_model() -> Trained:
     """The shipped base, in the form in which trained models come."""
-    classifier = build(settings(Path(), "lora").model, CLASSES)
+    classifier = TASK.build(settings(Path(), "lora").model, CLASSES)
     preprocessing = Preprocessing.from_timm(classifier.data_config)
     classifier.model.eval()
     return Trained("classification", classifier, list(CLASSES), preprocessing, base_path(), {})

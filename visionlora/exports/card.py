@@ -1,14 +1,13 @@
 """The README.md of an exported folder: a model card."""
 
+import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import Any
 
 from visionlora.exports.card_metrics import metrics, table
-from visionlora.exports.pictures import write_pictures
+from visionlora.exports.result import Exported
 from visionlora.exports.source import Source
-
-if TYPE_CHECKING:
-    from visionlora.exports.export import Exported
+from visionlora.training.folder import FIGURES
 
 _LISTED = 100
 """Classes that the card names."""
@@ -21,8 +20,8 @@ _NEEDS = {
 }
 
 
-def write_card(source: Source, to: str, loader: str, example: str, result: "Exported", folder: Path) -> None:
-    """Write README.md, and the run's pictures beside it."""
+def write_card(source: Source, to: str, loader: str, example: str, result: Exported, folder: Path) -> None:
+    """Write README.md, and the run's figures beside it."""
     name = source.trained.about["model"]["name"]
     needs = _NEEDS["visionlora" if to == "torchvision" and source.library == "visionlora" else to]
     parts = [
@@ -35,22 +34,15 @@ def write_card(source: Source, to: str, loader: str, example: str, result: "Expo
         metrics(source, result.scores),
         _cost(source),
         _check(result),
-        _pictures(source, folder),
+        _figures(source, folder),
     ]
     text = "\n\n".join(part for part in parts if part) + "\n"
     (folder / "README.md").write_text(f"---\n{_front(name, source, to)}---\n\n{text}", encoding="utf-8")
 
 
 def _front(name: str, source: Source, to: str) -> str:
-    task = {
-        "classification": "image-classification",
-        "detection": "object-detection",
-        "segmentation": "image-segmentation",
-    }
-    lines = [
-        f"pipeline_tag: {task[source.trained.task]}",
-        f"base_model: {source.about_model().get('backbone') or name}",
-    ]
+    lines = [f"pipeline_tag: {source.task.pipeline}"] if source.task.pipeline else []
+    lines.append(f"base_model: {source.about_model().get('backbone') or name}")
     if to == "timm":
         lines.append("library_name: timm")
     return "".join(f"{line}\n" for line in lines)
@@ -93,13 +85,17 @@ def _licence(source: Source) -> str | None:
 def _data(source: Source) -> str:
     if source.config is None:
         return ""
-    data = source.config.data.model_dump(mode="json", exclude_defaults=True)
-    for key, value in data.items():
-        # Where things lie on the machine that trained is nobody's business.
-        if isinstance(value, str) and key in ("root", "csv", "annotations", "val_annotations", "images", "masks"):
-            data[key] = Path(value).name
-    lines = "\n".join(f"- {key}: {value}" for key, value in data.items() if key not in ("workers", "skip_unreadable"))
+    data = source.config.data.model_dump(exclude_defaults=True, exclude={"workers", "skip_unreadable"})
+    # Where things lie on the machine that trained is nobody's business.
+    shown = {key: _plain(value) for key, value in data.items()}
+    lines = "\n".join(f"- {key}: {value}" for key, value in shown.items())
     return f"## Data\n\n{lines or '- not named by the run'}"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, list):
+        return ", ".join(str(_plain(one)) for one in value)
+    return value.name if isinstance(value, Path) else value
 
 
 def _classes(classes: list[str]) -> str:
@@ -119,7 +115,7 @@ def _cost(source: Source) -> str:
     )
 
 
-def _check(result: "Exported") -> str:
+def _check(result: Exported) -> str:
     rows = [[name, f"{ratio:.2f}"] for name, ratio in result.ratios().items()]
     return (
         f"## Check\n\n- {result.file}: {result.bytes:,} bytes, sha256 `{result.sha256}`\n"
@@ -129,9 +125,12 @@ def _check(result: "Exported") -> str:
     )
 
 
-def _pictures(source: Source, folder: Path) -> str:
-    names = write_pictures(source.folder, folder) if source.folder is not None else {}
-    if not names:
+def _figures(source: Source, folder: Path) -> str:
+    """Copies of the run's, and what shows them."""
+    if source.folder is None or not (figures := sorted((source.folder / FIGURES).glob("*.png"))):
         return ""
-    shown = "\n\n".join(f"![{tag}]({path})" for tag, path in names.items())
-    return f"## Pictures\n\nFrom the run's last evaluation.\n\n{shown}"
+    (folder / FIGURES).mkdir()
+    for path in figures:
+        shutil.copyfile(path, folder / FIGURES / path.name)
+    shown = "\n\n".join(f"![{path.stem}]({FIGURES}/{path.name})" for path in figures)
+    return f"## Figures\n\nFrom the run's last evaluation.\n\n{shown}"

@@ -1,14 +1,12 @@
 """The part of the model card that says how well the model does."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from visionlora.exports.scores import Scores
 from visionlora.exports.source import Source
 
-if TYPE_CHECKING:
-    from visionlora.exports.scores import Scores
 
-
-def metrics(source: Source, scored: "Scores | None") -> str:
+def metrics(source: Source, scored: Scores | None) -> str:
     """Scores overall, per class and per camera, as Markdown; empty if nobody knows them."""
     report = source.report or {}
     reported: dict[str, float] = report.get("scores") or source.trained.about.get("scores", {})

@@ -2,66 +2,26 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from visionlora.errors import InputError, did_you_mean, some
-from visionlora.exports import onnx_folder, onnx_heads_folder, timm_folder, torchvision_folder
 from visionlora.exports.card import write_card
 from visionlora.exports.folder import refuse_folder
+from visionlora.exports.formats import FORMATS
 from visionlora.exports.images import choose_images
-from visionlora.exports.kinds import KINDS
 from visionlora.exports.latency import over_images
-from visionlora.exports.onnx_graph import import_onnx
-from visionlora.exports.parity import TOLERANCE, Outputs
-from visionlora.exports.scores import Progress, Scores, check_scores, groups_of, silent
+from visionlora.exports.onnx.graph import import_onnx
+from visionlora.exports.result import Exported
+from visionlora.exports.scores import check_scores, groups_of
 from visionlora.exports.source import Source, load_source
 from visionlora.files import new_folder
-from visionlora.training.trained import load_trained
-
-FORMATS: dict[str, Any] = {
-    "timm": timm_folder,
-    "torchvision": torchvision_folder,
-    "onnx": onnx_folder,
-    "onnx-heads": onnx_heads_folder,
-}
-"""``to`` -> its module, which has ``FILE``, ``refuse(source)``, ``write(source, folder, image)`` and
-``load(source, folder)``, and for the README ``loader(source, where)`` and ``example(source)``."""
-
-
-@dataclass(frozen=True)
-class Exported:
-    """What an export came to.
-
-    Attributes:
-        out: the folder.
-        file: the model's, in the folder.
-        sha256: of that file, in hexadecimal.
-        bytes: its size.
-        difference: the largest of an output from the adapted model's; see `parity`.
-        compared: in words, on which images, and how much of their outputs.
-        scores: on the run's validation images; None without them.
-        seconds: median of one image by state: ``base``, ``adapted``, ``merged`` and ``exported``. Of a model whose
-            every weight was trained there are the last two alone.
-    """
-
-    out: Path
-    file: str
-    sha256: str
-    bytes: int
-    difference: float
-    compared: str
-    scores: Scores | None
-    seconds: dict[str, float]
-
-    def ratios(self) -> dict[str, float]:
-        """The seconds relative to the first state's."""
-        first = next(iter(self.seconds.values()))
-        return {name: value / first for name, value in self.seconds.items()}
+from visionlora.tasks.base import Labelled, Task
+from visionlora.tasks.evaluation import Progress, silent
+from visionlora.tasks.outputs import TOLERANCE, Outputs
+from visionlora.tasks.trained import load_trained
 
 
 def export(
@@ -78,7 +38,7 @@ def export(
     """Write a trained model as a folder that others can use, with a model card as README.md.
 
     The folder appears only after its model, loaded as the README says, has given what the adapted model gives, within
-    `parity.TOLERANCE`. The run stays as it is.
+    ``tasks.outputs.TOLERANCE``. The run stays as it is.
 
     Args:
         source: a run folder, or an adapter's or model's file from one.
@@ -90,7 +50,7 @@ def export(
         rounds: how often the models are timed.
         score: also compare what the exported model scores on all of the run's validation images with its report.
         by: score the images with each value of this field by themselves; by default ``camera`` if they have it.
-        progress: shows what is being done; see `scores.Progress`.
+        progress: shows what is being done; see ``tasks.evaluation.Progress``.
 
     Raises:
         InputError: something that was given can't be used, the model can't be exported so, or the check failed.
@@ -123,13 +83,13 @@ def write_checked(
     progress: Progress = silent,
 ) -> Exported:
     """Write, load again, compare, score, time and describe; see `export`."""
-    form, kind = FORMATS[to], KINDS[source.trained.task]
-    data, why = _validation(source, kind)
-    groups = groups_of(data, by)
-    chosen = choose_images(images, kind.paths(data) if data is not None else [], why)
-    inputs = [kind.to_input(image, source.trained.preprocessing) for image in chosen.images]
-    expected = _outputs(kind, source.reference, inputs)
-    compared = f"{kind.amount(expected)} of {chosen.origin}"
+    form, task = FORMATS[to], source.task
+    data, why = _validation(source)
+    groups = groups_of(task, data, by)
+    chosen = choose_images(images, task.paths(data) if data is not None else [], why)
+    inputs = [task.to_input(image, source.trained.preprocessing) for image in chosen.images]
+    expected = _outputs(task, source.reference, inputs)
+    compared = f"{task.amount(expected)} of {chosen.origin}"
     sizes = [sum(tensor.numel() for tensor in outputs.values()) for outputs in expected]
     if not any(sizes):
         raise InputError(f"the model finds nothing to compare on {chosen.origin}; give images with objects: --images")
@@ -139,17 +99,17 @@ def write_checked(
         with progress(f"writing {form.FILE}", None):
             form.write(source, folder, example)
         model = form.load(source, folder)
-        found = _outputs(kind, model, inputs)
+        found = _outputs(task, model, inputs)
         plain = source.trained.model
-        difference = max(kind.difference(a, b, one, plain) for a, b, one in zip(found, expected, inputs, strict=True))
+        difference = max(task.difference(a, b, one, plain) for a, b, one in zip(found, expected, inputs, strict=True))
         if not difference <= TOLERANCE:
             raise InputError(
                 f"the exported model differs from the adapted one by {difference:.1e} on {compared}, more than "
                 f"{TOLERANCE:.0e}; nothing was kept, take another format"
             )
-        scores = check_scores(source, kind, model, data, groups, progress) if score and data is not None else None
+        scores = check_scores(source, model, data, groups, progress) if score and data is not None else None
         with progress("timing", None):
-            seconds = _seconds(source, model, kind, inputs, rounds)
+            seconds = _seconds(source, model, inputs, rounds)
         file = folder / form.FILE
         content = file.read_bytes()
         digest = hashlib.sha256(content).hexdigest()
@@ -158,22 +118,22 @@ def write_checked(
     return result
 
 
-def _validation(source: Source, kind: Any) -> tuple[Any, str]:
-    """The run's validation images as the task reads them, or None and in words why not."""
+def _validation(source: Source) -> tuple[Labelled | None, str]:
+    """The run's validation images as its task reads them, or None and in words why not."""
     if source.config is None:
         return None, "the run's settings are not at hand"
     try:
-        return kind.validation(source.config, source.trained.classes), ""
+        return source.task.images(source.config, "", source.trained.classes)[0], ""
     except InputError as error:
         return None, f"the run's validation images can't be read: {error}"
 
 
 @torch.no_grad()
-def _outputs(kind: Any, model: nn.Module, inputs: list[Tensor]) -> list[Outputs]:
-    return [kind.run(model, one) for one in inputs]
+def _outputs(task: Task, model: nn.Module, inputs: list[Tensor]) -> list[Outputs]:
+    return [task.run(model, one) for one in inputs]
 
 
-def _seconds(source: Source, model: nn.Module, kind: Any, inputs: list[Tensor], rounds: int) -> dict[str, float]:
+def _seconds(source: Source, model: nn.Module, inputs: list[Tensor], rounds: int) -> dict[str, float]:
     states = {"base": source.base, "adapted": source.adapted, "merged": source.trained.model, "exported": model}
     there = {name: state for name, state in states.items() if state is not None}
-    return over_images(there, kind.run, inputs, rounds)
+    return over_images(there, source.task.run, inputs, rounds)

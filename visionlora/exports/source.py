@@ -10,11 +10,13 @@ from torch import nn
 
 from visionlora.adapters.header import FORMAT
 from visionlora.config import load_config
+from visionlora.config_errors import sections_of
 from visionlora.errors import InputError
-from visionlora.models import timm_models
 from visionlora.sections import RunConfig
+from visionlora.tasks.base import Task, Trained
+from visionlora.tasks.registry import task_of
+from visionlora.tasks.trained import load_trained
 from visionlora.training.folder import CONFIG, REPORT
-from visionlora.training.trained import Trained, load_trained
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,11 @@ class Source:
     folder: Path | None = None
 
     @property
+    def task(self) -> Task:
+        """The model's."""
+        return task_of(self.trained.task)
+
+    @property
     def reference(self) -> nn.Module:
         """What the exported model must compute."""
         return self.trained.model if self.adapted is None else self.adapted
@@ -45,7 +52,8 @@ class Source:
     @property
     def library(self) -> str:
         """Whose code builds the plain model: ``timm`` or ``torchvision``; else ``visionlora``, over timm's backbone."""
-        return library_of(self.trained)
+        section = sections_of(self.task.SCHEMA)["model"].model_validate(self.trained.about["model"])
+        return self.task.library(section)
 
     def about_model(self) -> dict[str, Any]:
         """The settings of its plain model, without this machine's folders."""
@@ -59,14 +67,6 @@ class Source:
         if model.get("checkpoint"):
             model["checkpoint"] = Path(model["checkpoint"]).name
         return {**about, "model": model}
-
-
-def library_of(trained: Trained) -> str:
-    """See `Source.library`."""
-    model = trained.about["model"]
-    if trained.task == "classification":
-        return "timm" if timm_models.is_known(model["name"]) else "torchvision"
-    return "visionlora" if model.get("backbone") else "torchvision"
 
 
 def load_source(path: Path, trained: Trained, checkpoint: Path | None) -> Source:

@@ -8,20 +8,19 @@ from torch import Tensor, nn
 
 from visionlora.data.classification.transforms import Preprocessing
 from visionlora.errors import InputError
-from visionlora.exports.loaders import run_loader
+from visionlora.exports.readme_code import run_loader
 from visionlora.exports.source import Source
 from visionlora.exports.weights import write_weights
 from visionlora.files import tensor_errors
-from visionlora.training.folder import MODEL
+from visionlora.tasks.trained import MODEL
 
 FILE = MODEL
 
 
 def refuse(source: Source) -> None:
     """Raise InputError for what is no timm classifier."""
-    task, library = source.trained.task, source.library
-    name = source.trained.about["model"]["name"]
-    if task != "classification":
+    task, library, name = source.trained.task, source.library, source.trained.about["model"]["name"]
+    if not isinstance(source.trained.preprocessing, Preprocessing):
         raise InputError(f"--to timm is for classifiers, and {name} is for {task}; take --to torchvision or --to onnx")
     if library != "timm":
         raise InputError(f"--to timm is for timm's models, and {name} is {library}'s; take --to torchvision")
@@ -60,7 +59,7 @@ def loader(source: Source, where: str = ".") -> str:
 def example(source: Source) -> str:
     """Python that goes on from `loader` to the name of an image's class."""
     pick = "model.pretrained_cfg['label_names'][logits.argmax()]"
-    if source.trained.multilabel:
+    if source.task.reading(source.trained).get("multilabel"):
         pick = "[model.pretrained_cfg['label_names'][i] for i in (logits[0] > 0).nonzero()[:, 0]]"
     return (
         "from PIL import Image\n"

@@ -3,8 +3,7 @@
 from pathlib import Path
 
 from visionlora.exports.source import Source
-from visionlora.training.folder import MODEL
-from visionlora.training.plain import write_plain
+from visionlora.tasks.trained import MODEL, write_plain
 
 
 def write_weights(source: Source, folder: Path) -> None:

@@ -1,6 +1,6 @@
 """An image classifier by its timm or torchvision name."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -22,11 +22,13 @@ class Classifier:
         head: names of the modules that map features to classes.
         data_config: as ``timm.data.resolve_data_config`` gives it: input_size, mean, std, interpolation,
             crop_pct, crop_mode.
+        unused: names of layers that no output depends on; none is known.
     """
 
     model: nn.Module
     head: list[str]
     data_config: dict[str, Any]
+    unused: list[str] = field(default_factory=list)
 
 
 def create_classifier(

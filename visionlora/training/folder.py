@@ -7,10 +7,11 @@ from visionlora.config import dump_config, load_config
 from visionlora.errors import InputError, some
 from visionlora.files import write_atomic
 from visionlora.sections import RunConfig
+from visionlora.tasks.trained import ADAPTER, MODEL
 
-CONFIG, ADAPTER, MODEL = "config.yaml", "adapter.safetensors", "model.safetensors"
-METRICS, REPORT, CHECKPOINTS, EVENTS = "metrics.jsonl", "report.json", "checkpoints", "tensorboard"
-OURS = {CONFIG, ADAPTER, MODEL, METRICS, REPORT, CHECKPOINTS, EVENTS}
+CONFIG, METRICS, REPORT = "config.yaml", "metrics.jsonl", "report.json"
+CHECKPOINTS, EVENTS, FIGURES = "checkpoints", "tensorboard", "figures"
+OURS = {ADAPTER, MODEL, CONFIG, METRICS, REPORT, CHECKPOINTS, EVENTS, FIGURES}
 
 
 def open_folder(config: RunConfig, resume: bool, overwrite: bool) -> Path:

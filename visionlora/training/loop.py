@@ -6,72 +6,56 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from visionlora.errors import InputError
 from visionlora.sections import TrainSection
+from visionlora.tasks.base import Training
+from visionlora.tasks.evaluation import evaluation_copy, score, to_device
 from visionlora.training.checkpoint import Progress, save_checkpoint
-from visionlora.training.evaluation import evaluate, evaluation_copy, to_device
 from visionlora.training.folder import CHECKPOINTS
 from visionlora.training.layer_stats import layer_statistics
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import set_learning_rates
+from visionlora.training.state import RunState, as_trained
 
 
 class Interrupted(Exception):
     """Ctrl+C or a polite kill: the run stopped after a whole step, and its checkpoint is written."""
 
 
-def steps_per_epoch(task: Any, train: TrainSection) -> int:
+def steps_per_epoch(training: Training, train: TrainSection) -> int:
     """Optimizer steps in an epoch."""
-    return -(-len(task.train_batches(0)) // train.accumulate)
+    return -(-len(training.train_batches(0)) // train.accumulate)
 
 
-def fit(
-    model: nn.Module,
-    task: Any,
-    train: TrainSection,
-    folder: Path,
-    progress: Progress,
-    optimizer: torch.optim.Optimizer,
-    scaler: "torch.amp.GradScaler",
-    base: str,
-    monitor: Monitor,
-    save_best: Callable[[Any], None],
-) -> None:
-    """Train from where ``progress`` stands to the end, evaluating and writing checkpoints on the way.
+def fit(state: RunState, monitor: Monitor) -> None:
+    """Train from where the run stands to the end, evaluating and writing checkpoints on the way.
 
     Args:
-        model: what trains, on its device.
-        task: has ``train_batches(epoch)``, ``train_loader(batches)``, ``loss(model, batch)``,
-            ``loss_parts``, ``val_loader()``, ``predictor(model)``, ``metrics(device)``, ``figures(...)`` and
-            ``monitor``.
-        train: the settings.
-        folder: of the run.
-        progress: changed in place.
-        optimizer, scaler: as ``progress`` left them.
-        base: fingerprint of the frozen tensors, for checkpoints.
+        state: of the run; its progress changes in place.
         monitor: takes what is logged.
-        save_best: called with the metrics whenever the monitored score is the best so far, and after every epoch
-            while there is no such score.
 
     Raises:
         InputError: the loss is no longer finite; the last checkpoint is from before.
         Interrupted: the run was asked to stop.
     """
-    device = next(model.parameters()).device
+    model, training, train, progress = state.model, state.setup.training, state.train, state.progress
+    optimizer, scaler, device = state.optimizer, state.scaler, state.device
     autocast = autocast_context(train, device)
-    total, warmup = steps_per_epoch(task, train) * train.epochs, train.warmup_epochs * steps_per_epoch(task, train)
+    total, warmup = (
+        steps_per_epoch(training, train) * train.epochs,
+        train.warmup_epochs * steps_per_epoch(training, train),
+    )
     loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
     clock = time.perf_counter()
 
     def log(rates: dict[str, float]) -> None:
         mean = float(loss_sum) / progress.loss_count
-        parts = {name: float(part) for name, part in task.loss_parts.items()}
+        parts = {name: float(part) for name, part in training.loss_parts.items()}
         monitor.train_step(progress.step, progress.epoch, mean, parts, rates, layer_statistics(model))
         progress.loss_count = 0
         loss_sum.zero_()
@@ -82,13 +66,13 @@ def fit(
         progress.seconds, clock = progress.seconds + now - clock, now
         progress.loss_sum, progress.metrics_bytes = float(loss_sum), monitor.metrics_bytes
         _refuse_not_finite(progress.loss_sum, progress, train)
-        save_checkpoint(folder / CHECKPOINTS, progress, model, optimizer, scaler, base)
+        save_checkpoint(state.folder / CHECKPOINTS, progress, model, optimizer, scaler, state.base)
 
     with stop_requests() as stop_requested:
         while progress.epoch < train.epochs and not progress.finished:
             model.train()
-            keys = task.train_batches(progress.epoch)
-            for batch in task.train_loader(keys[progress.batch :]):
+            keys = training.train_batches(progress.epoch)
+            for batch in training.train_loader(keys[progress.batch :]):
                 first = progress.batch % train.accumulate == 0
                 last = (progress.batch + 1) % train.accumulate == 0 or progress.batch + 1 == len(keys)
                 if first:
@@ -96,7 +80,7 @@ def fit(
                     rates = set_learning_rates(optimizer, progress.step, warmup, total)
                 batch = _to(batch, device, train.channels_last)
                 with autocast:
-                    loss = task.loss(model, batch)
+                    loss = training.loss(model, batch)
                 scaler.scale(loss / group).backward()
                 loss_sum += loss.detach()
                 progress.loss_count += 1
@@ -118,40 +102,32 @@ def fit(
                     raise Interrupted(f"stopped at step {progress.step}; the same command with --resume goes on")
             _refuse_not_finite(float(loss_sum), progress, train)
             if (progress.epoch + 1) % train.evaluate_every == 0 or progress.epoch + 1 == train.epochs:
-                _evaluate(model, task, train, device, autocast, progress, monitor, save_best)
+                _evaluate(state, autocast, monitor)
                 progress.finished = 0 < train.patience <= progress.stale
             progress.epoch, progress.batch = progress.epoch + 1, 0
             if progress.finished:
-                monitor.say(f"stopped early: {task.monitor} has not risen for {progress.stale} evaluations")
+                monitor.say(f"stopped early: {state.monitor} has not risen for {progress.stale} evaluations")
             checkpoint()
         progress.finished = True
 
 
-def _evaluate(
-    model: nn.Module,
-    task: Any,
-    train: TrainSection,
-    device: torch.device,
-    autocast: AbstractContextManager[Any],
-    progress: Progress,
-    monitor: Monitor,
-    save_best: Callable[[Any], None],
-) -> None:
-    plain, metrics = evaluation_copy(model), task.metrics(device)
-    evaluate(task.predictor(plain), task.val_loader(), metrics, device, autocast)
+def _evaluate(state: RunState, autocast: AbstractContextManager[Any], monitor: Monitor) -> None:
+    train, progress, setup = state.train, state.progress, state.setup
+    trained = as_trained(state.config, setup, evaluation_copy(state.model))
+    metrics = score(trained, setup.val, train.batch_size, state.config.data.workers, state.device, autocast=autocast)
     scores = metrics.scores()
     monitor.evaluation(progress.step, progress.epoch, scores, metrics.per_class())
-    for tag, figure in task.figures(plain, metrics, device).items():
-        monitor.figure(tag, figure, progress.step)
+    for name, figure in state.task.figures(trained, setup.val, metrics, state.device).items():
+        monitor.figure(name, figure, progress.step)
     # Where the validation images have nothing to measure it by, the score is missing, and the last epoch counts.
-    value = scores.get(task.monitor)
+    value = scores.get(state.monitor)
     better = progress.best is None or (value is not None and value > progress.best)
     if better:
         progress.best, progress.best_epoch, progress.stale = value, progress.epoch, 0
-        save_best(metrics)
+        state.save_best(metrics)
     else:
         progress.stale += 1
-    note = f"  (no {task.monitor}: nothing to measure it by)" if value is None else "  (best)" if better else ""
+    note = f"  (no {state.monitor}: nothing to measure it by)" if value is None else "  (best)" if better else ""
     shown = "".join(f"  {name} {score:.4f}" for name, score in scores.items())
     monitor.say(f"epoch {progress.epoch + 1}/{train.epochs}{shown}{note}")
     monitor.restart_clock()

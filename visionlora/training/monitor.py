@@ -4,14 +4,17 @@ import json
 import time
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from visionlora.training.folder import EVENTS, METRICS
+from visionlora.files import write_atomic
+from visionlora.tasks.base import Scores
+from visionlora.training.folder import EVENTS, FIGURES, METRICS
 
-Scores = dict[str, float]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 class Monitor:
@@ -31,6 +34,7 @@ class Monitor:
         from torch.utils.tensorboard import SummaryWriter
 
         self._quiet = quiet
+        self._figures = folder / FIGURES
         metrics = folder / METRICS
         metrics.touch()
         with metrics.open("r+b") as file:
@@ -103,9 +107,11 @@ class Monitor:
             for name, value in values.items():
                 self._events.add_scalar(f"val_{name}_per_class/{class_name}", value, step)
 
-    def figure(self, tag: str, figure: Any, step: int) -> None:
-        """Log a matplotlib figure."""
-        self._events.add_figure(tag, figure, step)
+    def figure(self, name: str, figure: "Figure", step: int) -> None:
+        """Log a picture, and keep the last one of each name as a file."""
+        path = self._figures / f"{name}.png"
+        write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=figure.dpi))
+        self._events.add_figure(name, figure, step)
 
     def hyperparameters(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
         """Log the settings beside the final scores, for TensorBoard's comparison of runs."""

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,22 +14,21 @@ from visionlora.adapters import norm
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.fingerprint import fingerprints
 from visionlora.adapters.folding import fold_batchnorm
-from visionlora.adapters.io import save_adapter
 from visionlora.adapters.model import attach
 from visionlora.adapters.report import Report
-from visionlora.errors import InputError, some
+from visionlora.errors import InputError, did_you_mean, some
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
+from visionlora.tasks.base import SetUp
+from visionlora.tasks.evaluation import example, score
 from visionlora.tasks.registry import task_of
-from visionlora.tasks.set_up import SetUp
-from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint
-from visionlora.training.evaluation import evaluate
-from visionlora.training.folder import ADAPTER, CHECKPOINTS, MODEL, REPORT, open_folder
+from visionlora.tasks.trained import load_trained
+from visionlora.training.checkpoint import checkpoints, load_checkpoint
+from visionlora.training.folder import CHECKPOINTS, REPORT, open_folder
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import build_optimizer
-from visionlora.training.plain import write_plain
-from visionlora.training.trained import load_trained
+from visionlora.training.state import RunState, as_trained
 
 
 @dataclass(frozen=True)
@@ -84,41 +82,41 @@ def train(
     """
     console = console or Console()
     device = pick_device(config.train.device)
-    parts: SetUp = task_of(config.task).set_up(config)
-    model, task = parts.model, parts.task
-    report = prepare(config, parts)
+    setup = task_of(config.task).set_up(config)
+    score_name = monitored(config, setup, device)
+    model = setup.built.model
+    report = prepare(config, setup)
     folder = open_folder(config, resume, overwrite)
 
     def say(text: str) -> None:
         if not quiet:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    say(parts.description)
-    if parts.skipped:
-        say(f"left out, for they can't be read: {some(parts.skipped)}")
-    if parts.faulty:
-        say(f"{len(parts.faulty)} faults of the annotations mended or left out (all are in {REPORT}):")
-        say("\n".join(f"  {line}" for line in parts.faulty[:3]))
+    say(setup.description)
+    if setup.skipped:
+        say(f"left out because they can't be read: {some(setup.skipped)}")
+    if setup.faulty:
+        say(f"{len(setup.faulty)} faults of the annotations mended or left out (all are in {REPORT}):")
+        say("\n".join(f"  {line}" for line in setup.faulty[:3]))
     say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
 
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
-    model.to(device, memory_format=memory_format)  # type: ignore[call-overload]
+    model.to(device, memory_format=memory_format)
     if report:
-        fold_batchnorm(model, task.example(device))
+        fold_batchnorm(model, example(as_trained(config, setup, model), setup.val, device))
     base = json.dumps(sorted(fingerprints(model, "default").items())) if report else ""
-    optimizer = build_optimizer(model, parts.head, config.train)
+    optimizer = build_optimizer(model, setup.built.head, config.train)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
-    progress = Progress()
+    state = RunState(config, setup, score_name, device, optimizer, scaler, base)
     written = checkpoints(folder / CHECKPOINTS)
     if resume and written:
-        progress = load_checkpoint(written[-1], model, optimizer, scaler, base)
-        say(f"resumed from step {progress.step}, epoch {progress.epoch + 1}")
+        state.progress = load_checkpoint(written[-1], model, optimizer, scaler, base)
+        say(f"resumed from step {state.progress.step}, epoch {state.progress.epoch + 1}")
 
-    total = steps_per_epoch(task, config.train) * config.train.epochs
-    save_best = _saver(config, folder, parts)
-    with Monitor(folder, progress.step, progress.metrics_bytes, total, console, quiet) as monitor:
-        fit(model, task, config.train, folder, progress, optimizer, scaler, base, monitor, save_best)
-        result = _conclude(config, folder, parts, device, progress)
+    total = steps_per_epoch(setup.training, config.train) * config.train.epochs
+    with Monitor(folder, state.progress.step, state.progress.metrics_bytes, total, console, quiet) as monitor:
+        fit(state, monitor)
+        result = _conclude(state)
         monitor.hyperparameters(_settings(config), result.scores)
     say(
         f"best epoch {result.best_epoch}: "
@@ -129,25 +127,25 @@ def train(
     return result
 
 
-def prepare(config: RunConfig, parts: SetUp) -> Report | None:
+def prepare(config: RunConfig, setup: SetUp) -> Report | None:
     """Freeze and adapt the model as ``train.method`` says; the adapter's report, None for full fine-tuning."""
     method, lora = config.train.method, config.lora
     if method == "full":
-        parts.model.requires_grad_()
-        for name in parts.unused:
-            parts.model.get_submodule(name).requires_grad_(False)
-        for module in parts.model.modules():
-            if parts.keep_statistics and norm.has_running_stats(module):
+        setup.built.model.requires_grad_()
+        for name in setup.built.unused:
+            setup.built.model.get_submodule(name).requires_grad_(False)
+        for module in setup.built.model.modules():
+            if setup.keep_statistics and norm.has_running_stats(module):
                 norm.freeze(module)
         return None
     values = lora.model_dump()
     if method == "lora" and not lora.targets:
         raise InputError("lora.targets is empty; name some layers, or train the head alone with train.method=head")
-    values["unfreeze"] = parts.head if lora.unfreeze is None else lora.unfreeze
-    values["exclude"] = [*lora.exclude, *parts.unused]
+    values["unfreeze"] = setup.built.head if lora.unfreeze is None else lora.unfreeze
+    values["exclude"] = [*lora.exclude, *setup.built.unused]
     if method == "head":
         values |= {"targets": [], "exclude": [], "rank_pattern": {}, "alpha_pattern": {}, "batchnorm": "frozen"}
-    return attach(parts.model, LoRAConfig(**values))
+    return attach(setup.built.model, LoRAConfig(**values))
 
 
 def pick_device(name: str) -> torch.device:
@@ -167,48 +165,45 @@ def pick_device(name: str) -> torch.device:
     return device
 
 
-def _saver(config: RunConfig, folder: Path, parts: SetUp) -> Callable[[Any], None]:
-    """What to call with the metrics of each new best epoch."""
-    model, task, preprocessing = parts.model, parts.task, parts.preprocessing
-
-    def save(metrics: Any) -> None:
-        about = {
-            "task": config.task,
-            **task.describe(metrics),
-            "model": parts.settings,
-            "seed": config.train.seed,
-            "scores": metrics.scores(),
-        }
-        if config.train.method != "full":
-            save_adapter(model, folder / ADAPTER, classes=task.classes, preprocessing=preprocessing, extra=about)
-            return
-        write_plain(model, folder / MODEL, task.classes, preprocessing, about)
-
-    return save
+def monitored(config: RunConfig, setup: SetUp, device: torch.device) -> str:
+    """The score that decides. InputError unless ``train.monitor`` is one of the task's."""
+    trained = as_trained(config, setup, setup.built.model)
+    known = task_of(config.task).metrics(trained, setup.val, device).names
+    monitor = config.train.monitor or known[0]
+    if monitor not in known:
+        nearest = did_you_mean(monitor, known)
+        raise InputError(f"train.monitor is '{monitor}'; choose from {some(known, 16)}{nearest}")
+    return monitor
 
 
-def _conclude(config: RunConfig, folder: Path, parts: SetUp, device: torch.device, progress: Progress) -> Result:
+def _conclude(state: RunState) -> Result:
     """Evaluate the best epoch's file as anyone would load it, and write the report."""
     started = time.perf_counter()
-    trained = load_trained(folder)
-    task, metrics = parts.task, parts.task.metrics(device)
-    autocast = autocast_context(config.train, device)
-    evaluate(task.predictor(trained.model.to(device)), task.val_loader(), metrics, device, autocast)
+    config, progress = state.config, state.progress
+    trained = load_trained(state.folder)
+    metrics = score(
+        trained,
+        state.setup.val,
+        config.train.batch_size,
+        config.data.workers,
+        state.device,
+        autocast=autocast_context(config.train, state.device),
+    )
     result = Result(
-        folder=folder,
+        folder=state.folder,
         scores=metrics.scores(),
         best_epoch=progress.best_epoch + 1,
-        trainable=_trainable(parts.model),
+        trainable=_trainable(state.model),
         saved_bytes=trained.path.stat().st_size,
         seconds=progress.seconds + time.perf_counter() - started,
         per_class=metrics.per_class(),
         details=metrics.details(),
-        skipped=[str(path) for path in parts.skipped],
-        faulty=parts.faulty,
+        skipped=[str(path) for path in state.setup.skipped],
+        faulty=state.setup.faulty,
     )
     plain = asdict(result)
     details = plain.pop("details")
-    write_json(folder / REPORT, {**plain, **details, "folder": str(folder)})
+    write_json(state.folder / REPORT, {**plain, **details, "folder": str(state.folder)})
     return result
 
 

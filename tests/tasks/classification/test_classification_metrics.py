@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from visionlora.tasks.classification.metrics import Metrics
+from visionlora.tasks.classification.metrics import ClassificationMetrics
 
 CLASSES = ["a", "b", "c", "d", "e", "f", "g"]
 
@@ -21,8 +21,8 @@ def random_batches(classes: int, images: int = 83, batch: int = 16) -> list[tupl
 
 def evaluated(
     classes: list[str], batches: list[tuple[torch.Tensor, torch.Tensor]], multilabel: bool = False
-) -> Metrics:
-    metrics = Metrics(classes, multilabel)
+) -> ClassificationMetrics:
+    metrics = ClassificationMetrics(classes, multilabel)
     for logits, labels in batches:
         metrics.update(logits, labels)
     return metrics
@@ -103,7 +103,7 @@ def test_with_few_classes_there_is_no_top5() -> None:
 
 @pytest.mark.parametrize("multilabel", [False, True])
 def test_the_monitors_to_choose_from_are_scores_that_rise(multilabel: bool) -> None:
-    metrics = Metrics(CLASSES, multilabel)
+    metrics = ClassificationMetrics(CLASSES, multilabel)
     assert not {"loss", "calibration_error"} & set(metrics.names)
     labels = torch.arange(7) if not multilabel else torch.eye(7)
     metrics.update(20 * torch.eye(7) - 10, labels)

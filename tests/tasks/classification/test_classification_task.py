@@ -15,11 +15,17 @@ from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.classification.split import Split
 from visionlora.data.classification.transforms import Preprocessing
 from visionlora.errors import InputError
+from visionlora.models.classifier import Classifier
+from visionlora.tasks.base import Metrics, Trained
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
-from visionlora.tasks.classification.task import Classification, build, mixing, predict_labels
+from visionlora.tasks.classification.inference import TrainedClassifier, predict_labels
+from visionlora.tasks.classification.task import TASK
+from visionlora.tasks.classification.training import ClassificationTraining, mixing
+from visionlora.training.run import monitored, train
 
 PREPROCESSING = Preprocessing(16, 16, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "bilinear", 1.0)
 CLASSES = ["car", "person", "van"]
+CPU = torch.device("cpu")
 
 
 def config_with(train: dict[str, Any] | None = None, data: dict[str, Any] | None = None) -> ClassificationConfig:
@@ -32,15 +38,27 @@ def labelled(labels: list[tuple[int, ...]], multilabel: bool = False, folder: Pa
     return LabelledImages([folder / f"{i}.png" for i in range(len(labels))], labels, CLASSES, multilabel)
 
 
+def split_of(labels: list[tuple[int, ...]], multilabel: bool = False, folder: Path = Path()) -> Split:
+    images = labelled(labels, multilabel, folder)
+    return Split(images, images, [])
+
+
 def task_over(
     labels: list[tuple[int, ...]],
     train: dict[str, Any] | None = None,
     data: dict[str, Any] | None = None,
     multilabel: bool = False,
     folder: Path = Path(),
-) -> Classification:
-    images = labelled(labels, multilabel, folder)
-    return Classification(config_with(train, data), Split(images, images, []), PREPROCESSING)
+) -> ClassificationTraining:
+    return ClassificationTraining(config_with(train, data), split_of(labels, multilabel, folder), PREPROCESSING)
+
+
+def trained_with(model: nn.Module) -> TrainedClassifier:
+    return Trained("classification", Classifier(model, [], {}), CLASSES, PREPROCESSING, Path(), {})
+
+
+def metrics_of(data: LabelledImages) -> Metrics:
+    return TASK.metrics(trained_with(Linear()), data, CPU)
 
 
 def uneven(n: int = 40) -> list[tuple[int, ...]]:
@@ -132,16 +150,33 @@ def test_mixing_several_labels_is_refused(setting: str) -> None:
 
 @pytest.mark.parametrize("multilabel", [False, True])
 @pytest.mark.parametrize("monitor", ["loss", "calibration_error", "top2", "map"])
-def test_an_unknown_monitor_shows_what_there_is(monitor: str, multilabel: bool) -> None:
+def test_an_unknown_monitor_shows_what_there_is(monitor: str, multilabel: bool, tmp_path: Path) -> None:
+    write_table(tmp_path, 6)
     with pytest.raises(InputError) as caught:
-        task_over([(0,), (1,), (2,)], {"monitor": monitor}, multilabel=multilabel)
+        train(config_over(tmp_path, multilabel, monitor))
     assert f"train.monitor is '{monitor}'; choose from {'mAP' if multilabel else 'top1'}" in str(caught.value)
+    assert not (tmp_path / "run").exists()
 
 
-def test_the_monitor_is_the_accuracy_or_the_mean_average_precision() -> None:
-    assert task_over([(0,), (1,)]).monitor == "top1"
-    assert task_over([(0,), (1, 2)], multilabel=True).monitor == "mAP"
-    assert task_over([(0,), (1,)], {"monitor": "macro_f1"}).monitor == "macro_f1"
+def write_table(folder: Path, n: int) -> None:
+    write_images(folder, n)
+    lines = [f"{index}.png,{CLASSES[index % 3]},{'train' if index < n // 2 else 'val'}" for index in range(n)]
+    (folder / "table.csv").write_text("\n".join(["path,label,split", *lines]))
+
+
+def config_over(folder: Path, multilabel: bool, monitor: str | None) -> ClassificationConfig:
+    config = config_with(
+        {"monitor": monitor, "epochs": 1}, {"csv": str(folder / "table.csv"), "multilabel": multilabel}
+    )
+    model = ClassifierSection(name="test_resnet", pretrained=False, img_size=32)
+    return config.model_copy(update={"model": model, "out": folder / "run"})
+
+
+def test_the_monitor_is_the_accuracy_or_the_mean_average_precision(tmp_path: Path) -> None:
+    write_table(tmp_path, 6)
+    for multilabel, given, expected in ((False, None, "top1"), (True, None, "mAP"), (False, "macro_f1", "macro_f1")):
+        config = config_over(tmp_path, multilabel, given)
+        assert monitored(config, TASK.set_up(config), CPU) == expected
 
 
 def test_an_epoch_shows_every_image_once() -> None:
@@ -216,7 +251,7 @@ def test_loaders_give_checked_batches(tmp_path: Path) -> None:
     task = task_over([(i % 3,) for i in range(9)], {"batch_size": 4}, folder=tmp_path)
     shapes = [tuple(batch["image"].shape) for batch in task.train_loader(task.train_batches(0))]
     assert shapes == [(4, 3, 16, 16), (4, 3, 16, 16)]
-    validation = list(task.val_loader())
+    validation = list(TASK.loader(trained_with(Linear()), task.train_set.data, 4, 0))
     assert [len(batch["image"]) for batch in validation] == [4, 4, 1]
     assert torch.cat([batch["index"] for batch in validation]).tolist() == list(range(9))
     assert torch.cat([batch["target"] for batch in validation]).tolist() == [i % 3 for i in range(9)]
@@ -225,11 +260,11 @@ def test_loaders_give_checked_batches(tmp_path: Path) -> None:
 @pytest.mark.parametrize("images", [1, 5, 30])
 def test_an_evaluation_leaves_pictures(images: int, tmp_path: Path) -> None:
     write_images(tmp_path, images)
-    task = task_over([(i % 3,) for i in range(images)], folder=tmp_path)
-    model, metrics = Linear().eval(), task.metrics(torch.device("cpu"))
-    for batch in task.val_loader():
-        metrics.update(model(batch["image"]).detach(), batch["target"])
-    figures = task.figures(model, metrics, torch.device("cpu"))
+    data = labelled([(i % 3,) for i in range(images)], folder=tmp_path)
+    trained, metrics = trained_with(Linear().eval()), metrics_of(data)
+    for batch in TASK.loader(trained, data, 4, 0):
+        metrics.update(trained.model(batch["image"]).detach(), batch["target"])
+    figures = TASK.figures(trained, data, metrics, CPU)
     assert set(figures) == {"predictions", "confusion_matrix"}
     shown = [axis for axis in figures["predictions"].axes if axis.images]
     assert len(shown) == min(images, 18)
@@ -240,29 +275,28 @@ def test_an_evaluation_leaves_pictures(images: int, tmp_path: Path) -> None:
 
 def test_the_pictures_tell_the_truth(tmp_path: Path) -> None:
     write_images(tmp_path, 3)
-    task = task_over([(0,), (1,), (1,)], folder=tmp_path)
+    data = labelled([(0,), (1,), (1,)], folder=tmp_path)
 
     class AlwaysPerson(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor([0.0, 5.0, 0.0]).expand(len(images), 3)
 
-    metrics = task.metrics(torch.device("cpu"))
+    metrics = metrics_of(data)
     metrics.update(torch.tensor([[0.0, 5.0, 0.0]] * 3), torch.tensor([0, 1, 1]))
-    figures = task.figures(AlwaysPerson(), metrics, torch.device("cpu"))
+    figures = TASK.figures(trained_with(AlwaysPerson()), data, metrics, CPU)
     titles = [axis.get_title() for axis in figures["predictions"].axes if axis.images]
     assert titles == ["person\n(is car)", "person", "person"]
 
 
 def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
     write_images(tmp_path, 4)
-    task = task_over([(0, 1), (), (2,), (0,)], multilabel=True, folder=tmp_path)
+    data = labelled([(0, 1), (), (2,), (0,)], multilabel=True, folder=tmp_path)
 
     class FirstTwo(nn.Module):
         def forward(self, images: Tensor) -> Tensor:
             return torch.tensor([4.0, 3.0, -3.0]).expand(len(images), 3)
 
-    metrics = task.metrics(torch.device("cpu"))
-    figures = task.figures(FirstTwo(), metrics, torch.device("cpu"))
+    figures = TASK.figures(trained_with(FirstTwo()), data, metrics_of(data), CPU)
     assert set(figures) == {"predictions"}
     titles = [axis.get_title() for axis in figures["predictions"].axes if axis.images]
     assert titles == ["car, person", "car, person\n(is none)", "car, person\n(is van)", "car, person\n(is car)"]
@@ -270,9 +304,9 @@ def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
 
 def test_a_classifier_is_built_as_its_section_says() -> None:
     section = ClassifierSection(name="test_vit", pretrained=False, img_size=32, mean=(0.1, 0.2, 0.3), crop_pct=0.8)
-    created = build(section, list("abcd"))
+    created = TASK.build(section, list("abcd"))
     assert created.data_config["input_size"] == (3, 32, 32)
     assert created.data_config["mean"] == (0.1, 0.2, 0.3)
     assert created.data_config["crop_pct"] == 0.8
-    oblong = build(section.model_copy(update={"img_size": (32, 48)}), list("abcd"))
+    oblong = TASK.build(section.model_copy(update={"img_size": (32, 48)}), list("abcd"))
     assert oblong.data_config["input_size"] == (3, 32, 48)

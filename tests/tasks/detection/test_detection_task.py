@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from helpers.detection_runs import make_detection_config, make_scenes
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.errors import InputError
+from visionlora.tasks.base import Trained
 from visionlora.tasks.detection.config import DetectorSection
-from visionlora.tasks.detection.evaluation import DetectionEvaluation
+from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
 from visionlora.tasks.detection.inference import DetectorInput, detect, keep
-from visionlora.tasks.detection.task import Detection, build, evaluation_loader, evaluation_set, set_up, without_base
+from visionlora.tasks.detection.task import TASK
 
 CPU = torch.device("cpu")
 
@@ -24,10 +25,9 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_scenes(tmp_path_factory.mktemp("scenes"), train=9, val=4, masks=True)
 
 
-def task_over(scenes: Path, name: str = "faster_rcnn", data: dict[str, Any] | None = None, **train: Any) -> Detection:
-    task = set_up(make_detection_config(scenes, Path("unused"), {"name": name}, data, **train)).task
-    assert isinstance(task, Detection)
-    return task
+def set_up(scenes: Path, name: str = "faster_rcnn", data: dict[str, Any] | None = None, **train: Any) -> Any:
+    """What the task makes of a config."""
+    return TASK.set_up(make_detection_config(scenes, Path("unused"), {"name": name}, data, **train))
 
 
 class Recorder(nn.Module):
@@ -42,11 +42,11 @@ class Recorder(nn.Module):
 def test_a_lone_last_image_is_left_out_where_batchnorm_measures(scenes: Path, batchnorm: str, sizes: list[int]) -> None:
     config = make_detection_config(scenes, Path("unused"), {"name": "faster_rcnn"}, batch_size=4)
     config = config.model_copy(update={"lora": config.lora.model_copy(update={"batchnorm": batchnorm})})
-    assert [len(batch) for batch in set_up(config).task.train_batches(0)] == sizes
+    assert [len(batch) for batch in TASK.set_up(config).training.train_batches(0)] == sizes
 
 
 def test_the_loss_is_the_sum_of_the_models_with_labels_as_it_counts_them(scenes: Path) -> None:
-    task, model = task_over(scenes), Recorder()
+    task, model = set_up(scenes).training, Recorder()
     batch = next(iter(task.train_loader(task.train_batches(0))))
     assert float(task.loss(model, batch)) == 2.5
     assert {name: float(value) for name, value in task.loss_parts.items()} == {"classification": 2.0, "boxes": 0.5}
@@ -57,20 +57,22 @@ def test_the_loss_is_the_sum_of_the_models_with_labels_as_it_counts_them(scenes:
 
 
 def test_an_epoch_shows_every_image_once_and_follows_from_seed_and_epoch(scenes: Path) -> None:
-    first, second = task_over(scenes, batch_size=4), task_over(scenes, batch_size=4)
+    first, second = set_up(scenes, batch_size=4).training, set_up(scenes, batch_size=4).training
     second.train_batches(7)
     for epoch in (0, 1):
         keys = [key for batch in first.train_batches(epoch) for key in batch]
         assert sorted(index for _, index in keys) == list(range(9))
         assert second.train_batches(epoch) == first.train_batches(epoch)
-    assert first.train_batches(0) != task_over(scenes, batch_size=4, seed=1).train_batches(0)
+    assert first.train_batches(0) != set_up(scenes, batch_size=4, seed=1).training.train_batches(0)
 
 
 def test_tiles_train_and_validate(scenes: Path) -> None:
-    task = task_over(scenes, data={"tile": 64, "tile_overlap": 32})
-    assert (len(task.train_set), len(task.val_set)) == (18, 8)
-    assert task.shown == DetectorInput(96, 64, 32)
-    batch = next(iter(task.val_loader()))
+    setup = set_up(scenes, data={"tile": 64, "tile_overlap": 32})
+    trained = Trained("detection", setup.built, setup.classes, setup.preprocessing, Path(), {})
+    loader: Any = TASK.loader(trained, setup.val, 4, 0)
+    assert (len(setup.training.train_set), len(loader.dataset)) == (18, 8)
+    assert setup.preprocessing == DetectorInput(96, 64, 32)
+    batch = next(iter(loader))
     assert [target["window"] for target in batch["target"]] == [(0, 0, 64, 64), (32, 0, 96, 64)] * 2
     assert {target["size"] for target in batch["target"]} == {(96, 96)}
 
@@ -97,9 +99,9 @@ def all_knowing(data: AnnotatedImages, targets: list[dict[str, Any]]) -> list[di
 
 @pytest.mark.parametrize("shown", [DetectorInput(96), DetectorInput(50), DetectorInput(200), DetectorInput(64, 64, 40)])
 def test_perfect_outputs_score_one_in_the_files_pixels(scenes: Path, shown: DetectorInput) -> None:
-    task = task_over(scenes)
-    data = task.train_set.data
-    metrics = DetectionEvaluation(task.detector, data)
+    setup = set_up(scenes)
+    data = setup.training.train_set.data
+    metrics = DetectionEvaluation(setup.built, data)
     for batch in evaluation_loader(evaluation_set(data, shown), batch_size=5, workers=0):
         metrics.update(all_knowing(data, batch["target"]), batch["target"])
     scores = metrics.scores()
@@ -110,10 +112,10 @@ def test_perfect_outputs_score_one_in_the_files_pixels(scenes: Path, shown: Dete
 
 
 def test_a_missed_image_is_counted(scenes: Path) -> None:
-    task = task_over(scenes)
-    data = task.train_set.data
-    metrics = DetectionEvaluation(task.detector, data)
-    for batch in evaluation_loader(evaluation_set(data, task.shown), batch_size=1, workers=0):
+    setup = set_up(scenes)
+    data = setup.training.train_set.data
+    metrics = DetectionEvaluation(setup.built, data)
+    for batch in evaluation_loader(evaluation_set(data, setup.preprocessing), batch_size=1, workers=0):
         outputs = all_knowing(data, batch["target"])
         if batch["target"][0]["image_id"] == len(data) - 1:
             outputs = [{key: value[:0] for key, value in outputs[0].items()}]
@@ -122,14 +124,14 @@ def test_a_missed_image_is_counted(scenes: Path) -> None:
 
 
 def test_batches_do_not_change_what_is_detected(scenes: Path) -> None:
-    task = task_over(scenes, "fcos", data={"tile": 48, "tile_overlap": 16})
-    task.detector.model.score_thresh = 0.0  # type: ignore[assignment]
-    task.detector.model.eval()
+    setup = set_up(scenes, "fcos", data={"tile": 48, "tile_overlap": 16})
+    setup.built.model.score_thresh = 0.0
+    setup.built.model.eval()
     generator = np.random.default_rng(0)
     pictures = [generator.integers(0, 255, (h, w, 3), dtype=np.uint8) for h, w in ((64, 96), (40, 30), (90, 60))]
-    together = detect(task.detector, pictures, task.shown, CPU, batch_size=3)
+    together = detect(setup.built, pictures, setup.preprocessing, CPU, batch_size=3)
     for picture, one in zip(pictures, together, strict=True):
-        alone = detect(task.detector, [picture], task.shown, CPU, batch_size=100)[0]
+        alone = detect(setup.built, [picture], setup.preprocessing, CPU, batch_size=100)[0]
         assert len(one["boxes"]) == len(alone["boxes"]) > 0
         assert torch.allclose(one["scores"], alone["scores"], atol=1e-4)
         assert (one["boxes"][:, 2:] <= torch.tensor([picture.shape[1], picture.shape[0]]) + 1e-3).all()
@@ -148,23 +150,23 @@ def test_each_class_has_its_threshold() -> None:
 def test_a_wholly_trained_pretrained_detector_is_built_as_its_weights_were() -> None:
     path = Path("run/model.safetensors")
     ready = DetectorSection(name="fasterrcnn_resnet50_fpn")
-    assert without_base(ready, path).checkpoint == path  # BatchNorm's eps is then that of the weights
-    assert without_base(ready.model_copy(update={"pretrained": False}), path).checkpoint is None
+    assert TASK.without_base(ready, path).checkpoint == path  # BatchNorm's eps is then that of the weights
+    assert TASK.without_base(ready.model_copy(update={"pretrained": False}), path).checkpoint is None
     over = DetectorSection(name="fcos", backbone="test_resnet", checkpoint=Path("base.pth"))
-    assert (without_base(over, path).checkpoint, without_base(over, path).pretrained) == (None, False)
+    assert (TASK.without_base(over, path).checkpoint, TASK.without_base(over, path).pretrained) == (None, False)
 
 
 def test_anchors_of_a_config_are_the_models() -> None:
     anchors = {"sizes": [[8.0], [20.0]], "aspect_ratios": [[0.5, 2.0], [0.5, 2.0]]}
     section = {"name": "retinanet", "backbone": "test_resnet", "pretrained": False, "levels": [3, 4]}
-    built = build(DetectorSection.model_validate({**section, "anchors": anchors}), ["a"])
+    built = TASK.build(DetectorSection.model_validate({**section, "anchors": anchors}), ["a"])
     assert built.model.anchor_generator.sizes == ((8.0,), (20.0,))  # type: ignore[union-attr]
     assert built.model.anchor_generator.aspect_ratios == ((0.5, 2.0), (0.5, 2.0))  # type: ignore[union-attr]
 
 
 def test_fitted_anchors_need_a_model_with_anchors(scenes: Path) -> None:
     with pytest.raises(InputError, match="model.anchors=fit needs retinanet"):
-        set_up(make_detection_config(scenes, Path("unused"), {"name": "fcos", "anchors": "fit"}))
+        TASK.set_up(make_detection_config(scenes, Path("unused"), {"name": "fcos", "anchors": "fit"}))
 
 
 def test_a_damaged_preprocessing_is_refused() -> None:

@@ -1,5 +1,6 @@
 """The segmentation task: its batches, its loss, its evaluation samples and how images reach the model."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,18 @@ from torch import Tensor, nn
 from helpers.segmentation_runs import COLOURS, HEIGHT, VALUES, WIDTH, make_masks, make_segmentation_config, save
 from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.errors import InputError
+from visionlora.tasks.base import Trained
 from visionlora.tasks.segmentation.config import SegmenterSection
-from visionlora.tasks.segmentation.inference import SegmenterInput, segment
+from visionlora.tasks.segmentation.inference import (
+    SegmenterInput,
+    TrainedSegmenter,
+    evaluation_loader,
+    evaluation_set,
+    segment,
+)
 from visionlora.tasks.segmentation.losses import cross_entropy, dice, median_frequency_weights
-from visionlora.tasks.segmentation.task import Segmentation, evaluation_loader, evaluation_set, set_up, without_base
+from visionlora.tasks.segmentation.task import TASK
+from visionlora.training.run import monitored
 
 CPU = torch.device("cpu")
 PLAIN = {"mean": (0.5, 0.5, 0.5), "std": (0.25, 0.25, 0.25)}
@@ -32,15 +41,19 @@ def scenes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def task_over(scenes: Path, data: dict[str, Any] | None = None, **train: Any) -> Segmentation:
-    task = set_up(make_segmentation_config(scenes, Path("unused"), None, data, **train)).task
-    assert isinstance(task, Segmentation)
-    return task
+def set_up(scenes: Path, data: dict[str, Any] | None = None, **train: Any) -> Any:
+    """What the task makes of a config."""
+    return TASK.set_up(make_segmentation_config(scenes, Path("unused"), None, data, **train))
+
+
+def trained_of(setup: Any, model: nn.Module, shown: SegmenterInput | None = None) -> TrainedSegmenter:
+    built = replace(setup.built, model=model)
+    return Trained("segmentation", built, setup.classes, shown or setup.preprocessing, Path(), {})
 
 
 def test_the_loss_is_the_weighted_sum_of_those_asked_for(scenes: Path) -> None:
     settings = {"loss": {"cross_entropy": 2, "dice": 0.5}, "class_weights": "median_frequency"}
-    task = task_over(scenes, **settings)
+    task = set_up(scenes, **settings).training
     batch = next(iter(task.train_loader(task.train_batches(0))))
     model = nn.Conv2d(3, 3, 1)
     weights = median_frequency_weights([image.pixels for image in task.train_set.data.images])
@@ -52,13 +65,13 @@ def test_the_loss_is_the_weighted_sum_of_those_asked_for(scenes: Path) -> None:
         "cross_entropy": pytest.approx(float(summands[0])),
         "dice": pytest.approx(float(summands[1])),
     }
-    alone = task_over(scenes)
+    alone = set_up(scenes).training
     assert torch.allclose(alone.loss(model, batch), cross_entropy(logits, batch["target"]))
     assert alone.loss_parts == {}
 
 
 def test_an_epoch_shows_every_image_once_by_shape_and_follows_from_seed_and_epoch(scenes: Path) -> None:
-    first, second = task_over(scenes, batch_size=2), task_over(scenes, batch_size=2)
+    first, second = set_up(scenes, batch_size=2).training, set_up(scenes, batch_size=2).training
     second.train_batches(7)
     for epoch in (0, 1):
         keys = first.train_batches(epoch)
@@ -67,20 +80,20 @@ def test_an_epoch_shows_every_image_once_by_shape_and_follows_from_seed_and_epoc
         tall = [[first.train_set.data.images[i].height == WIDTH for _, i in batch] for batch in keys]
         assert all(len(set(batch)) == 1 for batch in tall)
         assert second.train_batches(epoch) == keys
-    assert first.train_batches(0) != task_over(scenes, batch_size=2, seed=1).train_batches(0)
+    assert first.train_batches(0) != set_up(scenes, batch_size=2, seed=1).training.train_batches(0)
 
 
 def test_crops_have_one_size_whatever_the_images(scenes: Path) -> None:
     for crop, size in ((48, (48, 48)), ([32, 64], (32, 64))):
-        task = task_over(scenes, {"crop": crop, "augment": "surveillance"}, batch_size=5)
+        task = set_up(scenes, {"crop": crop, "augment": "surveillance"}, batch_size=5).training
         for batch in task.train_loader(task.train_batches(0)):
             assert batch["image"].shape[2:] == batch["target"].shape[1:] == size
             assert set(batch["target"].unique().tolist()) <= {0, 1, 2, IGNORE}
 
 
 def test_validation_batches_have_one_shape_and_whole_targets(scenes: Path) -> None:
-    task = task_over(scenes, batch_size=3)
-    batches = list(task.val_loader())
+    setup = set_up(scenes)
+    batches = list(TASK.loader(trained_of(setup, setup.built.model), setup.val, 3, 0))
     assert [len(batch["image"]) for batch in batches] == [3, 1, 1]
     for batch in batches:
         for target in batch["target"]:
@@ -102,14 +115,14 @@ class Knowing(nn.Module):
 
 @pytest.mark.parametrize(("size", "window"), [(WIDTH, None), (2 * WIDTH, None), (2 * WIDTH, 64), (WIDTH, 200)])
 def test_perfect_outputs_score_one_in_the_files_pixels(scenes: Path, size: int, window: int | None) -> None:
-    task = task_over(scenes)
-    shown = SegmenterInput(size, task.shown.mean, task.shown.std, window, 16 if window else 0)
-    task.shown = shown
-    predictor, metrics = task.predictor(Knowing(shown)), task.metrics(CPU)
-    for batch in evaluation_loader(evaluation_set(task.val_set.data, shown), batch_size=2, workers=0):
+    setup = set_up(scenes)
+    shown = SegmenterInput(size, setup.preprocessing.mean, setup.preprocessing.std, window, 16 if window else 0)
+    trained = trained_of(setup, Knowing(shown), shown)
+    predictor, metrics = TASK.predictor(trained), TASK.metrics(trained, setup.val, CPU)
+    for batch in evaluation_loader(evaluation_set(setup.val, shown), batch_size=2, workers=0):
         metrics.update(predictor(batch["image"]), batch["target"])
     assert metrics.scores()["mIoU"] > (0.99 if size == WIDTH else 0.9)
-    assert sum(map(sum, metrics.confusion())) == sum(task.val_set.data.counts())
+    assert sum(map(sum, metrics.confusion())) == sum(setup.val.counts())
 
 
 def test_images_of_all_sizes_are_segmented_in_order(scenes: Path) -> None:
@@ -124,14 +137,14 @@ def test_images_of_all_sizes_are_segmented_in_order(scenes: Path) -> None:
 
 
 def test_what_a_file_says_of_the_classes(scenes: Path) -> None:
-    task = task_over(scenes)
-    about = task.describe(task.metrics(CPU))
+    setup = set_up(scenes)
+    about = TASK.describe(setup.val, TASK.metrics(trained_of(setup, setup.built.model), setup.val, CPU))
     assert about == {"colors": [list(color) for color in COLOURS.values()], "values": VALUES}
 
 
 def test_a_wholly_trained_segmenter_needs_no_other_weights() -> None:
     section = SegmenterSection(name="unet", backbone="test_resnet", checkpoint=Path("base.pth"))
-    plain = without_base(section, Path("run/model.safetensors"))
+    plain = TASK.without_base(section, Path("run/model.safetensors"))
     assert (plain.checkpoint, plain.pretrained, plain.backbone) == (None, False, "test_resnet")
 
 
@@ -158,4 +171,5 @@ def test_input_that_cannot_be_is_refused() -> None:
 )
 def test_settings_of_training_that_cannot_be(scenes: Path, settings: dict[str, Any], words: str) -> None:
     with pytest.raises(InputError, match=words):
-        task_over(scenes, **settings)
+        config = make_segmentation_config(scenes, Path("unused"), **settings)
+        monitored(config, TASK.set_up(config), CPU)

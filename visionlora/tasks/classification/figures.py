@@ -8,7 +8,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from visionlora.data.classification.transforms import Preprocessing
+from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.transforms import Preprocessing, eval_transform
+from visionlora.data.images import read_image
+from visionlora.tasks.classification.inference import TrainedClassifier, predict_labels
+from visionlora.tasks.classification.metrics import ClassificationMetrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -16,6 +20,20 @@ if TYPE_CHECKING:
 GOOD, BAD = "#1a7f37", "#b3261e"
 WIDTH = 22
 """Letters that fit over an image."""
+_SHOWN = 18
+"""Validation images in the picture of each evaluation."""
+_MATRIX = 100
+"""Up to so many classes the confusion matrix is drawn."""
+
+
+def evaluation_figures(
+    trained: TrainedClassifier, data: LabelledImages, metrics: ClassificationMetrics, device: torch.device
+) -> "dict[str, Figure]":
+    """Some of the images with predictions, and the confusion matrix."""
+    figures = {"predictions": _some_predictions(trained, data, device)}
+    if not data.multilabel and len(trained.classes) <= _MATRIX:
+        figures["confusion_matrix"] = confusion_figure(metrics.confusion(), trained.classes)
+    return figures
 
 
 def prediction_figure(images: Tensor, captions: Sequence[str], correct: Sequence[bool]) -> "Figure":
@@ -70,3 +88,20 @@ def to_pixels(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     mean = torch.tensor(preprocessing.mean, device=images.device).view(3, 1, 1)
     std = torch.tensor(preprocessing.std, device=images.device).view(3, 1, 1)
     return (images * std + mean).clamp(0, 1)
+
+
+def _some_predictions(trained: TrainedClassifier, data: LabelledImages, device: torch.device) -> "Figure":
+    chosen = range(0, len(data), max(1, len(data) // _SHOWN))[:_SHOWN]
+    transform = eval_transform(trained.preprocessing)
+    images = torch.stack([transform(read_image(data.paths[index])) for index in chosen])  # (n, 3, H, W)
+    with torch.no_grad():
+        logits = trained.model(images.to(device))
+    predicted = predict_labels(logits, trained.classes, data.multilabel, len(trained.classes))
+    captions, correct = [], []
+    for index, ranked in zip(chosen, predicted, strict=True):
+        truth = [trained.classes[i] for i in data.labels[index]]
+        found = [name for name, share in ranked if share >= 0.5] if data.multilabel else [ranked[0][0]]
+        right = sorted(found) == sorted(truth)
+        captions.append(f"{', '.join(found) or 'none'}" + ("" if right else f"\n(is {', '.join(truth) or 'none'})"))
+        correct.append(right)
+    return prediction_figure(to_pixels(images, trained.preprocessing), captions, correct)

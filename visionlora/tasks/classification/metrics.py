@@ -6,10 +6,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-Scores = dict[str, float]
+from visionlora.tasks.base import Scores
 
 
-class Metrics:
+class ClassificationMetrics:
     """Scores of an evaluation, accumulated batch by batch (torchmetrics).
 
     Args:
@@ -60,7 +60,7 @@ class Metrics:
 
     @property
     def names(self) -> list[str]:
-        """Scores that higher is better for."""
+        """Scores that higher is better for, the most telling first."""
         return [name for name in self._order if name != "calibration_error"]
 
     def update(self, logits: Tensor, labels: Tensor) -> None:

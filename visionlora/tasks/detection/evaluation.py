@@ -5,15 +5,19 @@ from dataclasses import asdict
 from typing import Any
 
 from torch import Tensor
+from torch.utils.data import DataLoader
 
 from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.detection.dataset import DetectionDataset
 from visionlora.data.detection.targets import make_target, refuse_missing_masks
 from visionlora.data.detection.tile_joining import Detections
 from visionlora.data.detection.tiling import Window
+from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.data.geometry import whole_view
+from visionlora.data.loading import batches, make_loader
 from visionlora.models.detector import Detector
 from visionlora.tasks.detection.curves import Curve
-from visionlora.tasks.detection.inference import joined, to_image
+from visionlora.tasks.detection.inference import DetectorInput, joined, to_image
 from visionlora.tasks.detection.metrics import DetectionMetrics, Scores
 
 
@@ -41,8 +45,8 @@ class DetectionEvaluation:
 
     @property
     def names(self) -> list[str]:
-        """Scores that there may be; higher is better for all."""
-        return self._metrics.names
+        """Scores that there may be; higher is better for all, and of masks come first."""
+        return sorted(self._metrics.names, key=lambda name: not name.startswith("segm_"))
 
     def update(self, outputs: Sequence[dict[str, Tensor]], targets: Sequence[dict[str, Any]]) -> None:
         """Take in a batch.
@@ -92,3 +96,27 @@ class DetectionEvaluation:
         view = whole_view(image.width, image.height, max(image.width, image.height))
         self._metrics.update([found], [make_target(image.objects, view, self._metrics.masks, train=False)])
         self._image_id, self._parts, self._windows = -1, [], []
+
+
+def evaluation_set(data: AnnotatedImages, shown: DetectorInput) -> DetectionDataset:
+    """The samples that a detector is evaluated on; `DetectionEvaluation` looks up the truth itself."""
+    return DetectionDataset(shown.samples(data), DetectionEvalTransform(shown.size), seed=0)
+
+
+def evaluation_loader(dataset: DetectionDataset, batch_size: int, workers: int) -> DataLoader[Any]:
+    """All samples of a dataset, in order."""
+    keys = batches(list(range(len(dataset))), 0, batch_size, drop_last=False)
+    return make_loader(dataset, keys, workers, _collate_places)
+
+
+def _collate_places(samples: list[dict[str, Any]]) -> dict[str, Any]:
+    """A batch whose ``target`` says what of which image each sample shows, as `DetectionEvaluation.update` asks."""
+    places = [
+        {
+            "image_id": sample["target"]["image_id"],
+            "window": tuple(sample["window"].tolist()),
+            "size": (sample["image"].shape[2], sample["image"].shape[1]),
+        }
+        for sample in samples
+    ]
+    return {"image": [sample["image"] for sample in samples], "target": places}

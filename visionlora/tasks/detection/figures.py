@@ -5,10 +5,17 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 from PIL import Image
 from torch import Tensor
 
+from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.detection.targets import make_target
+from visionlora.data.geometry import whole_view
+from visionlora.data.images import read_image
 from visionlora.tasks.detection.curves import Curve, match, overlaps
+from visionlora.tasks.detection.evaluation import DetectionEvaluation
+from visionlora.tasks.detection.inference import TrainedDetector, detect
 from visionlora.tasks.drawing import Color, Mark, class_color, draw_marks
 
 if TYPE_CHECKING:
@@ -21,6 +28,20 @@ _CELL, _GAP, _HEADER, _DPI = 480, 8, 32, 100
 """Pixels of a cell's longer side, between cells and above them; and per inch."""
 
 _NAMED_CURVES = 20
+
+_SHOWN = 6
+"""Validation images in the picture of each evaluation."""
+
+
+def evaluation_figures(
+    trained: TrainedDetector, data: AnnotatedImages, metrics: DetectionEvaluation, device: torch.device
+) -> "dict[str, Figure]":
+    """Some of the images with true and found boxes, and the curves."""
+    figures = {"detections": _some_detections(trained, data, device)}
+    for name, masks in {"boxes": False, "masks": True}.items():
+        if masks <= trained.built.masks and (curves := metrics.curves(masks)):
+            figures[f"precision_recall_{name}"] = curves_figure(curves, trained.classes)
+    return figures
 
 
 def draw_detections(
@@ -182,3 +203,15 @@ def _unit(color: Color, shade: float = 1) -> tuple[float, float, float]:
     """A colour as matplotlib has it, darkened by a factor."""
     red, green, blue = color
     return red / 255 * shade, green / 255 * shade, blue / 255 * shade
+
+
+def _some_detections(trained: TrainedDetector, data: AnnotatedImages, device: torch.device) -> "Figure":
+    with_objects = [image for image in data.images if image.objects] or data.images
+    chosen = with_objects[:: max(1, len(with_objects) // _SHOWN)][:_SHOWN]
+    pictures = [read_image(image.path) for image in chosen]
+    truths = [
+        make_target(image.objects, whole_view(image.width, image.height, max(image.width, image.height)), False, False)
+        for image in chosen
+    ]
+    found = detect(trained.built, pictures, trained.preprocessing, device)
+    return detection_figure(pictures, truths, found, trained.classes)

@@ -9,12 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.detection.mapping import boxes_to_original, paste_masks
 from visionlora.data.detection.tile_joining import Detections, join_tiles
-from visionlora.data.detection.tiling import Window, windows
+from visionlora.data.detection.tiling import Window, cut, windows
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.errors import InputError
 from visionlora.models.detector import Detector
+from visionlora.tasks.base import Trained
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,29 @@ class DetectorInput:
         if self.tile is None:
             return [(0, 0, width, height)]
         return windows(width, height, self.tile, self.tile_overlap)
+
+    def samples(self, data: AnnotatedImages) -> AnnotatedImages:
+        """The images, or the tiles that they are cut into."""
+        return data if self.tile is None else cut(data, self.tile, self.tile_overlap)
+
+
+TrainedDetector = Trained[Detector, DetectorInput]
+
+FALLBACK = 0.5
+"""Threshold of a class for which the run suggests none: it found no object of it."""
+
+
+def thresholds_of(trained: TrainedDetector, min_score: float | None = None) -> list[float]:
+    """The score from which on a detection is kept, per class: ``min_score``, or else what the run suggests."""
+    suggested = trained.about.get("thresholds", {})
+    return [suggested.get(name, FALLBACK) if min_score is None else min_score for name in trained.classes]
+
+
+def predict_detections(
+    trained: TrainedDetector, images: Sequence[np.ndarray], thresholds: Sequence[float], device: torch.device
+) -> list[Detections]:
+    """Detect in (H, W, 3) uint8 RGB images; see `detect`. The model must be on the device."""
+    return [keep(found, thresholds) for found in detect(trained.built, images, trained.preprocessing, device)]
 
 
 @torch.no_grad()

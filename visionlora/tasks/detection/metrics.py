@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from visionlora.errors import InputError
+from visionlora.tasks.base import Scores
 from visionlora.tasks.detection.curves import MAX_DETECTIONS, Curve, ImageResult, Threshold, class_curves
-
-Scores = dict[str, float]
 
 _SCORES = {
     "mAP": "map",

@@ -1,248 +1,187 @@
-"""Object detection, with masks where the data and the model have them: data, loss and metrics."""
+"""What detection knows: see ``tasks.base.Task``."""
 
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from visionlora.data.annotations.annotated import AnnotatedImages
-from visionlora.data.annotations.split import AnnotatedSplit, load_annotated_split
-from visionlora.data.detection.dataset import DetectionDataset, collate
-from visionlora.data.detection.targets import make_target
-from visionlora.data.detection.tiling import cut
-from visionlora.data.detection.transforms import DetectionEvalTransform, DetectionTrainTransform
-from visionlora.data.geometry import move_boxes, whole_view
-from visionlora.data.images import read_image
-from visionlora.data.loading import Key, batches, epoch_order, make_loader, one_left_over
-from visionlora.data.ordering import aspect_ratios, classes_shown, group_by_shape, repeat_factor_order
+from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
+from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.errors import InputError
-from visionlora.models.anchors import Anchors, fit_anchors
+from visionlora.models.anchors import Anchors
 from visionlora.models.detector import Detector, create_detector
-from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectionData, DetectorSection
-from visionlora.tasks.detection.evaluation import DetectionEvaluation
-from visionlora.tasks.detection.figures import curves_figure, detection_figure
-from visionlora.tasks.detection.inference import DetectorInput, detect
-from visionlora.tasks.set_up import SetUp, refuse_unknown_monitor, without_weights
+from visionlora.tasks.base import Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
+from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
+from visionlora.tasks.detection.examples import torchvision_code, torchvision_example
+from visionlora.tasks.detection.figures import evaluation_figures
+from visionlora.tasks.detection.inference import DetectorInput, TrainedDetector, predict_detections, thresholds_of
+from visionlora.tasks.detection.parity import detections_difference
+from visionlora.tasks.detection.prediction import ImageObjects
+from visionlora.tasks.detection.training import DetectionTraining, fitted
+from visionlora.tasks.outputs import Outputs
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Batch = dict[str, Any]
-SCHEMA = DetectionConfig
 
-_SHOWN = 6
-"""Validation images in the picture of each evaluation."""
-_LEVELS = (3, 4, 5, 6)
-"""Of the pyramid over a backbone, unless the config says otherwise."""
+class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, AnnotatedImages]):
+    """Object detection, with masks where the data and the model have them."""
 
+    SCHEMA = DetectionConfig
+    noun = "detector"
+    counted = "objects"
+    options = ("--draw", "--min-score")
+    found = "objects found"
+    pipeline = "object-detection"
+    takes_lists = True
+    answer = "[{class, score, box}, ...], boxes in pixels of the image"
 
-class Detection:
-    """Everything that the training loop asks of the task.
+    def set_up(self, config: DetectionConfig) -> SetUp[Detector, DetectorInput, AnnotatedImages]:
+        data, section = load_annotated_split(config.data), config.model
+        if section.anchors == "fit":
+            section = section.model_copy(update={"anchors": fitted(section, data.train, config.data)})
+        torch.manual_seed(config.train.seed)
+        detector = self.build(section, data.train.classes)
+        shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
+        training = DetectionTraining(config, data.train, detector, shown)
+        name = f"{section.name} over {section.backbone}" if section.backbone else section.name
+        classes = detector.classes
+        objects = f"{sum(data.train.counts())} objects of {len(classes)} class{'es' * (len(classes) > 1)}"
+        tiles = f" ({len(training.train_set)} tiles)" if shown.tile else ""
+        return SetUp(
+            built=detector,
+            classes=classes,
+            preprocessing=shown,
+            training=training,
+            val=data.val,
+            settings=section,
+            description=f"{name} on {len(data.train)} images{tiles} with {objects}, {len(data.val)} to validate",
+            skipped=data.skipped,
+            faulty=data.faulty,
+            keep_statistics=True,  # a detector's batches are too small to measure them, as torchvision's own have it
+        )
 
-    Args:
-        config: data and training settings.
-        data: the images to train and validate on.
-        detector: that will train.
+    def describe(self, data: AnnotatedImages, metrics: Metrics) -> dict[str, Any]:
+        assert isinstance(metrics, DetectionEvaluation)
+        return {"thresholds": metrics.thresholds()}
 
-    Attributes:
-        classes: names in the order of the labels.
-        shown: how images reach the model.
-        monitor: name of the score that decides which epoch is best; higher is better.
-        loss_parts: the last loss's summands by name.
-    """
+    def build(self, section: DetectorSection, classes: Sequence[str]) -> Detector:
+        anchors = None
+        if isinstance(section.anchors, AnchorSection):
+            sizes, ratios = section.anchors.sizes, section.anchors.aspect_ratios
+            anchors = Anchors(tuple(map(tuple, sizes)), tuple(map(tuple, ratios)))
+        return create_detector(
+            section.name,
+            classes,
+            backbone=section.backbone,
+            pretrained=section.pretrained,
+            checkpoint=section.checkpoint,
+            size=section.size,
+            data_config=section.model_dump(include={"mean", "std"}),
+            levels=section.levels,
+            fpn_channels=section.fpn_channels,
+            head_convs=section.head_convs,
+            anchors=anchors,
+        )
 
-    def __init__(self, config: DetectionConfig, data: AnnotatedSplit, detector: Detector) -> None:
-        self.detector, self.classes = detector, detector.classes
-        self.loss_parts: dict[str, Tensor] = {}
-        self._val, self._data, self._train = data.val, config.data, config.train
-        self._measures_norms = config.train.method == "lora" and config.lora.batchnorm != "frozen"
-        self.shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
-        transform = DetectionTrainTransform(self.shown.size, config.data.augment, detector.masks)
-        self.train_set = DetectionDataset(_samples(data.train, self.shown), transform, config.train.seed)
-        self.val_set = evaluation_set(data.val, self.shown)
-        self.monitor = config.train.monitor or ("segm_mAP" if detector.masks else "mAP")
-        refuse_unknown_monitor(self.monitor, DetectionEvaluation(detector, data.val).names)
+    def without_base(self, section: DetectorSection, path: Path) -> DetectorSection:
+        if section.backbone is None and (section.pretrained or section.checkpoint):
+            # torchvision's pretrained detectors are built otherwise than its fresh ones: outputs, BatchNorm's eps.
+            return section.model_copy(update={"checkpoint": path})
+        return super().without_base(section, path)
 
-    def train_batches(self, epoch: int) -> list[list[Key]]:
-        """The keys of every batch of an epoch, similar shapes together; they follow from seed and epoch alone."""
-        seed, samples, threshold = self._train.seed, self.train_set.data, self._data.repeat_threshold
-        if threshold:
-            order = repeat_factor_order(classes_shown(samples), len(self.classes), seed, epoch, threshold)
-        else:
-            order = epoch_order(len(samples), seed, epoch)
-        batch_size = self._train.batch_size
-        order = group_by_shape(order, aspect_ratios(samples), batch_size, seed, epoch)
-        return batches(order, epoch, batch_size, self._measures_norms and one_left_over(len(order), batch_size))
+    def read_preprocessing(self, values: dict[str, Any]) -> DetectorInput:
+        return DetectorInput.from_dict(values)
 
-    def train_loader(self, batch_list: list[list[Key]]) -> DataLoader[Any]:
-        """Training samples for these batches."""
-        return make_loader(self.train_set, batch_list, self._data.workers, collate)
+    def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Detector:
+        return Detector(model, [], [], classes, tuple(about["model_labels"]), about["masks"], {})
 
-    def val_loader(self) -> DataLoader[Any]:
-        """All validation samples, in order."""
-        return evaluation_loader(self.val_set, self._train.batch_size, self._data.workers)
+    def images(self, config: DetectionConfig, part: str, classes: list[str]) -> tuple[AnnotatedImages, list[Path]]:
+        data = config.data
+        if not part or data.annotations is None:
+            split = load_annotated_split(data, classes)
+            return split.val, split.skipped
+        path = data.val_annotations if part == "val" and data.val_annotations is not None else data.annotations
+        images, skipped = read_annotated(data, path, classes)
+        return images if part == "all" else choose_part(data, images, part), skipped
 
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The sum of the detector's losses for a batch, scalar; it must be in training mode."""
-        losses: dict[str, Tensor] = model(batch["image"], self.detector.to_model(batch["target"]))
-        self.loss_parts = {name: value.detach() for name, value in losses.items()}
-        return torch.stack([value.float() for value in losses.values()]).sum()
+    def loader(self, trained: TrainedDetector, data: AnnotatedImages, batch_size: int, workers: int) -> DataLoader[Any]:
+        return evaluation_loader(evaluation_set(data, trained.preprocessing), batch_size, workers)
 
-    def example(self, device: torch.device) -> list[Tensor]:
-        """What the model takes in eval mode: a list of one image (3, H, W)."""
-        image: Tensor = self.val_set[0, 0]["image"]
-        return [image.to(device)]
+    def metrics(self, trained: TrainedDetector, data: AnnotatedImages, device: torch.device) -> Metrics:
+        return DetectionEvaluation(trained.built, data)
 
-    def predictor(self, model: nn.Module) -> nn.Module:
-        """What gives the outputs that the metrics take: the model."""
-        return model
+    def figures(
+        self, trained: TrainedDetector, data: AnnotatedImages, metrics: Metrics, device: torch.device
+    ) -> "dict[str, Figure]":
+        assert isinstance(metrics, DetectionEvaluation)
+        return evaluation_figures(trained, data, metrics, device)
 
-    def metrics(self, device: torch.device) -> DetectionEvaluation:
-        """A fresh accumulator for one evaluation; it works on the CPU."""
-        del device
-        return DetectionEvaluation(self.detector, self._val)
+    def settings_of(self, trained: TrainedDetector) -> dict[str, Any]:
+        return {"tile": trained.preprocessing.tile, "tile_overlap": trained.preprocessing.tile_overlap}
 
-    def figures(self, model: nn.Module, scores: DetectionEvaluation, device: torch.device) -> "dict[str, Figure]":
-        """Pictures of an evaluation: some validation images with true and found boxes, and the curves."""
-        figures = {"detections": self._detection_figure(model, device)}
-        for name, masks in {"boxes": False, "masks": True}.items():
-            if masks <= self.detector.masks and (curves := scores.curves(masks)):
-                figures[f"precision_recall_{name}"] = curves_figure(curves, self.classes)
-        return figures
-
-    def _detection_figure(self, model: nn.Module, device: torch.device) -> "Figure":
-        with_objects = [image for image in self._val.images if image.objects] or self._val.images
-        chosen = with_objects[:: max(1, len(with_objects) // _SHOWN)][:_SHOWN]
-        pictures = [read_image(image.path) for image in chosen]
-        truths = [
-            make_target(
-                image.objects, whole_view(image.width, image.height, max(image.width, image.height)), False, False
+    def adjusted(self, trained: TrainedDetector, config: DetectionConfig) -> TrainedDetector:
+        shown = trained.preprocessing
+        if config.model.size not in (None, shown.size):
+            raise InputError(
+                f"model.size is {config.model.size}, and the detector resizes images to {shown.size} px itself"
             )
-            for image in chosen
-        ]
-        found = detect(replace(self.detector, model=model), pictures, self.shown, device)
-        return detection_figure(pictures, truths, found, self.classes)
+        shown = replace(shown, tile=config.data.tile, tile_overlap=config.data.tile_overlap)
+        return replace(trained, preprocessing=shown)
 
-    def describe(self, scores: DetectionEvaluation) -> dict[str, Any]:
-        """What a file must say so that the model can be used without the data: score thresholds with the best F1."""
-        return {"thresholds": scores.thresholds()}
+    def predict(
+        self, trained: TrainedDetector, images: Sequence[np.ndarray], options: PredictOptions, device: torch.device
+    ) -> list[ImageObjects]:
+        found = predict_detections(trained, images, thresholds_of(trained, options.min_score), device)
+        return [ImageObjects(one, trained.classes) for one in found]
 
+    def summary(self, trained: TrainedDetector, tally: Any, images: int) -> str:
+        return "  ".join(f"{name} {tally[name]}" for name in trained.classes if tally.get(name)) or "nothing"
 
-def set_up(config: DetectionConfig) -> SetUp:
-    """Read the annotations, and build the detector for their classes.
+    def paths(self, data: AnnotatedImages) -> list[Path]:
+        return [image.path for image in data.images if image.objects] or [image.path for image in data.images]
 
-    Raises:
-        InputError: anything about the images, the model or the task's settings that can't be used.
-    """
-    data = load_annotated_split(config.data)
-    section = config.model
-    if section.anchors == "fit":
-        section = section.model_copy(update={"anchors": _fitted(section, data.train, config.data)})
-    torch.manual_seed(config.train.seed)
-    detector = build(section, data.train.classes)
-    task = Detection(config, data, detector)
-    name = f"{section.name} over {section.backbone}" if section.backbone else section.name
-    objects = f"{sum(data.train.counts())} objects of {len(task.classes)} class{'es' * (len(task.classes) > 1)}"
-    tiles = f" ({len(task.train_set)} tiles)" if config.data.tile else ""
-    return SetUp(
-        model=detector.model,
-        head=detector.head,
-        unused=detector.unused,
-        task=task,
-        settings=section.model_dump(mode="json"),
-        preprocessing=task.shown.to_dict(),
-        description=f"{name} on {len(data.train)} images{tiles} with {objects}, {len(data.val)} to validate",
-        skipped=data.skipped,
-        faulty=data.faulty,
-        keep_statistics=True,  # a detector's batches are too small to measure them, as torchvision's own have it
-    )
+    def fields(self, data: AnnotatedImages) -> list[dict[str, Any]]:
+        return [image.fields for image in data.images]
 
+    def to_input(self, image: np.ndarray, preprocessing: DetectorInput) -> Tensor:
+        """In 0 to 1; of tiles the one nearest the middle."""
+        places = preprocessing.windows(image.shape[1], image.shape[0])
+        x1, y1, x2, y2 = places[len(places) // 2]
+        return DetectionEvalTransform(preprocessing.size)(np.ascontiguousarray(image[y1:y2, x1:x2]), ())[0]
 
-def build(model: DetectorSection, classes: Sequence[str]) -> Detector:
-    """The plain detector for these classes that a config names; anchors are no longer to be fitted."""
-    anchors = None
-    if isinstance(model.anchors, AnchorSection):
-        sizes, ratios = (tuple(map(tuple, values)) for values in (model.anchors.sizes, model.anchors.aspect_ratios))
-        anchors = Anchors(sizes, ratios)
-    return create_detector(
-        model.name,
-        classes,
-        backbone=model.backbone,
-        pretrained=model.pretrained,
-        checkpoint=model.checkpoint,
-        size=model.size,
-        data_config=model.model_dump(include={"mean", "std"}),
-        levels=model.levels,
-        fpn_channels=model.fpn_channels,
-        head_convs=model.head_convs,
-        anchors=anchors,
-    )
+    def run(self, model: nn.Module, image: Tensor) -> Outputs:
+        """``labels`` as the model counts."""
+        outputs: Outputs = model([image])[0]
+        return outputs
+
+    def difference(self, found: Outputs, expected: Outputs, image: Tensor, model: nn.Module) -> float:
+        suppressing: Any = model.roi_heads if hasattr(model, "roi_heads") else model
+        return detections_difference(found, expected, max(image.shape[1:]), suppressing.nms_thresh)
+
+    def amount(self, outputs: Sequence[Outputs]) -> str:
+        return f"{sum(len(one['scores']) for one in outputs)} detections"
+
+    def reading(self, trained: TrainedDetector) -> dict[str, Any]:
+        detector = trained.built
+        thresholds = dict(zip(trained.classes, thresholds_of(trained), strict=True))
+        return {"thresholds": thresholds, "model_labels": list(detector.model_labels), "masks": detector.masks}
+
+    def library(self, section: DetectorSection) -> str:
+        return "visionlora" if section.backbone else "torchvision"
+
+    def creation_code(self, trained: TrainedDetector) -> str:
+        return "" if trained.about["model"].get("backbone") else torchvision_code(trained)
+
+    def example_code(self, trained: TrainedDetector) -> str:
+        return torchvision_example(trained)
 
 
-def without_base(model: DetectorSection, path: Path) -> DetectorSection:
-    """What to build a model from whose every tensor will be loaded from a file."""
-    if model.backbone is None and (model.pretrained or model.checkpoint):
-        # torchvision's pretrained detectors are built otherwise than its fresh ones: outputs, BatchNorm's eps.
-        return model.model_copy(update={"checkpoint": path})
-    return without_weights(model)
-
-
-def read_preprocessing(values: dict[str, Any]) -> DetectorInput:
-    """The inverse of what `set_up` gives as preprocessing."""
-    return DetectorInput.from_dict(values)
-
-
-def evaluation_set(data: AnnotatedImages, shown: DetectorInput) -> DetectionDataset:
-    """The samples that a detector is evaluated on; `DetectionEvaluation` looks up the truth itself."""
-    return DetectionDataset(_samples(data, shown), DetectionEvalTransform(shown.size), seed=0)
-
-
-def evaluation_loader(dataset: DetectionDataset, batch_size: int, workers: int) -> DataLoader[Any]:
-    """All samples of a dataset, in order."""
-    keys = batches(list(range(len(dataset))), 0, batch_size, drop_last=False)
-    return make_loader(dataset, keys, workers, _collate_places)
-
-
-def _collate_places(samples: list[dict[str, Any]]) -> Batch:
-    """A batch whose ``target`` says what of which image each sample shows, as `DetectionEvaluation.update` asks."""
-    places = [
-        {
-            "image_id": sample["target"]["image_id"],
-            "window": tuple(sample["window"].tolist()),
-            "size": (sample["image"].shape[2], sample["image"].shape[1]),
-        }
-        for sample in samples
-    ]
-    return {"image": [sample["image"] for sample in samples], "target": places}
-
-
-def _samples(data: AnnotatedImages, shown: DetectorInput) -> AnnotatedImages:
-    return data if shown.tile is None else cut(data, shown.tile, shown.tile_overlap)
-
-
-def _fitted(section: DetectorSection, train: AnnotatedImages, data: DetectionData) -> AnchorSection:
-    """Anchors for the training boxes, as the model sees them."""
-    if section.backbone is None or section.name == "fcos":
-        raise InputError(
-            f"model.anchors=fit needs retinanet, faster_rcnn or mask_rcnn over a backbone, not {section.name}"
-        )
-    from visionlora.models.timm_detectors import SIZE
-
-    size = section.size or SIZE
-    samples = _samples(train, DetectorInput(size, data.tile, data.tile_overlap))
-    boxes = [
-        torch.from_numpy(
-            move_boxes(torch.tensor([thing.box]).double().numpy(), whole_view(image.width, image.height, size))
-        )
-        for image in samples.images
-        for thing in image.objects
-        if not thing.crowd
-    ]
-    anchors = fit_anchors(torch.cat(boxes), section.levels or _LEVELS).anchors
-    return AnchorSection(
-        sizes=[list(row) for row in anchors.sizes], aspect_ratios=[list(row) for row in anchors.aspect_ratios]
-    )
+TASK = Detection()

@@ -4,10 +4,16 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
+import torch
 from PIL import Image
 
+from visionlora.data.images import read_image
 from visionlora.data.segmentation.class_map import ClassMap
+from visionlora.data.segmentation.object_masks import class_mask
+from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.tasks.drawing import BLACK, Color, class_color
+from visionlora.tasks.segmentation.inference import TrainedSegmenter, segment
+from visionlora.tasks.segmentation.metrics import SegmentationMetrics
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -17,6 +23,25 @@ _CELL, _GAP, _TITLE, _LEGEND_ROW, _DPI = 480, 8, 26, 24, 100
 
 _NUMBERED = 30
 """Up to so many classes the cells of a confusion matrix hold numbers."""
+
+_SHOWN = 4
+"""Validation images in the picture of each evaluation."""
+_MATRIX = 60
+"""Up to so many classes the confusion matrix is drawn."""
+
+
+def evaluation_figures(
+    trained: TrainedSegmenter, data: SegmentedImages, metrics: SegmentationMetrics, device: torch.device
+) -> "dict[str, Figure]":
+    """True and found classes over some of the images, and the confusion matrix."""
+    chosen = range(0, len(data), max(1, len(data) // _SHOWN))[:_SHOWN]
+    pictures = [read_image(data.images[index].path) for index in chosen]
+    truths = [class_mask(data, index) for index in chosen]
+    found = segment(trained.model, pictures, trained.preprocessing, device)
+    figures = {"masks": segmentation_figure(pictures, truths, found, trained.classes, class_colors(data.class_map))}
+    if len(trained.classes) <= _MATRIX:
+        figures["confusion_matrix"] = confusion_figure(metrics.confusion(), trained.classes)
+    return figures
 
 
 def class_colors(class_map: ClassMap) -> list[Color]:

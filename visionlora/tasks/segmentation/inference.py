@@ -8,10 +8,18 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from visionlora.data.classification.transforms import Triple
-from visionlora.data.segmentation.transforms import whole_image
+from visionlora.data.geometry import whole_view
+from visionlora.data.loading import batches, make_loader
+from visionlora.data.segmentation.dataset import SegmentationDataset, collate_eval
+from visionlora.data.segmentation.segmented import SegmentedImages
+from visionlora.data.segmentation.transforms import SegmentationEvalTransform, whole_image
 from visionlora.errors import InputError
+from visionlora.models.segmenter import Segmenter
+from visionlora.tasks.base import Trained
+from visionlora.tasks.drawing import Color, class_color
 from visionlora.tasks.segmentation.windows import classes_at, predict_windows
 
 
@@ -86,3 +94,50 @@ def segment(
                 labels = classes_at(logits, (image.shape[0], image.shape[1]))
                 found.append(labels.to(torch.uint8).cpu().numpy())
     return found
+
+
+TrainedSegmenter = Trained[Segmenter, SegmenterInput]
+
+
+def values_of(trained: TrainedSegmenter) -> list[int]:
+    """The classes' values in the index masks that were trained on."""
+    return [int(value) for value in trained.about.get("values", range(len(trained.classes)))]
+
+
+def colors_of(trained: TrainedSegmenter) -> list[Color]:
+    """The classes' colours, of the data that was trained on if they have some."""
+    given = trained.about.get("colors") or [class_color(label) for label in range(len(trained.classes))]
+    return [(int(red), int(green), int(blue)) for red, green, blue in given]
+
+
+def predict_masks(trained: TrainedSegmenter, images: Sequence[np.ndarray], device: torch.device) -> list[np.ndarray]:
+    """Classes of the pixels of (H, W, 3) uint8 RGB images; see `segment`. The model must be there."""
+    return segment(trained.model, images, trained.preprocessing, device)
+
+
+def evaluation_set(data: SegmentedImages, shown: SegmenterInput) -> SegmentationDataset:
+    """The samples that a segmenter is evaluated on; their targets have the sizes of the files."""
+    return SegmentationDataset(data, SegmentationEvalTransform(shown.size, shown.mean, shown.std), seed=0)
+
+
+def evaluation_loader(dataset: SegmentationDataset, batch_size: int, workers: int) -> DataLoader[Any]:
+    """All samples of a dataset, in batches of one shape: what is beside an image would be seen by the model."""
+    by_shape: dict[tuple[int, int], list[int]] = {}
+    for index, image in enumerate(dataset.data.images):
+        view = whole_view(image.width, image.height, dataset.transform.size)
+        by_shape.setdefault((view.width, view.height), []).append(index)
+    keys = [batch for group in by_shape.values() for batch in batches(group, 0, batch_size, drop_last=False)]
+    return make_loader(dataset, keys, workers, collate_eval)
+
+
+class LogitsOfDict(nn.Module):
+    """A segmenter as torchvision makes it, with its logits alone: (N, 3, H, W) -> (N, classes, H, W)."""
+
+    def __init__(self, segmenter: nn.Module) -> None:
+        super().__init__()
+        self.segmenter = segmenter
+
+    def forward(self, images: Tensor) -> Tensor:
+        """See the class."""
+        logits: Tensor = self.segmenter(images)["out"]
+        return logits

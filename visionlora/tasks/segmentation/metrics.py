@@ -8,9 +8,8 @@ import torch
 from torch import Tensor
 
 from visionlora.data.segmentation.class_map import IGNORE
+from visionlora.tasks.base import Scores
 from visionlora.tasks.segmentation.windows import classes_at
-
-Scores = dict[str, float]
 
 
 class SegmentationMetrics:

@@ -1,12 +1,12 @@
-"""As `onnx_folder`, of a detector up to its raw heads: for many images at once, and runtimes without suppression."""
+"""As `folder`, of a detector up to its raw heads: for many images at once, and runtimes without suppression."""
 
 from pathlib import Path
 
 from torch import Tensor
 
 from visionlora.errors import InputError
-from visionlora.exports.onnx_folder import FILE, example, fields_of, load, loader, write_script
-from visionlora.exports.onnx_heads import is_one_stage, write_heads
+from visionlora.exports.onnx.folder import FILE, example, fields_of, load, loader, write_script
+from visionlora.exports.onnx.heads import is_one_stage, write_heads
 from visionlora.exports.source import Source
 
 __all__ = ["FILE", "example", "load", "loader", "refuse", "write"]
@@ -15,7 +15,7 @@ __all__ = ["FILE", "example", "load", "loader", "refuse", "write"]
 def refuse(source: Source) -> None:
     """Raise InputError for what has no such heads."""
     task, name = source.trained.task, source.trained.about["model"]["name"]
-    if task != "detection":
+    if not source.task.takes_lists:
         raise InputError(f"--to onnx-heads is for detectors, and {name} is for {task}; take --to onnx")
     if not is_one_stage(source.trained.model):
         raise InputError(
@@ -26,5 +26,5 @@ def refuse(source: Source) -> None:
 def write(source: Source, folder: Path, image: Tensor) -> None:
     """model.onnx, predict.py and heads.py; ``image`` (3, h, w) is what the model sees of some image."""
     write_heads(source.trained.model, image, folder / FILE, fields_of(source))
-    write_script(folder, "predict.py", "standalone.py")
-    write_script(folder, "heads.py", "standalone_heads.py")
+    write_script(folder, "predict.py")
+    write_script(folder, "heads.py")

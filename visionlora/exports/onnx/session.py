@@ -8,20 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.errors import InputError
-from visionlora.exports.onnx_graph import import_onnx
-from visionlora.exports.standalone_heads import objects, on_canvas
-from visionlora.models.classifier import Classifier
-from visionlora.models.detector import Detector
-from visionlora.models.segmenter import Segmenter
+from visionlora.exports.onnx.graph import import_onnx
+from visionlora.exports.onnx.shipped.heads import objects, on_canvas
 from visionlora.models.weights import first_line
+from visionlora.tasks.base import Trained
 from visionlora.tasks.registry import task_of
-from visionlora.training.trained import Trained
 
 FILE = "model.onnx"
 
 
 class DenseOnnx(nn.Module):
-    """A classifier or segmenter: (N, 3, H, W) -> logits, on the CPU."""
+    """A model of one tensor, (N, 3, H, W) -> (N, ...), on the CPU."""
 
     def __init__(self, session: Any) -> None:
         super().__init__()
@@ -93,19 +90,18 @@ def read_onnx(path: Path) -> Trained:
         raise InputError(f"{path}: can't be read as ONNX ({first_line(error)[:200]})") from error
     fields = session.get_modelmeta().custom_metadata_map
     try:
-        task = fields["task"]
+        name = fields["task"]
         classes, preprocessing, about = (json.loads(fields[key]) for key in ("classes", "preprocessing", "about"))
-        read = task_of(task, str(path)).read_preprocessing(preprocessing)
-        built = _built(task, session, classes, about)
+        task = task_of(name, str(path))
+        shown = task.read_preprocessing(preprocessing)
+        built = task.around(_model(session, task.takes_lists, about).eval(), classes, about)
     except (KeyError, json.JSONDecodeError) as error:
         raise InputError(f"{path}: does not say its task, classes and preprocessing; give an exported file") from error
-    return Trained(task, built, classes, read, path, about)
+    return Trained(name, built, classes, shown, path, about)
 
 
-def _built(task: str, session: Any, classes: list[str], about: dict[str, Any]) -> Any:
-    if task == "detection":
-        labels = tuple(about["model_labels"])
-        model = HeadsOnnx(session, about["heads"]) if "heads" in about else DetectorOnnx(session)
-        return Detector(model.eval(), [], [], classes, labels, about["masks"], {})
-    dense = DenseOnnx(session).eval()
-    return Classifier(dense, [], {}) if task == "classification" else Segmenter(dense, [], [], classes, {})
+def _model(session: Any, takes_lists: bool, about: dict[str, Any]) -> nn.Module:
+    """In the place of the plain model."""
+    if not takes_lists:
+        return DenseOnnx(session)
+    return HeadsOnnx(session, about["heads"]) if "heads" in about else DetectorOnnx(session)

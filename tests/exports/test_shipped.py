@@ -13,7 +13,7 @@ from visionlora.data.classification.transforms import CROP_MODES, INTERPOLATIONS
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.data.images import read_image
 from visionlora.data.segmentation.transforms import whole_image
-from visionlora.exports import standalone
+from visionlora.exports.onnx.shipped import predict as standalone
 
 SIZES = [(97, 64), (64, 97), (50, 50), (31, 200), (33, 20), (640, 40)]
 

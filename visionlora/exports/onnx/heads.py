@@ -1,4 +1,4 @@
-"""A one-stage detector's graph up to its raw heads; what follows is NumPy, in `standalone_heads`."""
+"""A one-stage detector's graph up to its raw heads; what follows is NumPy, in `shipped.heads`."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from torchvision.models.detection import FCOS, RetinaNet
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.ssd import SSD
 
-from visionlora.exports.onnx_graph import write_traced
+from visionlora.exports.onnx.graph import write_traced
 
 _FAMILIES = {RetinaNet: "retinanet", FCOS: "fcos", SSD: "ssd"}
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.errors import InputError
-from visionlora.exports.onnx_resize import antialiased_resize
-from visionlora.exports.onnx_same import same_padding
+from visionlora.exports.onnx.resize import antialiased_resize
+from visionlora.exports.onnx.same import same_padding
 from visionlora.models.weights import first_line
 
 OPSET = 20

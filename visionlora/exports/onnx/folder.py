@@ -5,9 +5,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from visionlora.exports.kinds import KINDS
-from visionlora.exports.onnx_graph import import_onnx, write_dense, write_detector
-from visionlora.exports.onnx_model import FILE, read_onnx
+from visionlora.exports.onnx.graph import import_onnx, write_dense, write_detector
+from visionlora.exports.onnx.session import FILE, read_onnx
 from visionlora.exports.source import Source
 
 
@@ -19,13 +18,13 @@ def refuse(source: Source) -> None:
 def write(source: Source, folder: Path, image: Tensor) -> None:
     """model.onnx and predict.py; ``image`` (3, h, w) is what the model sees of some image."""
     trained = source.trained
-    if trained.task == "detection":
+    if source.task.takes_lists:
         write_detector(trained.model, image, folder / FILE, fields_of(source))
     else:
-        # A classifier sees one size anyway, and windows of attention can keep the exporter at it for hours.
-        any_size = trained.task == "segmentation" or not has_attention(trained.model)
+        # Most models see one size anyway, and windows of attention can keep the exporter at it for hours.
+        any_size = source.task.any_size or not has_attention(trained.model)
         write_dense(trained.model, image[None], folder / FILE, fields_of(source), any_size)
-    write_script(folder, "predict.py", "standalone.py")
+    write_script(folder, "predict.py")
 
 
 def has_attention(model: nn.Module) -> bool:
@@ -36,18 +35,17 @@ def has_attention(model: nn.Module) -> bool:
 def fields_of(source: Source) -> dict[str, Any]:
     """What one must know of the model: field -> value, as `read_onnx` and predict.py read it."""
     trained, about = source.trained, source.public_about()
-    description = KINDS[trained.task].describe(about, trained.built, trained.classes)
     return {
         "task": trained.task,
         "classes": trained.classes,
         "preprocessing": trained.preprocessing.to_dict(),
-        "about": {**description, "model": about["model"]},
+        "about": {**source.task.reading(trained), "model": about["model"]},
     }
 
 
-def write_script(folder: Path, name: str, module: str) -> None:
-    """A module of this room as a script of the exported folder: what is tested here is what runs there."""
-    text = Path(__file__).with_name(module).read_text(encoding="utf-8")
+def write_script(folder: Path, name: str) -> None:
+    """A module of ``shipped`` as a script of the exported folder: what is tested here is what runs there."""
+    text = (Path(__file__).parent / "shipped" / name).read_text(encoding="utf-8")
     (folder / name).write_text(text, encoding="utf-8")
 
 
@@ -59,12 +57,7 @@ def loader(source: Source, where: str = ".") -> str:
 
 def example(source: Source) -> str:
     """Python that goes on from `loader` to what is in an image."""
-    what = {
-        "classification": "{class: probability}, the likeliest first",
-        "detection": "[{class, score, box}, ...], boxes in pixels of the image",
-        "segmentation": "(H, W), each pixel's class: an index into model.classes",
-    }
-    return f'found = model("image.jpg")  # {what[source.trained.task]}\nprint(found)'
+    return f'found = model("image.jpg")  # {source.task.answer}\nprint(found)'
 
 
 def load(source: Source, folder: Path) -> nn.Module:

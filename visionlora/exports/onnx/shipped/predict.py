@@ -17,14 +17,15 @@ from PIL import Image, ImageOps
 
 
 class Model:
-    """A classifier, detector or segmenter from one file.
+    """A model from one file.
 
     Calling it with an image (a path, or (H, W, 3) uint8 RGB) gives, by task:
 
     - classification: ``{class: probability}``, the likeliest first;
     - detection: a list of ``{"class", "score", "box"}``, the box as x1, y1, x2, y2 in pixels of the image, with
       ``"mask"`` (H, W) bool where the model makes masks;
-    - segmentation: (H, W) uint8, the index of each pixel's class in ``classes``.
+    - segmentation: (H, W) uint8, the index of each pixel's class in ``classes``;
+    - any other: the model's raw outputs.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -37,13 +38,15 @@ class Model:
 
     def __call__(self, image: str | Path | np.ndarray) -> Any:
         image = image if isinstance(image, np.ndarray) else read_image(image)
-        tensor = to_input(image, self.task, self.preprocessing)  # (3, h, w) float32
+        tensor = to_input(image, self.preprocessing)  # (3, h, w) float32
         if self.task == "detection":
             run = self._from_heads if "heads" in self.about else self._from_graph
             return self._detections(run(tensor), tensor.shape[1:], image.shape[:2])
         logits = self.session.run(None, {"images": tensor[None]})[0][0]
         if self.task == "segmentation":
             return resize(logits, *image.shape[:2]).argmax(axis=0).astype(np.uint8)
+        if self.task != "classification":
+            return logits
         scores = 1 / (1 + np.exp(-logits)) if self.about.get("multilabel") else softmax(logits)
         return {self.classes[index]: float(scores[index]) for index in np.argsort(-scores, kind="stable")}
 
@@ -87,14 +90,16 @@ def read_image(path: str | Path) -> np.ndarray:
         return np.array((image.convert("RGBA") if image.mode == "P" else image).convert("RGB"))
 
 
-def to_input(image: np.ndarray, task: str, pre: dict[str, Any]) -> np.ndarray:
+def to_input(image: np.ndarray, pre: dict[str, Any]) -> np.ndarray:
     """(H, W, 3) uint8 -> (3, h, w) float32, as the model was trained on."""
-    if task == "classification":
+    if "crop_pct" in pre:
         return normalise(np.asarray(cropped(Image.fromarray(image), pre)), pre["mean"], pre["std"])
     if side := pre.get("tile") or pre.get("window"):
         raise ValueError(f"this model looks at windows of {side} pixels; use visionlora predict, which joins them")
+    if "size" not in pre:
+        raise ValueError("this model's preprocessing is its task's own; use visionlora predict")
     shown = fitted(image, pre["size"])
-    if task == "segmentation":
+    if "mean" in pre:
         return normalise(shown, pre["mean"], pre["std"])
     return np.ascontiguousarray(shown.transpose(2, 0, 1), np.float32) / np.float32(255)  # normalised in the model
 

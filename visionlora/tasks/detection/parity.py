@@ -1,26 +1,16 @@
-"""How far the outputs of two models are from each other."""
+"""How far the detections of two models are from each other."""
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
-Outputs = dict[str, Tensor]
-"""One image's: ``logits``, or ``boxes`` (N, 4), ``labels`` (N,), ``scores`` (N,) and maybe ``masks`` (N, 1, H, W)."""
+from visionlora.tasks.outputs import TOLERANCE, Outputs, finite
 
-TOLERANCE = 1e-4
 _TIE = 1e-3
 """Of an intersection over union: so far the last digits of boxes reach."""
 _SAME_SCORE = 1e-5
 _SWAPPED = 50
 """One detection in so many may have changed places with one that it suppressed, of the same score."""
-
-
-def logits_difference(found: Outputs, expected: Outputs) -> float:
-    """The largest difference of a logit, relative to the largest logit where that is above 1; infinite for NaN."""
-    a, b = found["logits"].double(), expected["logits"].double()
-    if a.shape != b.shape:
-        return float("inf")
-    return _finite(float((a - b).abs().max() / b.abs().max().clamp(min=1)))
 
 
 def detections_difference(found: Outputs, expected: Outputs, side: int, overlap: float) -> float:
@@ -109,8 +99,4 @@ def _mask_difference(found: Outputs, expected: Outputs, row: int, column: int) -
     a, b = found["masks"][row].double(), expected["masks"][column].double()
     if a.shape != b.shape:
         return float("inf")
-    return _finite(float((a - b).abs().sum() / torch.maximum(a, b).sum().clamp(min=1)))
-
-
-def _finite(value: float) -> float:
-    return value if value == value else float("inf")
+    return finite(float((a - b).abs().sum() / torch.maximum(a, b).sum().clamp(min=1)))

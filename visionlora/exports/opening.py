@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
-from visionlora.exports.onnx_model import FILE, read_onnx
-from visionlora.training.trained import Trained, load_trained
+from visionlora.exports.onnx.session import FILE, read_onnx
+from visionlora.tasks.base import Trained
+from visionlora.tasks.trained import load_trained
 
 
-def load_for_prediction(path: Path, checkpoint: Path | None = None) -> Trained:
+def open_trained(path: Path, checkpoint: Path | None = None) -> Trained:
     """Load a run's or adapter's model, or an exported folder or file.
 
     A timm or torchvision folder is read as the run of a fully trained model: its file says the same things.

@@ -1,7 +1,6 @@
-"""A trained model from its run folder or file, ready to use."""
+"""A trained model from its run folder or file, ready to use, and a plain model's file."""
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,12 @@ from visionlora.adapters.io import load_adapter
 from visionlora.adapters.model import merge
 from visionlora.config_errors import sections_of
 from visionlora.errors import InputError
+from visionlora.files import write_atomic, write_tensors
+from visionlora.tasks.base import Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
-from visionlora.training.folder import ADAPTER, MODEL
 
-
-@dataclass(frozen=True)
-class Trained:
-    """A plain model with what one must know to use it.
-
-    Attributes:
-        task: its name.
-        built: what the task's `build` made, with the trained ``model``: merged, in eval mode, on the CPU.
-        classes: names in the order of the outputs.
-        preprocessing: the model's, as the task reads it.
-        path: the file that it came from.
-        about: what else the file says: model settings, scores, and what the task adds.
-    """
-
-    task: str
-    built: Any
-    classes: list[str]
-    preprocessing: Any
-    path: Path
-    about: dict[str, Any]
-
-    @property
-    def model(self) -> nn.Module:
-        """The plain model."""
-        model: nn.Module = self.built.model
-        return model
-
-    @property
-    def multilabel(self) -> bool:
-        """Whether a classifier's image may have several classes."""
-        return bool(self.about.get("multilabel"))
+ADAPTER, MODEL = "adapter.safetensors", "model.safetensors"
+"""What a run folder holds of one: an adapter, or the whole model where every weight trained."""
 
 
 def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True, base: bool = False) -> Trained:
@@ -108,6 +79,17 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         model.load_state_dict(load_file(path))
     model.eval()
     return Trained(name, built, classes, task.read_preprocessing(preprocessing), path, about)
+
+
+def write_plain(
+    model: nn.Module, path: Path, classes: list[str], preprocessing: dict[str, Any], about: dict[str, Any]
+) -> None:
+    """Write the model's state dict, with what `load_trained` asks for, atomically. Raises OSError if that fails."""
+    fields = {"classes": classes, "preprocessing": preprocessing, "extra": about}
+    header = {"format": "pt", **{key: json.dumps(value) for key, value in fields.items()}}
+    # Tied tensors share memory, which the format refuses.
+    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
+    write_atomic(path, lambda temporary: write_tensors(tensors, temporary, header))
 
 
 def _file(path: Path) -> Path:

@@ -1,0 +1,347 @@
+"""What a task is: all that training, evaluating, predicting and exporting ask of one."""
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+
+from visionlora.data.loading import Key
+from visionlora.sections import ModelSection, RunConfig
+from visionlora.tasks.outputs import Outputs, logits_difference
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Batch = dict[str, Any]
+"""``image`` and ``target``: tensors, or lists of them."""
+Scores = dict[str, float]
+
+
+class Built(Protocol):
+    """A plain model as its task builds it: a frozen dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
+
+    @property
+    def model(self) -> nn.Module:
+        """Everything in it can train."""
+
+    @property
+    def head(self) -> list[str]:
+        """Names of its modules that are new, and train fully."""
+
+    @property
+    def unused(self) -> list[str]:
+        """Names of its layers that no output depends on: adapters leave them out."""
+
+
+class Preprocessing(Protocol):
+    """How images reach a model."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, for the model's file."""
+
+
+class Labelled(Protocol):
+    """Images with the truth about them."""
+
+    def __len__(self) -> int: ...
+
+    def counts(self) -> list[int]:
+        """Of each class, how many there are of what the task counts."""
+
+
+ConfigT = TypeVar("ConfigT", bound=RunConfig)
+SectionT = TypeVar("SectionT", bound=ModelSection)
+BuiltT = TypeVar("BuiltT", bound=Built)
+ShownT = TypeVar("ShownT", bound=Preprocessing)
+DataT = TypeVar("DataT", bound=Labelled)
+
+
+@dataclass(frozen=True)
+class Trained(Generic[BuiltT, ShownT]):
+    """A plain model with what one must know to use it.
+
+    Attributes:
+        task: its name.
+        built: what the task built, with the trained ``model``: in eval mode.
+        classes: names in the order of the outputs.
+        preprocessing: how images reach it.
+        path: the file that it came from.
+        about: what else the file says: model settings, scores, and what the task adds.
+    """
+
+    task: str
+    built: BuiltT
+    classes: list[str]
+    preprocessing: ShownT
+    path: Path
+    about: dict[str, Any]
+
+    @property
+    def model(self) -> nn.Module:
+        """The plain model."""
+        return self.built.model
+
+    def with_model(self, model: nn.Module) -> "Trained[BuiltT, ShownT]":
+        """The same about another model."""
+        return replace(self, built=replace(self.built, model=model))
+
+
+class Training(Protocol):
+    """A task's part of a run: batches and their loss.
+
+    Attributes:
+        loss_parts: the last loss's summands by name, where there are several.
+    """
+
+    loss_parts: dict[str, Tensor]
+
+    def train_batches(self, epoch: int) -> list[list[Key]]:
+        """The keys of every batch of an epoch; they follow from seed and epoch alone."""
+
+    def train_loader(self, batch_list: list[list[Key]]) -> Iterable[Batch]:
+        """Training samples for these batches."""
+
+    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The mean loss of a batch, scalar; the model is in training mode."""
+
+
+class Metrics(Protocol):
+    """Scores of one evaluation, accumulated batch by batch."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Scores that higher is better for; by the first the best epoch is chosen, unless the config says otherwise."""
+
+    def update(self, outputs: Any, targets: Any) -> None:
+        """Take in a batch: what the task's ``predictor`` gave for its ``image``, and its ``target``."""
+
+    def scores(self) -> Scores:
+        """The scores; one that nothing in the images can be measured by is missing."""
+
+    def per_class(self) -> dict[str, Scores]:
+        """Class name -> its scores."""
+
+    def details(self) -> dict[str, Any]:
+        """What a report holds besides, as plain data."""
+
+
+@dataclass(frozen=True)
+class PredictOptions:
+    """What may be wanted of a prediction; a task names those that it takes in ``options``.
+
+    Attributes:
+        top: how many classes to name.
+        min_score: keep what scores at least so much; None for what the model's file suggests.
+    """
+
+    top: int = 3
+    min_score: float | None = None
+
+
+class Prediction(Protocol):
+    """What was found in one image. Of ``drawn``, ``write_mask`` and ``objects`` a task has what its options ask for."""
+
+    def entries(self, image_id: str) -> list[dict[str, Any]]:
+        """Plain data for ``--out``."""
+
+    def tally(self) -> Mapping[str, float]:
+        """Name -> amount, to be added up over the images of a video."""
+
+    def drawn(self, image: np.ndarray) -> np.ndarray:
+        """The image with what was found, for ``--draw``; (H, W, 3) uint8."""
+        raise TypeError(f"{type(self).__name__} has no drawing of {image.shape}")
+
+    def write_mask(self, path: Path) -> None:
+        """A class for each pixel as PNG, for ``--masks``."""
+        raise TypeError(f"{type(self).__name__} has no mask for {path}")
+
+
+@dataclass(frozen=True)
+class SetUp(Generic[BuiltT, ShownT, DataT]):
+    """What a task makes of a config.
+
+    Attributes:
+        built: the plain model.
+        classes: names in the order of the outputs.
+        preprocessing: how images reach it.
+        training: batches and their loss.
+        val: the images to validate on.
+        settings: the config's section of the model, as it was used, to build it again from.
+        description: one line about model and data.
+        skipped: files that were left out because they can't be read.
+        faulty: a line for each fault of the annotations that was passed over, as asked.
+        keep_statistics: full fine-tuning too leaves BatchNorm's running statistics as they are.
+    """
+
+    built: BuiltT
+    classes: list[str]
+    preprocessing: ShownT
+    training: Training
+    val: DataT
+    settings: ModelSection
+    description: str
+    skipped: list[Path] = field(default_factory=list)
+    faulty: list[str] = field(default_factory=list)
+    keep_statistics: bool = False
+
+
+class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
+    """A task knows how to be trained, evaluated, used and exported; what most tasks do alike is done here.
+
+    Attributes:
+        SCHEMA: of its configs.
+        noun: what its models are called, as in "is a classifier".
+        counted: what an evaluation counts of each class.
+        options: those of ``visionlora predict`` that not all tasks take, and it does.
+        found: heading of what ``visionlora predict`` shows of each image.
+        pipeline: the model hub's name of the task, for the model card; empty where it has none.
+        takes_lists: its models take lists of images, (3, H, W) each, and return a list of dicts of tensors, as
+            torchvision's detectors do; else they take (N, 3, H, W) and return one tensor.
+        any_size: its models see images of any size.
+        answer: in words, what an exported predict.py gives for an image.
+    """
+
+    SCHEMA: type[ConfigT]
+    noun: str
+    counted: str = "images"
+    options: Collection[str] = ()
+    found: str = "found"
+    pipeline: str = ""
+    takes_lists: bool = False
+    any_size: bool = False
+    answer: str = "the model's raw outputs"
+
+    # to be trained
+
+    def set_up(self, config: ConfigT) -> SetUp[BuiltT, ShownT, DataT]:
+        """Read the images, and build the model for their classes. InputError for whatever can't be used."""
+
+    def describe(self, data: DataT, metrics: Metrics) -> dict[str, Any]:
+        """What a file must say besides so that the model can be used without the data it was validated on."""
+        del data, metrics
+        return {}
+
+    # to be loaded
+
+    def build(self, section: SectionT, classes: Sequence[str]) -> BuiltT:
+        """The plain model for these classes that a config's section names."""
+
+    def without_base(self, section: SectionT, path: Path) -> SectionT:
+        """What to build a model from whose every tensor will be loaded from the file ``path``."""
+        del path
+        return section.model_copy(update={"checkpoint": None, "pretrained": False})
+
+    def read_preprocessing(self, values: dict[str, Any]) -> ShownT:
+        """The inverse of ``to_dict``."""
+
+    def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> BuiltT:
+        """What ``build`` makes, around a model that does the same work: an exported one."""
+
+    # to be evaluated
+
+    def images(self, config: ConfigT, part: str, classes: list[str]) -> tuple[DataT, list[Path]]:
+        """The images of a part, by default the run's validation, and the files that can't be read.
+
+        Raises:
+            InputError: they can't be read, or have other classes than the model.
+        """
+
+    def loader(self, trained: Trained[BuiltT, ShownT], data: DataT, batch_size: int, workers: int) -> DataLoader[Any]:
+        """All of the images, as the model sees them."""
+
+    def metrics(self, trained: Trained[BuiltT, ShownT], data: DataT, device: torch.device) -> Metrics:
+        """To be fed with what ``predictor`` gives for ``loader``'s batches."""
+
+    def predictor(self, trained: Trained[BuiltT, ShownT]) -> Callable[[Any], Any]:
+        """What gives the outputs that the metrics take."""
+        return trained.model
+
+    def figures(
+        self, trained: Trained[BuiltT, ShownT], data: DataT, metrics: Metrics, device: torch.device
+    ) -> "dict[str, Figure]":
+        """Pictures of an evaluation, by name."""
+        del trained, data, metrics, device
+        return {}
+
+    def settings_of(self, trained: Trained[BuiltT, ShownT]) -> dict[str, Any]:
+        """What a file alone says of the config's section ``data``."""
+        del trained
+        return {}
+
+    def adjusted(self, trained: Trained[BuiltT, ShownT], config: ConfigT) -> Trained[BuiltT, ShownT]:
+        """The model used as the config says. InputError where it can't be."""
+        del config
+        return trained
+
+    # to predict
+
+    def predict(
+        self,
+        trained: Trained[BuiltT, ShownT],
+        images: Sequence[np.ndarray],
+        options: PredictOptions,
+        device: torch.device,
+    ) -> Sequence[Prediction]:
+        """What is in whole images, (H, W, 3) uint8 RGB of any sizes. The model is on the device."""
+
+    def summary(self, trained: Trained[BuiltT, ShownT], tally: Mapping[str, float], images: int) -> str:
+        """In a few words, what was found: ``tally`` is the sum of all images'."""
+        del trained
+        return "  ".join(f"{name} {value / images:.3f}" for name, value in tally.items())
+
+    # to be exported
+
+    def paths(self, data: DataT) -> list[Path]:
+        """The files of images that are good to compare models on."""
+
+    def fields(self, data: DataT) -> list[dict[str, Any]]:
+        """What is known of each image, to score them in groups; empty where nothing is."""
+        del data
+        return []
+
+    def to_input(self, image: np.ndarray, preprocessing: ShownT) -> Tensor:
+        """(H, W, 3) uint8 RGB -> (3, h, w), what the model sees of it, or of a part of it."""
+
+    def run(self, model: nn.Module, image: Tensor) -> Outputs:
+        """The plain model's outputs for one image (3, h, w)."""
+        return {"logits": model(image[None])[0]}
+
+    def difference(self, found: Outputs, expected: Outputs, image: Tensor, model: nn.Module) -> float:
+        """How far outputs are from those of the plain ``model``; infinite where they can't be compared."""
+        del image, model
+        return logits_difference(found, expected)
+
+    def amount(self, outputs: Sequence[Outputs]) -> str:
+        """In words, what of the images' outputs is compared."""
+        return f"{sum(one['logits'].numel() for one in outputs)} outputs"
+
+    def reading(self, trained: Trained[BuiltT, ShownT]) -> dict[str, Any]:
+        """What one must know, beside classes and preprocessing, to read the outputs."""
+        del trained
+        return {}
+
+    def library(self, section: SectionT) -> str:
+        """Whose code builds the plain model: ``timm``, ``torchvision`` or ``visionlora``."""
+        del section
+        return "visionlora"
+
+    def creation_code(self, trained: Trained[BuiltT, ShownT]) -> str:
+        """Python that creates the plain ``model``, without weights, by its library alone; empty for visionlora's."""
+        del trained
+        return ""
+
+    def example_code(self, trained: Trained[BuiltT, ShownT]) -> str:
+        """Python that goes on from the plain ``model`` to what is in an image."""
+        del trained
+        return "print(model)"
+
+    def as_ours(self, model: nn.Module) -> nn.Module:
+        """A model as its library makes it -> one with the plain model's interface."""
+        return model

@@ -1,0 +1,84 @@
+"""An evaluation: a plain model over images with the truth about them."""
+
+from collections.abc import Callable, Iterator, Sized
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from visionlora.adapters.model import merged
+from visionlora.tasks.base import Labelled, Metrics, Trained
+from visionlora.tasks.registry import task_of
+
+OnBatch = Callable[[int], None]
+"""To be called with the number of images after each batch."""
+Progress = Callable[[str, int | None], AbstractContextManager[OnBatch]]
+"""Of what is going to be done and how many there are, a context that gives what to call with numbers of images done."""
+
+
+@contextmanager
+def silent(description: str, total: int | None) -> Iterator[OnBatch]:
+    """No progress is shown."""
+    del description, total
+    yield lambda _: None
+
+
+def evaluation_copy(model: nn.Module) -> nn.Module:
+    """A merged copy in eval mode: an adapted weight costs a matrix product at every forward, a merged one nothing."""
+    return merged(model).eval()
+
+
+@torch.no_grad()
+def score(
+    trained: Trained,
+    data: Labelled,
+    batch_size: int = 8,
+    workers: int = 0,
+    device: torch.device | None = None,
+    progress: Progress = silent,
+    autocast: AbstractContextManager[Any] | None = None,
+) -> Metrics:
+    """Evaluate a plain model in eval mode on images whose classes are its own.
+
+    Args:
+        trained: the model, which is moved to the device.
+        data: as its task reads images.
+        batch_size: images, or parts of them where the model sees parts.
+        workers: processes that read images.
+        device: by default the CPU.
+        progress: shows how many are done.
+        autocast: a context for the forward passes; can be entered repeatedly.
+
+    Raises:
+        InputError: an image can't be read, or what the data says of it does not do for this model.
+    """
+    task, device = task_of(trained.task), device or torch.device("cpu")
+    trained.model.to(device)
+    metrics: Metrics = task.metrics(trained, data, device)
+    loader, predictor = task.loader(trained, data, batch_size, workers), task.predictor(trained)
+    with progress("evaluating", len(cast(Sized, loader.dataset))) as on_batch:
+        for batch in loader:
+            images, targets = to_device(batch["image"], device), to_device(batch["target"], device)
+            with autocast or nullcontext():
+                outputs = predictor(images)
+            metrics.update(outputs, targets)
+            on_batch(len(images))
+    return metrics
+
+
+def example(trained: Trained, data: Labelled, device: torch.device) -> Any:
+    """What the model takes in eval mode, of the first image."""
+    loader = task_of(trained.task).loader(trained, data, 1, 0)
+    return to_device(next(iter(loader))["image"], device)
+
+
+def to_device(value: Any, device: torch.device) -> Any:
+    """A tensor, or lists and dicts of such, on the device; anything else stays as it is."""
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=True)
+    if isinstance(value, list):
+        return [to_device(entry, device) for entry in value]
+    if isinstance(value, dict):
+        return {key: to_device(entry, device) for key, entry in value.items()}
+    return value

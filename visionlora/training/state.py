@@ -1,0 +1,82 @@
+"""A run at work: all that the loop and what surrounds it share."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from visionlora.adapters.io import save_adapter
+from visionlora.sections import RunConfig, TrainSection
+from visionlora.tasks.base import Metrics, SetUp, Task, Trained
+from visionlora.tasks.registry import task_of
+from visionlora.tasks.trained import ADAPTER, MODEL, write_plain
+from visionlora.training.checkpoint import Progress
+
+
+@dataclass
+class RunState:
+    """What a run is made of.
+
+    Attributes:
+        config: the whole run.
+        setup: what its task made of it; the model in it trains, on its device.
+        monitor: the score that decides which epoch is best.
+        device: where it computes.
+        optimizer, scaler: as ``progress`` left them.
+        base: fingerprint of the frozen tensors, for checkpoints.
+        progress: how far it is.
+    """
+
+    config: RunConfig
+    setup: SetUp
+    monitor: str
+    device: torch.device
+    optimizer: torch.optim.Optimizer
+    scaler: "torch.amp.GradScaler"
+    base: str
+    progress: Progress = field(default_factory=Progress)
+
+    @property
+    def folder(self) -> Path:
+        """Of the run."""
+        return self.config.out
+
+    @property
+    def train(self) -> TrainSection:
+        """The settings of training."""
+        return self.config.train
+
+    @property
+    def task(self) -> Task:
+        """The run's."""
+        return task_of(self.config.task)
+
+    @property
+    def model(self) -> nn.Module:
+        """What trains."""
+        model: nn.Module = self.setup.built.model
+        return model
+
+    def save_best(self, metrics: Metrics) -> None:
+        """Write the adapter, or the whole model where every weight trains, with what one must know to use it."""
+        setup = self.setup
+        about: dict[str, Any] = {
+            "task": self.config.task,
+            **self.task.describe(setup.val, metrics),
+            "model": setup.settings.model_dump(mode="json"),
+            "seed": self.train.seed,
+            "scores": metrics.scores(),
+        }
+        classes, preprocessing = setup.classes, setup.preprocessing.to_dict()
+        if self.train.method != "full":
+            save_adapter(self.model, self.folder / ADAPTER, classes=classes, preprocessing=preprocessing, extra=about)
+        else:
+            write_plain(self.model, self.folder / MODEL, classes, preprocessing, about)
+
+
+def as_trained(config: RunConfig, setup: SetUp, model: nn.Module) -> Trained:
+    """A plain model on its way, as its task evaluates one."""
+    trained = Trained(config.task, setup.built, setup.classes, setup.preprocessing, config.out, {})
+    return trained.with_model(model)

@@ -49,6 +49,8 @@ class ClassificationData(DataSection):
     folders themselves. A table: ``csv`` with the columns path, label and split, its paths relative to ``root``.
     ``train`` and ``val`` name other folders, or other values of the column split. Where there is no validation
     part, ``val_fraction`` of the training images is split off at random.
+
+    ``faulty`` says what becomes of faults: ``refuse`` them, or ``leave_out`` the images that have one.
     """
 
     csv: Path | None = None
@@ -57,6 +59,7 @@ class ClassificationData(DataSection):
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
     multilabel: bool = False
     balanced: bool = False
+    faulty: Literal["refuse", "leave_out"] = "refuse"
 
 
 Selection = str | dict[str, list[Annotated[str, Field(coerce_numbers_to_str=True)]]] | None

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from visionlora.data.classification.dataset import read_folder
+from visionlora.data.classification.folder_labels import read_folder
 from visionlora.data.folders import files_in, images_in, subfolders
 
 

@@ -17,7 +17,8 @@ from visionlora.data.faults import Fault, count_by_title
 from visionlora.errors import some
 from visionlora.files import write_json
 
-_LAYOUTS = {**NAMES, "folders": "class folders"}
+_LAYOUTS = {**NAMES, "folders": "class folders", "table": "table of labels"}
+_CLASSIFIED = ("folders", "table")
 _SHOWN = 3
 """Faults of each kind, unless all are asked for."""
 _SHOWN_PARTS = 4
@@ -54,7 +55,7 @@ def check_data(
     elif not report.errors:
         setting = " with data.crowds=objects" if _only_crowds(report) else ""
         print(f"\nno errors: training takes this{setting}")
-    elif report.layout not in ("folders", "masks"):
+    elif report.layout not in (*_CLASSIFIED, "masks"):
         print("\nto write a mended copy: --fix FOLDER")
     return 1 if report.errors else 0
 
@@ -84,7 +85,7 @@ def _check(
 def _print_contents(report: DataReport, console: Console) -> None:
     parts = report.parts
     images, objects = sum(part.images for part in parts), sum(part.objects for part in parts)
-    classified = report.layout == "folders"
+    classified = report.layout in _CLASSIFIED
     what = "" if classified else f", {_count(objects, 'object')}"
     if not classified and len(parts) == 1:
         further = ", ".join(f"{name}: {number}" for name, number in _further(parts[0]).items() if number)

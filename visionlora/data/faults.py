@@ -38,12 +38,14 @@ ERRORS = {
     "not-finite": "NaN or infinite",
     "not-normalised": "YOLO value not in 0 to 1",
     "one-class": "masks show a single class",
+    "one-label": "a single class",
     "outside-folder": "path leaves the data folder",
     "polygon-odd": "polygon with an odd number of coordinates",
     "polygon-points": "polygon with less than three points",
     "rle-counts": "run lengths don't add up",
     "rle-size": "run lengths for another image size",
     "same-name": "two files for the same name",
+    "several-labels": "several labels, or none, where there is one",
     "unknown-class": "unknown class",
     "unread-format": "image format that isn't read",
     "unreadable": "image can't be decoded",
@@ -68,6 +70,7 @@ REMARKS = {
     "no-annotation": "image files that aren't annotated",
     "no-label-file": "image without a label file: a negative",
     "no-shape": "no area, or no object: not read",
+    "no-validation": "nothing to validate on",
     "no-size": "image size not annotated",
     "other-path": "path as written isn't there, another is meant",
     "overhang": "up to one pixel beyond the image, clipped",
@@ -143,6 +146,11 @@ def refuse_errors(faults: Iterable[Fault], path: Path, advice: str | None = None
     more = f"; and {len(errors) - 3} more" if len(errors) > 3 else ""
     advice = advice or f"Run visionlora check-data {path} to see all, and with --fix FOLDER to write a mended copy"
     raise InputError(f"{path}: {len(errors)} fault{'s' * (len(errors) > 1)} ({kinds}): {first}{more}. {advice}")
+
+
+def describe_left_out(faults: Iterable[Fault]) -> list[str]:
+    """A line for each fault that is no remark, with what becomes of it where faults are left out."""
+    return [f"{fault} -> {fault.mended or 'left out'}" for fault in faults if fault.is_error]
 
 
 def shown(value: object) -> str:

@@ -1,40 +1,19 @@
-"""Class folders and the images in them."""
+"""Folders of images: which files count, and what isn't there."""
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from visionlora.data.images import is_image
 from visionlora.errors import InputError, did_you_mean, some
 
-PARTS = ("train", "training", "val", "valid", "validation", "test")
+PARTS = ("train", "training", "val", "valid", "validation", "test", "testing")
 """Folders of these names, in upper or lower case, are parts of a data set and no classes."""
 
 _UNREAD_SUFFIXES = {".avif", ".dng", ".heic", ".heif", ".jp2", ".jxl"}
 
 _JUNK = {"__macosx", "@eadir", "#recycle", "$recycle.bin", "system volume information", "lost+found", "__pycache__"}
 """Folders, in lower case, that macOS, Windows, NAS boxes and Python leave behind; the others begin with a dot."""
-
-
-def class_folders(root: Path) -> dict[str, Path]:
-    """The folders directly in `root` by name, hidden ones left out.
-
-    Raises:
-        InputError: no such folder, no folders in it, or nothing but train, val and the like.
-    """
-    refuse_missing_folder(root)
-    folders = {path.name: path for path in subfolders(root)}
-    if not folders:
-        loose = sum(is_image(path) for path in root.iterdir())
-        raise InputError(
-            f"{root}: no class folders; put the images into one folder per class, {root.name}/<class>/<image>"
-            f" ({loose} image{'s' * (loose != 1)} directly in it)"
-        )
-    if {name.lower() for name in folders} <= set(PARTS):
-        raise InputError(
-            f"{root}: holds {some(folders)}, which are parts of a data set and no classes; "
-            f"give one of them, as in {root / next(iter(folders))}"
-        )
-    return folders
 
 
 def images_in(folder: Path) -> list[Path]:
@@ -59,6 +38,13 @@ def refuse_missing_folder(root: Path) -> None:
     if root.exists():
         raise InputError(f"{root}: is a file; a folder is needed")
     raise InputError(f"{root}: no such folder{what_there_is(root)}")
+
+
+def find_part(part: str, names: Iterable[str]) -> str | None:
+    """The name that means ``train`` or ``val``: itself, or else another word for it, in any case; None for none."""
+    words = {"train": ("train", "training"), "val": ("val", "valid", "validation")}[part]
+    found = [name for name in names if name.lower() in words]
+    return min(found, key=lambda name: (name != part, words.index(name.lower()), name), default=None)
 
 
 def what_there_is(path: Path) -> str:

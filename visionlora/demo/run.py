@@ -7,7 +7,8 @@ import torch
 
 from visionlora.adapters.model import disabled, merged
 from visionlora.cli.show import print_table, progress
-from visionlora.data.classification.dataset import LabelledImages, read_folder
+from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.folder_labels import read_folder
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.data.images import read_image
 from visionlora.data.loading import ClassificationDataset

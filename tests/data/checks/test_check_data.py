@@ -200,9 +200,9 @@ def test_all_faults_of_class_folders_are_found(tmp_path: Path) -> None:
     found = {fault.kind: str(fault) for fault in check(tmp_path).faults}
     train = tmp_path / "train"
     assert found == {
-        "empty": f"{train / 'bus'}: the class has no image; add some or remove the folder",
+        "empty": f"{train / 'bus'}: class 'bus' has no image; add some, or move the folder away",
         "no-annotation": f"{train}: 1 image files lie beside the class folders (loose.jpg); they are not read",
-        "unknown-class": f"{tmp_path / 'val' / 'vans'}: class 'vans' is not among the training classes bus, car, van"
+        "unknown-class": f"{tmp_path / 'val' / 'vans'}: class folder 'vans' is not among the training classes car, van"
         " (did you mean 'van'?)",
         "unread-format": f"{train / 'car'}: 1 image in a format that isn't read (a.heic); convert to JPEG or PNG,"
         " or remove",
@@ -222,11 +222,17 @@ def test_one_class_is_an_error(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("nothing", "no such file or folder"), ("empty", "no class folders"), ("a.csv", "is no annot")],
+    [
+        ("nothing", "no such file or folder"),
+        ("empty", "no class folders"),
+        ("a.csv", "is empty; give a header"),
+        ("a.txt", "is no annot"),
+    ],
 )
 def test_a_path_that_holds_nothing_is_refused(tmp_path: Path, name: str, message: str) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "a.csv").touch()
+    (tmp_path / "a.txt").touch()
     with pytest.raises(InputError, match=message):
         check(tmp_path / name)
 

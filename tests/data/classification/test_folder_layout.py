@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from visionlora.data.classification.dataset import read_folder
+from visionlora.data.classification.folder_labels import read_folder
 from visionlora.errors import InputError
 
 
@@ -62,7 +62,7 @@ def test_given_classes_set_the_order_and_may_be_absent(tmp_path: Path) -> None:
 
 def test_a_class_that_training_lacks_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "bees/1.jpg", "ant/1.jpg")
-    assert "class folder ant not among the training classes ants, bees (did you mean 'ants'?)" in message(
+    assert "class folder 'ant' is not among the training classes ants, bees (did you mean 'ants'?)" in message(
         tmp_path, ["ants", "bees"]
     )
 

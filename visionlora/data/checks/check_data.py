@@ -9,16 +9,16 @@ import numpy as np
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.reading import Options, Progress
 from visionlora.data.annotations.recognising import recognise
-from visionlora.data.checks.label_survey import survey_labels
+from visionlora.data.checks.label_survey import survey_labels, survey_table
 from visionlora.data.checks.mask_survey import MaskFiles, survey_masks
 from visionlora.data.checks.mending import refuse_target, write_mended
 from visionlora.data.checks.report import QUANTILES, BoxSizes, Burst, ClassCount, DataReport, Leak, PartReport
 from visionlora.data.checks.survey import Part, Survey, survey_annotations
+from visionlora.data.classification.csv_table import SUFFIXES
 from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.images import ImageFacts
 from visionlora.data.near_duplicates import find_bursts, find_twins
-from visionlora.data.other_layouts import refuse_other_layouts
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.errors import InputError
 
@@ -80,11 +80,12 @@ def check(
 
 
 def _survey(paths: list[Path], root: Path | None, by: str | None, options: Options) -> Survey:
+    if len(paths) == 1 and paths[0].suffix.lower() in SUFFIXES and paths[0].is_file() and recognise(paths[0]) is None:
+        return survey_table(paths[0], root, options)
     if len(paths) > 1 or not paths[0].is_dir() or recognise(paths[0]) is not None:
         return survey_annotations(paths, root, by, options)
     if root is not None or by is not None:
         raise InputError(f"{paths[0]}: has no file of annotations, which --root and --by are for")
-    refuse_other_layouts(paths[0])
     return survey_labels(paths[0], options)
 
 

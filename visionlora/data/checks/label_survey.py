@@ -1,77 +1,80 @@
-"""Class folders as `check-data` sees them: every fault, where training stops at the first."""
+"""Class folders and tables of labels as `check-data` sees them: every fault, where training stops at the first."""
 
 from pathlib import Path
 
 from visionlora.data.annotations.reading import Options, look_at
 from visionlora.data.checks.survey import Part, Survey
-from visionlora.data.classification.dataset import LabelledImages
-from visionlora.data.faults import Fault, Spot, shown
-from visionlora.data.folders import PARTS, class_folders, images_in, refuse_missing_folder, refuse_unread_formats
-from visionlora.data.images import is_image
-from visionlora.errors import InputError, did_you_mean, some
+from visionlora.data.classification.class_folders import part_folders
+from visionlora.data.classification.csv_labels import Rows, choose_rows, examine_rows
+from visionlora.data.classification.csv_table import find_table
+from visionlora.data.classification.dataset import LabelledImages, LabelReading
+from visionlora.data.classification.folder_labels import examine_folder
+from visionlora.data.classification.split import describe_missing_validation
+from visionlora.data.faults import Fault, Spot
+from visionlora.data.folders import find_part, subfolders
+from visionlora.errors import some
 
 
 def survey_labels(root: Path, options: Options) -> Survey:
-    """Read a folder of class folders, or one with train, val and the like in it.
+    """Read a folder of class folders or with a table, or one with train, val and the like in it.
 
     Raises:
         InputError: no such folder, or no class folders in it.
     """
-    refuse_missing_folder(root)
     faults: list[Fault] = []
-    folders = _part_folders(root, faults)
-    classes: list[str] = []
+    folders = part_folders(root)
+    if "" not in folders and (others := [path.name for path in subfolders(root) if path.name not in folders]):
+        Spot(root, "", faults).note("no-annotation", f"{some(others)}: no part of the data set, not read")
+    classes: list[str] | None = None
     parts = []
     for name, folder in folders.items():
-        part = _read_part(folder, classes, faults)
-        classes = classes or part.classes
-        parts.append((name, part))
+        table = find_table(folder)
+        reading = examine_folder(folder, classes) if table is None else _examine_table(table, classes)
+        faults += reading.faults
+        classes = classes or reading.data.classes
+        parts.append((name, reading.data))
+    _note_validation([name for name in folders if name], root, faults)
+    return _survey(parts, faults, "folders" if find_table(next(iter(folders.values()))) is None else "table", options)
+
+
+def survey_table(path: Path, root: Path | None, options: Options) -> Survey:
+    """Read a table of images and labels; its column ``split`` makes the parts.
+
+    Raises:
+        InputError: it can't be read at all.
+    """
+    rows = examine_rows(path, root)
+    names = ["train", "val", "test"]
+    splits = sorted(rows.splits(), key=lambda name: next((i for i, n in enumerate(names) if n in name.lower()), 3))
+    parts: list[tuple[str, LabelledImages]] = []
+    faults = list(rows.faults)
+    bare = Rows(rows.rows, [], rows.classes, rows.multilabel)
+    classes: list[str] | None = None
+    for split in splits or [None]:
+        reading = choose_rows(bare, path, split, classes)
+        classes = classes or reading.data.classes
+        faults += reading.faults
+        parts.append((split or "", reading.data))
+    _note_validation(splits, path, faults)
+    return _survey(parts, faults, "table", options)
+
+
+def _examine_table(path: Path, classes: list[str] | None) -> LabelReading:
+    return choose_rows(examine_rows(path), path, None, classes)
+
+
+def _note_validation(parts: list[str], where: Path, faults: list[Fault]) -> None:
+    """A remark where training would split a part off at random."""
+    train = find_part("train", parts)
+    if train is not None and find_part("val", parts) is None:
+        Spot(where, "", faults).note("no-validation", describe_missing_validation(train, parts))
+
+
+def _survey(parts: list[tuple[str, LabelledImages]], faults: list[Fault], layout: str, options: Options) -> Survey:
     facts = look_at([path for _, part in parts for path in part.paths], options)
     unreadable = {path for path, found in facts.items() if found.reason is not None}
     for path in sorted(unreadable):
         kind, advice = ("left-out", "") if options.skip_unreadable else ("unreadable", "; replace or remove it")
-        Spot(path, "", faults).note(kind, f"{facts[path].reason}{advice}")
+        Spot(path, "", faults).note(kind, f"{facts[path].reason}{advice}", "image left out")
     readable = [Part(name, part.without(unreadable)) for name, part in parts]
-    return Survey("folders", readable, facts, faults)
-
-
-def _part_folders(root: Path, faults: list[Fault]) -> dict[str, Path]:
-    """Part -> folder, training first; the root itself, without a name, if it has no parts."""
-    folders = {path.name: path for path in sorted(root.iterdir()) if path.is_dir() and path.name[0] != "."}
-    parts = {name: path for name, path in folders.items() if name.lower() in PARTS}
-    has_training = any(name.lower().startswith("train") for name in parts)
-    if not parts or (len(parts) < len(folders) and not has_training):
-        return {"": root}
-    if others := [name for name in folders if name not in parts]:
-        Spot(root, "", faults).note("no-annotation", f"{some(others)}: no part of the data set, not read")
-    return dict(sorted(parts.items(), key=lambda item: PARTS.index(item[0].lower())))
-
-
-def _read_part(root: Path, classes: list[str], faults: list[Fault]) -> LabelledImages:
-    """The class folders of one part; `classes` are those of the training part, none for that part itself."""
-    folders = class_folders(root)
-    if not classes and len(folders) < 2:
-        Spot(root, "", faults).note("empty", f"only one class ({some(folders)}); classification needs at least two")
-    loose = [path.name for path in sorted(root.iterdir()) if path.is_file() and is_image(path)]
-    if loose:
-        text = f"{len(loose)} image files lie beside the class folders ({some(loose)}); they are not read"
-        Spot(root, "", faults).note("no-annotation", text)
-    paths: list[Path] = []
-    labels: list[tuple[int, ...]] = []
-    numbers = {name: index for index, name in enumerate(classes or sorted(folders))}
-    for folder_name, folder in folders.items():
-        spot = Spot(folder, "", faults)
-        try:
-            refuse_unread_formats(folder)
-        except InputError as error:
-            spot.note("unread-format", str(error).removeprefix(f"{folder}: "))
-        images = images_in(folder)
-        if not images:
-            spot.note("empty", "the class has no image; add some or remove the folder")
-        if folder_name not in numbers:
-            text = f"class {shown(folder_name)} is not among the training classes {some(classes, 10)}"
-            spot.note("unknown-class", f"{text}{did_you_mean(folder_name, classes)}")
-            continue
-        paths += images
-        labels += [(numbers[folder_name],)] * len(images)
-    return LabelledImages(paths, labels, list(numbers))
+    return Survey(layout, readable, facts, faults)

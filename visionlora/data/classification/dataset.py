@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from visionlora.data.classification.csv_labels import read_rows
-from visionlora.data.folders import class_folders, images_in, refuse_unread_formats
-from visionlora.data.other_layouts import refuse_what_is_no_class_folders
-from visionlora.errors import InputError, did_you_mean, some
+from visionlora.data.faults import Fault
+from visionlora.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -44,79 +42,12 @@ class LabelledImages:
         return self.subset(i for i, path in enumerate(self.paths) if path not in left_out)
 
 
-def read_folder(root: Path, classes: list[str] | None = None) -> LabelledImages:
-    """Read `root`/class/**/image, the layout of torchvision's ImageFolder, sorted by name.
+@dataclass(frozen=True)
+class LabelReading:
+    """Labelled images as they were read: those with which nothing is wrong, and all faults, in the order found."""
 
-    Hidden files and folders, files that are no images, and images that lie directly in `root` are not read.
-    `classes` are those of the training images: a folder may then be missing, but none may be new.
-
-    Raises:
-        InputError: no such folder, no class folders, fewer than two classes, a class folder without an image
-            or not among `classes`, or images in a format that isn't read (HEIC, AVIF, GIF ...); or the folder is of
-            boxes or masks.
-    """
-    folders = class_folders(root)
-    refuse_what_is_no_class_folders(root)
-    if classes is None:
-        classes = sorted(folders)
-        _need_two(classes, root)
-    unknown = sorted(folders.keys() - set(classes))
-    if unknown:
-        raise InputError(
-            f"{root}: class folder{'s' * (len(unknown) > 1)} {some(unknown)} not among the training classes "
-            f"{some(classes, 10)}{did_you_mean(unknown[0], classes)}"
-        )
-    paths: list[Path] = []
-    labels: list[tuple[int, ...]] = []
-    for index, name in enumerate(classes):
-        if name not in folders:
-            continue
-        refuse_unread_formats(folders[name])
-        images = images_in(folders[name])
-        if not images:
-            raise InputError(f"{folders[name]}: class '{name}' has no image; add some or remove the folder")
-        paths += images
-        labels += [(index,)] * len(images)
-    return LabelledImages(paths, labels, list(classes))
-
-
-def read_csv(
-    csv_path: Path,
-    root: Path | None = None,
-    split: str | None = None,
-    classes: list[str] | None = None,
-    multilabel: bool = False,
-) -> LabelledImages:
-    """Read a CSV with a header and the columns `path`, `label` and optionally `split`.
-
-    Paths are relative to `root`, or else to the CSV's folder. `split` takes the rows with this value, None
-    takes every row. If `multilabel`, a label cell holds classes separated by `|`, or nothing. `classes` are
-    those of the training images; without them, the classes of the rows taken, sorted by name.
-
-    Raises:
-        InputError: with the line number, for whatever a row has wrong; a missing image (all are counted),
-            a path outside the folder, an image listed twice, an unknown split or class, only one class.
-    """
-    rows = read_rows(csv_path, root or csv_path.parent, split, multilabel)
-    names = sorted({name for row in rows for name in row.labels}) if classes is None else list(classes)
-    if classes is None and not multilabel:
-        _need_two(names, csv_path)
-    if not names:
-        raise InputError(f"{csv_path}: no row has a label; fill in the column 'label'")
-    number = {name: index for index, name in enumerate(names)}
-    for row in rows:
-        for name in row.labels:
-            if name not in number:
-                raise InputError(
-                    f"{csv_path}, line {row.line}: class '{name}' is not among the training classes "
-                    f"{some(names, 10)}{did_you_mean(name, names)}"
-                )
-    return LabelledImages(
-        paths=[row.path for row in rows],
-        labels=[tuple(sorted(number[name] for name in row.labels)) for row in rows],
-        classes=names,
-        multilabel=multilabel,
-    )
+    data: LabelledImages
+    faults: list[Fault]
 
 
 def split_train_val(data: LabelledImages, fraction: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
@@ -145,8 +76,3 @@ def split_train_val(data: LabelledImages, fraction: float, seed: int) -> tuple[L
         data.subset(i for i in range(len(data)) if i not in held_out),
         data.subset(sorted(held_out)),
     )
-
-
-def _need_two(classes: list[str], where: Path) -> None:
-    if len(classes) < 2:
-        raise InputError(f"{where}: only one class ({some(classes)}); classification needs at least two")

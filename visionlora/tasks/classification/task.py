@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from visionlora.data.classification.dataset import LabelledImages
-from visionlora.data.classification.split import load_split, read_part
+from visionlora.data.classification.split import leave_out_unreadable, load_split, read_part
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
-from visionlora.data.images import check_readable
 from visionlora.data.loading import ClassificationDataset, batches, make_loader
 from visionlora.errors import InputError, some
 from visionlora.models import timm_models
@@ -52,7 +51,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             training=ClassificationTraining(config, data, preprocessing),
             val=data.val,
             settings=config.model,
-            description=f"{config.model.name} on {images}",
+            description=f"{config.model.name} on {images}{f'; {data.advice}' if data.advice else ''}",
             skipped=data.skipped,
         )
 
@@ -82,7 +81,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
         data = config.data
         if part := part or data.val or "":
             images = read_part(data, part, classes)
-            unreadable = check_readable(images.paths, data.skip_unreadable)
+            unreadable = leave_out_unreadable(images.paths, data)
             return images.without(unreadable), sorted(unreadable)
         split = load_split(data, config.train.seed)
         if split.val.classes != classes:

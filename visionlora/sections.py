@@ -98,10 +98,11 @@ class AnnotatedData(DataSection):
 class SegmentationData(AnnotatedData):
     """Which images with a class for every pixel, and how they are shown.
 
-    Mask files: ``classes`` is the YAML file that names the classes. ``root`` holds the images and masks of each part
-    in one of the known layouts (images/train with masks/train, train/images with train/masks, train with trainannot,
-    or images with masks); or ``images`` and ``masks`` are their folders, which may have a folder for each part.
-    ``mask_suffix`` is what the masks' names have before their ending besides. ``train`` and ``val`` name parts.
+    Mask files: ``classes`` is the file that names the classes, by default the one in ``root``. ``root`` holds images
+    and masks of each part in one of the known layouts (images/train with masks/train, train/images with train/masks,
+    train with trainannot, or images with masks); or ``images`` and ``masks`` are their folders, which may have a
+    folder for each part. ``mask_suffix`` is what the masks' names have before their ending besides. ``round_masks``
+    takes the nearest class for values that are none, of smoothed edges or JPEG. ``train`` and ``val`` name parts.
     What says which of annotated images to use goes for masks too, but for what needs objects or fields.
 
     Objects with masks: ``annotations`` and its likes; ``background`` names the class of what no object covers, null
@@ -115,6 +116,7 @@ class SegmentationData(AnnotatedData):
     images: Path | None = None
     masks: Path | None = None
     mask_suffix: str = ""
+    round_masks: bool = False
     background: str | None = "background"
     crop: AtLeastOne | tuple[AtLeastOne, AtLeastOne] | None = None
     window: AtLeastOne | None = None

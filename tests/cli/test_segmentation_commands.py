@@ -177,8 +177,7 @@ SETTINGS = {
     "train.loss=dice": "train.loss is 'dice'",
     "train.class_weights=balanced": "train.class_weights is 'balanced'",
     "data.root={tmp}/none": "none: no such folder",
-    "data.classes=null": "no classes: give data.classes",
-    "data.train=trian": "trian/images with trian/masks",
+    "data.train=trian": "no part trian with masks (did you mean 'train'?)",
     "data.crop=1": "the images' crop is to be 1 px",
     "data.window_overlap=8": "there are no windows",
     "data.window=0": "data.window is '0'",
@@ -263,10 +262,10 @@ def test_check_data_names_what_is_wrong_with_masks(visionlora: Command, scenes: 
     assert "errors: training refuses these (3)" in text
     for words in ("value 5 (in 5580 pixels) of no class", "has 8 x 8, and 01.png 90 x 62", "no mask '02_m'"):
         assert words in text
-    assert "--fix" not in text
-    assert "mask files need --classes" in visionlora("check-data", images, *options).err
+    assert text.endswith("to write a mended copy: --fix FOLDER")
+    assert "no file that names their classes" in visionlora("check-data", images, *options).err
     refused = visionlora("check-data", images, *options, "--classes", scenes / "classes.yaml", "--by", "day")
-    assert (refused.code, "without --root, --by and --fix" in refused.err) == (2, True)
+    assert (refused.code, "without --root and --by" in refused.err) == (2, True)
 
 
 def spoil_size(mask: Path) -> None:

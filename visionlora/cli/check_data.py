@@ -39,11 +39,11 @@ def check_data(
     check_out(out)
     report = _check(paths, root, by, fix, masks)
     console = Console()
-    if masks is None:
+    if report.layout == "masks":
+        _print_masks(report, console)
+    else:
         _print_contents(report, console)
         _print_boxes(report)
-    else:
-        _print_masks(report, console)
     _print_near_duplicates(report, console)
     base = paths[0].parent if paths[0].is_file() else paths[0]
     _print_faults("remarks: training takes these as they are", report.remarks, base, every, console)
@@ -55,9 +55,13 @@ def check_data(
     elif not report.errors:
         setting = " with data.crowds=objects" if _only_crowds(report) else ""
         print(f"\nno errors: training takes this{setting}")
-    elif report.layout not in (*_CLASSIFIED, "masks"):
+    elif report.layout not in _CLASSIFIED and (report.layout != "masks" or _can_be_mended(report)):
         print("\nto write a mended copy: --fix FOLDER")
     return 1 if report.errors else 0
+
+
+def _can_be_mended(report: DataReport) -> bool:
+    return all(fault.mended for fault in report.errors) and any(part.images for part in report.parts)
 
 
 def _only_crowds(report: DataReport) -> bool:

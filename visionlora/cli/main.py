@@ -164,18 +164,20 @@ def check_data(
     fix: Annotated[Path | None, typer.Option(help="An empty or absent folder for a mended COCO copy.")] = None,
     every: Annotated[bool, typer.Option("--all", help="Show every fault, not three of each kind.")] = False,
     classes: Annotated[
-        Path | None, typer.Option(help="Mask files: a YAML file that names their classes; paths are then one folder.")
+        Path | None, typer.Option(help="Mask files: the file that names their classes, if it isn't with them.")
     ] = None,
     masks: Annotated[Path | None, typer.Option(help="Their folder, if the layout is none of the known ones.")] = None,
     suffix: Annotated[str, typer.Option(help="What the masks' names have before the ending besides.")] = "",
+    round_masks: Annotated[
+        bool, typer.Option("--round-masks", help="Masks with smoothed edges, or JPEG: take the nearest class.")
+    ] = False,
 ) -> None:
     """Show what is in a data set and what is wrong with it; exit code 1 if training would refuse it."""
-    if classes is None and (masks is not None or suffix):
-        raise InputError("mask files need --classes, a YAML file that names them, as in classes: [road, car]")
     from visionlora.cli.check_data import check_data as run_check
     from visionlora.data.checks.mask_survey import MaskFiles
 
-    files = MaskFiles(classes, masks, suffix) if classes is not None else None
+    of_masks = classes is not None or masks is not None or suffix or round_masks
+    files = MaskFiles(classes, masks, suffix, round_masks) if of_masks else None
     raise typer.Exit(run_check(paths, root, by, out, fix, every, files))
 
 

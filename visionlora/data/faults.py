@@ -76,6 +76,7 @@ REMARKS = {
     "overhang": "up to one pixel beyond the image, clipped",
     "repeated-object": "same object twice",
     "rotated": "rotated boxes",
+    "rounded": "mask values rounded to the nearest class",
     "same-part": "two parts with the same images",
     "unlabelled": "image that nobody has labelled yet",
     "unused-class": "class that nothing shows",

@@ -1,7 +1,7 @@
 """Folders of images: which files count, and what isn't there."""
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from visionlora.data.images import is_image
@@ -73,7 +73,15 @@ def files_in(folder: Path) -> list[Path]:
 
     Links are followed, and a folder that is reached a second time is passed over.
     """
-    found: list[Path] = []
+    return sorted(_walk(folder))
+
+
+def holds_image(folder: Path) -> bool:
+    """Whether there is one in it or in its subfolders."""
+    return any(is_image(path) for path in _walk(folder))
+
+
+def _walk(folder: Path) -> Iterator[Path]:
     waiting, links = [folder], []
     seen: set[tuple[int, int]] = set()
     while waiting or links:
@@ -90,6 +98,5 @@ def files_in(folder: Path) -> list[Path]:
                     (links if entry.is_symlink() else waiting).append(Path(entry.path))
                 # A broken link is for the reader to refuse; a pipe would wait for ever for who writes to it.
                 elif entry.is_file() or not Path(entry.path).exists():
-                    found.append(Path(entry.path))
+                    yield Path(entry.path)
         links.sort(reverse=True)
-    return sorted(found)

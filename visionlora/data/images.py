@@ -71,6 +71,20 @@ def read_image(path: Path) -> np.ndarray:
         raise InputError(f"{path}: {error}") from error
 
 
+def orientation_of(path: Path) -> int:
+    """EXIF's, 1 to 8. InputError if the file can't be read."""
+    try:
+        with opened(path) as image:
+            return _orientation(image)
+    except UnreadableError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def _orientation(image: Image.Image) -> int:
+    found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return found if found in range(1, 9) else 1
+
+
 def examine_images(paths: Iterable[Path], on_progress: Callable[[int], None] | None = None) -> list[ImageFacts]:
     """Decode every file, and say what it is, in the order given.
 
@@ -114,13 +128,11 @@ def _examine(path: Path) -> ImageFacts:
     try:
         with opened(path) as image:
             width, height = image.size
-            orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+            orientation = _orientation(image)
             image.draft(None, _SMALLEST)
             pixels = Image.fromarray(_to_rgb(ImageOps.exif_transpose(image)))
     except UnreadableError as error:
         return ImageFacts(path, reason=str(error))
-    if orientation not in range(1, 9):
-        orientation = 1
     if orientation >= 5 and image.format != "TIFF":  # for a TIFF, PIL has swapped the size already
         width, height = height, width
     return ImageFacts(path, width, height, orientation, fingerprint(pixels))

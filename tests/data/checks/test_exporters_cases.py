@@ -27,9 +27,19 @@ class Case:
     options: tuple[str, ...] = field(default=())
 
 
+NEVER_FOLDERS = ("remove the folder", "Traceback")
+"""Of class folders."""
+
 CASES = [
     Case("bom16", 0, ("COCO, 1 image, 1 object",)),
+    Case("cls_gif", 0, ("class folders, 14 images",), never=NEVER_FOLDERS),
+    Case("cls_mac", 0, ("class folders, 12 images", "no errors"), never=(*NEVER_FOLDERS, "remarks")),
+    Case("cls_test", 0, ("a random 20% of train", "data.val=test takes test instead"), never=NEVER_FOLDERS),
+    Case("cls_valtypo", 0, ("class folders, 12 images", "validation"), never=(*NEVER_FOLDERS, "remarks")),
     Case("coco_annotator_empty", 1, ("1 image, 1 object", "annotation 2: the box x 0 to 0, y 0 to 0 has no area")),
+    Case("csv_noheader", 0, ("table of labels, 2 images", "no header"), "l.csv"),
+    Case("csv_onehot", 0, ("table of labels, 3 images", "data.multilabel=true"), "_classes.csv"),
+    Case("csv_onehot", 0, ("table of labels, 3 images", "data.multilabel=true")),
     Case("cvat_rle_crowd", 0, ("COCO, 3 images", "CVAT writes every brush mask", "data.crowds=objects")),
     Case("cvat_xml", 0, ("CVAT for images, 1 image, 1 object",)),
     Case("cvat_yolo", 0, ("YOLO, 3 images, 3 objects",)),
@@ -49,6 +59,13 @@ CASES = [
     Case("resized", 1, ("annotated as 160 x 120, but 0.jpg has 80 x 60",)),
     Case("results_list", 2, ("a list of detections has no images",)),
     Case("roboflow_dup", 0, ("COCO, 9 images, 9 objects", "Roboflow's name for the group of all: it is left out")),
+    Case("seg_255", 1, ("masks, 4 images", "values: {255: person}")),
+    Case("seg_aa", 1, ("--round-masks", "values: {255: person}")),
+    Case("seg_bool", 0, ("masks, 4 images", "no errors")),
+    Case("seg_cvat", 0, ("masks, 4 images", "no errors")),
+    Case("seg_jpg", 1, ("is a JPEG", "--round-masks")),
+    Case("seg_jpg", 2, ("are 1 apart", "values: {255: person}"), options=("--round-masks",)),
+    Case("seg_names", 0, ("masks, 4 images", "no errors")),
     Case("unknown_cat", 1, ("category 2 is none of 0, 1",)),
     Case("url_encoded", 0, ("1 image, 1 object", "'gate%20cam%201.jpg' is encoded as in a URL")),
     Case("via_json", 0, ("VIA, 1 image, 1 object",)),

@@ -80,7 +80,7 @@ def test_254_classes_fit_and_255_do_not() -> None:
         ("names: [a, b]", "holds .*; name the classes"),
         (
             "classes: [a, b]\nignored: 1",
-            r"unknown key 'ignored' \(did you mean 'ignore'\?\); there are classes, ignore",
+            r"unknown key 'ignored' \(did you mean 'ignore'\?\); there are classes, values, ignore",
         ),
         ("[{name: a, colour: [1, 2, 3]}, b]", r"unknown key 'colour' \(did you mean 'color'\?\)"),
         ("[a]", r"1 classes \(a\); give 2 to 254"),

@@ -14,7 +14,7 @@ from visionlora.data.annotations.reading import Options
 from visionlora.data.faults import ERRORS, REMARKS
 from visionlora.data.segmentation.class_map import IGNORE, make_class_map
 from visionlora.data.segmentation.mask_files import read_mask
-from visionlora.data.segmentation.mask_folders import find_mask_folders
+from visionlora.data.segmentation.mask_folders import MaskPlace, find_mask_folders
 from visionlora.data.segmentation.mask_reading import MaskReading, examine_mask_folders, read_masks
 from visionlora.data.segmentation.object_masks import class_mask
 from visionlora.errors import InputError
@@ -73,22 +73,34 @@ def test_a_mask_of_one_bit_has_the_values_0_and_1(tmp_path: Path) -> None:
     [
         ("images", "masks", None),
         ("images", "labels", None),
+        ("imgs", "masks", None),
+        ("Images", "Annotations", None),
+        ("JPEGImages", "SegmentationClass", None),
+        ("images", "annotations/trimaps", None),
+        ("img_dir/train", "ann_dir/train", "train"),
+        ("leftImg8bit/val", "gtFine/val", "val"),
+        ("Val", "Val_labels", "val"),
+        ("train", "train_masks", "train"),
+        ("train_images", "train_masks", "train"),
+        ("images/validation", "masks/validation", "val"),
+        ("valid/images", "valid/labels", "val"),
+        ("images/monday", "masks/monday", "monday"),
         ("images/train", "annotations/train", "train"),
         ("train/images", "train/masks", "train"),
         ("train", "trainannot", "train"),
     ],
 )
 def test_known_layouts_are_found(tmp_path: Path, images: str, masks: str, part: str | None) -> None:
-    (tmp_path / images).mkdir(parents=True)
-    (tmp_path / masks).mkdir(parents=True)
-    assert find_mask_folders(tmp_path, part) == (tmp_path / images, tmp_path / masks)
+    save(tmp_path / images / "1.png", labels(1))
+    save(tmp_path / masks / "1.png", labels(1))
+    assert find_mask_folders(tmp_path, part) == MaskPlace(tmp_path / images, tmp_path / masks)
 
 
 def test_an_unknown_layout_is_refused(tmp_path: Path) -> None:
     (tmp_path / "pictures").mkdir()
-    with pytest.raises(InputError, match=r"images with masks, .*\); it holds pictures"):
+    with pytest.raises(InputError, match=r"images with masks, .*\); it holds pictures; any two folders are given as"):
         find_mask_folders(tmp_path)
-    with pytest.raises(InputError, match=r"train with trainannot\)"):
+    with pytest.raises(InputError, match=r"images/train with masks/train, train/images with train/masks, "):
         find_mask_folders(tmp_path, "train")
     with pytest.raises(InputError, match=r"no such folder \(did you mean 'pictures'\?\)"):
         find_mask_folders(tmp_path / "picture")
@@ -160,14 +172,14 @@ FAULTS: dict[str, tuple[str, Break, str]] = {
     "no mask": ("no-mask", lambda images, masks: (masks / "1.png").unlink(), "no mask '1' in .*masks; add it"),
     "no image": ("no-image", lambda images, masks: (images / "1.jpg").unlink(), "no image '1' in .*images; add it"),
     "grey as colours": (
-        "no-colors",
+        "assumed",
         lambda images, masks: save(masks / "1.png", np.repeat(labels(1)[..., None], 3, axis=2)),
-        "is grey saved as RGB; save its one channel",
+        "is grey saved as RGB: its one channel is read",
     ),
     "colours": (
         "no-colors",
         lambda images, masks: save(masks / "1.png", paint(labels(1))),
-        "is a colour picture, or give each class its color",
+        "is a colour picture; give each class its color",
     ),
     "JPEG": (
         "lossy-mask",
@@ -230,12 +242,12 @@ def test_a_fault_is_named_and_training_refuses_it(tmp_path: Path, name: str) -> 
     kind, spoil, message = FAULTS[name]
     images, masks = write_set(tmp_path)
     spoil(images, masks)
-    reading = examine_mask_folders(images, masks, CLASSES)
+    reading = examine_mask_folders(MaskPlace(images, masks), CLASSES)
     assert kinds(reading) == [kind]
     (fault,) = reading.faults
     assert "1." in fault.file
     assert re.search(message, fault.message)
-    if kind in REMARKS or kind == "same-name":
+    if kind in REMARKS or kind in ("same-name", "mask-size", "exif-size"):
         assert len(reading.data) == 3
     else:
         assert [image.path.stem for image in reading.data.images] == ["0", "2"]
@@ -252,7 +264,7 @@ def test_a_colour_that_is_no_class(tmp_path: Path) -> None:
     picture = paint(labels(1))
     picture[2, 2] = picture[2, 3] = 1, 2, 3
     save(masks / "1.png", picture)
-    reading = examine_mask_folders(images, masks, COLORED)
+    reading = examine_mask_folders(MaskPlace(images, masks), COLORED)
     assert kinds(reading) == ["mask-color"]
     assert "color (1, 2, 3) (in 2 pixels) of no class" in reading.faults[0].message
     assert (1, 2, 3) not in COLORS
@@ -269,7 +281,7 @@ def test_masks_of_a_single_class(tmp_path: Path, value: int, message: str) -> No
         save(masks / f"{seed}.png", np.full((HEIGHT, WIDTH), value, np.uint8))
     with pytest.raises(InputError, match=message):
         read_masks(images, masks, CLASSES)
-    assert "one-class" in kinds(examine_mask_folders(images, masks, CLASSES))
+    assert "one-class" in kinds(examine_mask_folders(MaskPlace(images, masks), CLASSES))
 
 
 def test_a_mask_of_0_and_255_is_told_what_it_lacks(tmp_path: Path) -> None:
@@ -277,13 +289,13 @@ def test_a_mask_of_0_and_255_is_told_what_it_lacks(tmp_path: Path) -> None:
     for seed in range(3):
         save(masks / f"{seed}.png", np.where(labels(seed) == 1, 255, 0).astype(np.uint8))
     class_map = make_class_map(["ground", "person"])
-    with pytest.raises(InputError, match=r"ignored: value 255; if that is a class, give it that value"):
+    with pytest.raises(InputError, match=r"ignored: value 255; if that is a class, say so .*: values: \{255: person\}"):
         read_masks(images, masks, class_map)
 
 
 def test_a_class_that_never_occurs_is_a_remark(tmp_path: Path) -> None:
     images, masks = write_set(tmp_path)
-    reading = examine_mask_folders(images, masks, make_class_map(["road", "car", "wall", "sky"]))
+    reading = examine_mask_folders(MaskPlace(images, masks), make_class_map(["road", "car", "wall", "sky"]))
     assert kinds(reading) == ["unused-class"]
     assert "no mask shows 'sky'" in reading.faults[0].message
 
@@ -301,9 +313,9 @@ def test_all_faults_are_collected(tmp_path: Path) -> None:
     save(masks / "2.png", labels(2)[:4])
     (masks / "3.png").unlink()
     (masks / "4.png").write_bytes(b"")
-    reading = examine_mask_folders(images, masks, CLASSES)
+    reading = examine_mask_folders(MaskPlace(images, masks), CLASSES)
     assert sorted(kinds(reading)) == ["broken-file", "mask-size", "mask-value", "no-mask"]
-    assert [image.path.name for image in reading.data.images] == ["0.jpg"]
+    assert [(image.path.name, image.fitted) for image in reading.data.images] == [("0.jpg", ""), ("2.jpg", "scaled")]
     with pytest.raises(InputError, match=r"4 faults \(.*1 x image without a mask.*; and 1 more\. Correct the masks"):
         read_masks(images, masks, CLASSES)
 
@@ -312,7 +324,7 @@ def test_an_unreadable_image_does_not_hide_what_is_wrong_with_its_mask(tmp_path:
     images, masks = write_set(tmp_path)
     (images / "1.jpg").write_bytes(b"")
     one(7)(images, masks)
-    assert kinds(examine_mask_folders(images, masks, CLASSES)) == ["unreadable", "mask-value"]
+    assert kinds(examine_mask_folders(MaskPlace(images, masks), CLASSES)) == ["unreadable", "mask-value"]
 
 
 @pytest.mark.parametrize("place", ["images", "masks"])
@@ -333,8 +345,8 @@ def test_folders_that_can_not_be_meant(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"no image of .* has a mask; '0_m' is looked for, and nothing is there"):
         read_masks(images, masks, CLASSES, suffix="_m")
     for path in masks.iterdir():
-        path.rename(path.with_stem(f"{path.stem}_L"))
-    with pytest.raises(InputError, match=r"'0' is looked for, and ._L.png and 2 more is there; name masks like"):
+        path.rename(path.with_stem(f"x{path.stem}y"))
+    with pytest.raises(InputError, match=r"'0' is looked for, and x.y.png and 2 more is there; name masks like"):
         read_masks(images, masks, CLASSES)
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match="no images in it"):
@@ -364,8 +376,8 @@ def test_a_mask_that_was_changed_after_reading_is_refused(tmp_path: Path) -> Non
 
 def test_camvid_has_no_fault(kit: Path) -> None:
     names = ["sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car", "pedestrian", "bicyclist"]
-    images, masks = find_mask_folders(kit / "data" / "camvid_jpg", "val")
-    reading = examine_mask_folders(images, masks, make_class_map(names, ignore=[11]))
+    place = find_mask_folders(kit / "data" / "camvid_jpg", "val")
+    reading = examine_mask_folders(place, make_class_map(names, ignore=[11]))
     assert reading.faults == []
     assert len(reading.data) == 101
     assert (reading.data.images[0].width, reading.data.images[0].height) == (480, 360)

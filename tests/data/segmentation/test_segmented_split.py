@@ -72,7 +72,7 @@ def test_parts_of_known_layouts_are_found(tmp_path: Path, classes: Path, layout:
     for part, count in (("train", 4), ("val", 3), ("test", 3)):
         images_of_part, skipped = read_segmented_part(data, part, CLASSES)
         assert (len(images_of_part), skipped) == (count, [])
-    with pytest.raises(InputError, match="no folders of images and masks"):
+    with pytest.raises(InputError, match=r"no part tset with masks \(did you mean 'test'\?\)"):
         read_segmented_part(data, "tset", CLASSES)
 
 

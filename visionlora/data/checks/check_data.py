@@ -10,6 +10,7 @@ from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.reading import Options, Progress
 from visionlora.data.annotations.recognising import recognise
 from visionlora.data.checks.label_survey import survey_labels, survey_table
+from visionlora.data.checks.mask_mending import write_mended_masks
 from visionlora.data.checks.mask_survey import MaskFiles, survey_masks
 from visionlora.data.checks.mending import refuse_target, write_mended
 from visionlora.data.checks.report import QUANTILES, BoxSizes, Burst, ClassCount, DataReport, Leak, PartReport
@@ -19,6 +20,7 @@ from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.images import ImageFacts
 from visionlora.data.near_duplicates import find_bursts, find_twins
+from visionlora.data.segmentation.mask_folders import find_mask_places
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.errors import InputError
 
@@ -61,8 +63,8 @@ def check(
     options = Options(on_progress=on_progress)
     if masks is None:
         survey = _survey(paths, root, by, options)
-    elif len(paths) > 1 or root is not None or by is not None or fix is not None:
-        raise InputError("of images with mask files, give one folder, without --root, --by and --fix")
+    elif len(paths) > 1 or root is not None or by is not None:
+        raise InputError("of images with mask files, give one folder, without --root and --by")
     else:
         survey = survey_masks(paths[0], masks, options)
     bursts, leaks = _near_duplicates(survey)
@@ -86,10 +88,14 @@ def _survey(paths: list[Path], root: Path | None, by: str | None, options: Optio
         return survey_annotations(paths, root, by, options)
     if root is not None or by is not None:
         raise InputError(f"{paths[0]}: has no file of annotations, which --root and --by are for")
+    if find_mask_places(paths[0]):
+        return survey_masks(paths[0], MaskFiles(), options)
     return survey_labels(paths[0], options)
 
 
 def _mend(survey: Survey, path: Path, fix: Path) -> list[str]:
+    if survey.masks:
+        return write_mended_masks(survey.masks, path, fix)
     if survey.reading is None:
         raise InputError(f"{path}: --fix is for boxes and masks; move or remove the files of class folders yourself")
     return write_mended(survey.reading, fix)

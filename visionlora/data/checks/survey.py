@@ -1,7 +1,7 @@
 """A data set as `check-data` sees it, whatever its layout: parts, files and faults."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from visionlora.data.annotations.annotated import AnnotatedImages
@@ -13,6 +13,7 @@ from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.folders import images_in
 from visionlora.data.images import ImageFacts
+from visionlora.data.segmentation.mask_reading import MaskReading
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.errors import some
 
@@ -43,6 +44,7 @@ class Survey:
         facts: each image file that was looked at.
         faults: all of them.
         reading: of annotated images.
+        masks: of each part of images with mask files.
     """
 
     layout: str
@@ -50,6 +52,7 @@ class Survey:
     facts: dict[Path, ImageFacts]
     faults: list[Fault]
     reading: Reading | None = None
+    masks: dict[str, MaskReading] = field(default_factory=dict)
 
 
 def survey_annotations(paths: Sequence[Path], root: Path | None, by: str | None, options: Options) -> Survey:

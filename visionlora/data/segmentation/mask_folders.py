@@ -1,98 +1,154 @@
-"""Which mask belongs to which image, by folder and name."""
+"""Where images and masks lie."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.data.faults import Fault, Spot
-from visionlora.data.folders import images_in, refuse_missing_folder, refuse_unread_formats
-from visionlora.errors import InputError, some
+from visionlora.data.folders import PARTS, find_part, holds_image, refuse_missing_folder, subfolders
+from visionlora.data.images import is_image
+from visionlora.data.segmentation.mask_names import has_masks_beside
+from visionlora.errors import InputError, did_you_mean, some
 
-_MASKS = ("masks", "annotations", "labels")
-_ANNOT = "annot"
+_IMAGES = ("images", "imgs", "img", "image", "jpegimages", "img_dir", "leftimg8bit", "pngimages", "input", "photos")
+_MASKS = (
+    *("masks", "annotations", "labels", "mask", "label", "segmentationclass", "ann_dir", "gtfine", "segmentations"),
+    *("gt", "ground_truth", "groundtruth", "targets", "masks_machine", "trimaps"),
+)
+_AFTER = ("annot", "_masks", "_mask", "_labels", "_label", "_annotations", "_gt", "_mask_images")
+"""What the name of a folder of masks has after that of its images: trainannot, train_labels."""
+
+_LISTS = ("ImageSets", "Segmentation")
 
 
-def find_mask_folders(root: Path, part: str | None = None) -> tuple[Path, Path]:
+@dataclass(frozen=True)
+class MaskPlace:
+    """The folders of images and of masks, which may be one; `names` are the images that are meant, None for all."""
+
+    images: Path
+    masks: Path
+    names: frozenset[str] | None = None
+
+
+def find_mask_folders(root: Path, part: str | None = None) -> MaskPlace:
     """The folders of images and masks of a part, or of everything if `part` is None.
 
-    Known are, with ``masks``, ``annotations`` or ``labels`` for masks: ``images/train`` and ``masks/train``,
-    ``train/images`` and ``train/masks``, ``train`` and ``trainannot`` (CamVid); without parts ``images`` and ``masks``.
+    Known are, with ``masks``, ``annotations``, ``labels`` and more names of the kind for masks: ``images/train`` and
+    ``masks/train``, ``train/images`` and ``train/masks``, ``train`` and ``trainannot`` or ``train_labels``, ``train``
+    with masks beside the images; without parts ``images`` and ``masks``, or one folder of both. Parts are also the
+    lists of Pascal VOC's ``ImageSets/Segmentation``.
 
     Raises:
         InputError: no such folder, or it is laid out otherwise.
     """
     refuse_missing_folder(root)
-    if found := _found(root, part):
-        return found
-    wanted = some(
-        (f"{images.relative_to(root)} with {masks.relative_to(root)}" for images, masks in _known(root, part)), 7
+    if part is None:
+        place = _without_parts(root)
+        if place is not None:
+            return place
+    else:
+        parts = find_mask_parts(root)
+        name = part if part in parts else find_part(part, parts) if part in ("train", "val") else None
+        if name is not None:
+            return parts[name]
+        if (place := _of_part(root, part)) is not None:
+            return place
+        if parts:
+            raise InputError(f"{root}: no part {part} with masks{did_you_mean(part, parts)}; there are {some(parts)}")
+    there = sorted(path.name for path in subfolders(root))
+    wanted = (
+        "images with masks" if part is None else f"images/{part} with masks/{part}, {part}/images with {part}/masks"
     )
-    there = sorted(path.name for path in root.iterdir() if path.is_dir() and path.name[0] != ".")
-    raise InputError(f"{root}: no folders of images and masks ({wanted}); it holds {some(there, 8) or 'no folders'}")
+    raise InputError(
+        f"{root}: no folders of images and masks ({wanted}, or other names for them); it holds "
+        f"{some(there, 8) or 'no folders'}; any two folders are given as check-data IMAGES --masks MASKS, or as "
+        "data.images and data.masks"
+    )
 
 
 def has_part(root: Path, part: str) -> bool:
     """Whether `find_mask_folders` would find a part of that name."""
-    return _found(root, part) is not None
+    parts = find_mask_parts(root)
+    return part in parts or find_part(part, parts) is not None if part in ("train", "val") else part in parts
 
 
-def _found(root: Path, part: str | None) -> tuple[Path, Path] | None:
-    return next(((images, masks) for images, masks in _known(root, part) if images.is_dir() and masks.is_dir()), None)
+def find_mask_parts(root: Path) -> dict[str, MaskPlace]:
+    """Part -> its folders, training first; empty if there are no parts."""
+    names = {path.name for path in subfolders(root)}
+    for folder in _named(root, _IMAGES):
+        names |= {path.name for path in subfolders(folder)}
+    known = [name for name in names if name.lower() in PARTS]
+    found = {name: place for name in known if (place := _of_part(root, name)) is not None}
+    if not found:
+        found = _lists(root)
+    if not found:  # Supervisely's data sets in a project
+        places = {path.name: _pair(_named(path, _IMAGES), _named(path, _MASKS)) for path in subfolders(root)}
+        found = {name: place for name, place in places.items() if place is not None}
+    order = {name: index for index, name in enumerate(PARTS)}
+    return dict(sorted(found.items(), key=lambda item: (order.get(item[0].lower(), len(order)), item[0])))
 
 
-def _known(root: Path, part: str | None) -> list[tuple[Path, Path]]:
-    """Where images and masks may be, the likeliest first."""
-    if part is None:
-        return [(root / "images", root / masks) for masks in _MASKS]
-    known = []
-    for masks in _MASKS:
-        known.append((root / "images" / part, root / masks / part))
-        known.append((root / part / "images", root / part / masks))
-    return [*known, (root / part, root / f"{part}{_ANNOT}")]
+def find_mask_places(root: Path) -> dict[str, MaskPlace]:
+    """The parts, or everything as one without a name; empty if there are no images and masks in a known layout."""
+    parts = find_mask_parts(root)
+    if parts:
+        return parts
+    place = _without_parts(root)
+    return {} if place is None else {"": place}
 
 
-def pair(images: Path, masks: Path, suffix: str, faults: list[Fault]) -> list[tuple[Path, Path]]:
-    """Each image with its mask, sorted; who has no partner, or two, is noted and left out.
-
-    Partners have the same path in their folders, but for the ending of the file and for `suffix`, which the masks'
-    names have before it: ``a/1.jpg`` and ``a/1_mask.png`` with ``_mask``. Both may then lie in one folder.
-
-    Raises:
-        InputError: no such folder, no images, formats that aren't read, or no image at all has a mask.
-    """
-    for folder in (images, masks):
-        refuse_missing_folder(folder)
-        refuse_unread_formats(folder)
-    same = images.resolve() == masks.resolve()
-    if same and not suffix:
-        raise InputError(f"{images}: is the folder of images and of masks; give two, or the ending of the masks' names")
-    mask_files = [path for path in images_in(masks) if path.stem.endswith(suffix)]
-    inner = set(mask_files) if same or not masks.is_relative_to(images) else set(images_in(masks))
-    outer = set(images_in(images)) if masks != images and images.is_relative_to(masks) else set()
-    image_names = _by_name([path for path in images_in(images) if path not in inner], images, "", faults)
-    mask_names = _by_name([path for path in mask_files if path not in outer], masks, suffix, faults)
-    if not image_names:
-        raise InputError(f"{images}: no images in it; give the folder of the images")
-    if not image_names.keys() & mask_names.keys():
-        first, other = next(iter(image_names)), some([path.name for path in mask_files], 1) or "nothing"
-        raise InputError(
-            f"{masks}: no image of {images} has a mask; '{first}{suffix}' is looked for, and {other} is there; "
-            "name masks like their images, or give the ending that they have besides"
-        )
-    for name in sorted(image_names.keys() - mask_names.keys()):
-        text = f"no mask '{name}{suffix}' in {masks}; add it, or remove the image"
-        Spot(image_names[name], "", faults).note("no-mask", text, "image left out")
-    for name in sorted(mask_names.keys() - image_names.keys()):
-        text = f"no image '{name}' in {images}; add it, or remove the mask"
-        Spot(mask_names[name], "", faults).note("no-image", text, "mask left out")
-    return [(image_names[name], mask_names[name]) for name in sorted(image_names.keys() & mask_names.keys())]
+def _without_parts(root: Path) -> MaskPlace | None:
+    place = _pair(_named(root, _IMAGES), _named(root, _MASKS))
+    return MaskPlace(root, root) if place is None and has_masks_beside(root) else place
 
 
-def _by_name(paths: list[Path], folder: Path, suffix: str, faults: list[Fault]) -> dict[str, Path]:
-    """Files by their path in the folder, without ending and suffix; of two for one name, the first."""
-    names: dict[str, Path] = {}
-    for path in paths:
-        name = path.relative_to(folder).with_suffix("").as_posix().removesuffix(suffix)
-        if name in names:
-            text = f"{names[name].name} is there for '{name}' as well; remove one"
-            Spot(path, "", faults).note("same-name", text, "left out")
-        names.setdefault(name, path)
-    return names
+def _of_part(root: Path, part: str) -> MaskPlace | None:
+    """Where images and masks of a part may be, the likeliest first."""
+    images, masks = _named(root, _IMAGES), _named(root, _MASKS)
+    inside = _pair([path / part for path in images], [path / part for path in masks])
+    inside = inside or _pair(_named(root / part, _IMAGES), _named(root / part, _MASKS))
+    if inside is not None:
+        return inside
+    for ending in ("", "_images", "_imgs", "_img"):
+        place = _pair([root / f"{part}{ending}"], [root / f"{part}{after}" for after in _AFTER])
+        if place is not None:
+            return place
+    return MaskPlace(root / part, root / part) if has_masks_beside(root / part) else None
+
+
+def _pair(images: list[Path], masks: list[Path]) -> MaskPlace | None:
+    """The first of each that holds images."""
+    for one in images:
+        if one.is_dir() and holds_image(one):
+            for other in masks:
+                if other.is_dir() and holds_image(other):
+                    return MaskPlace(one, other)
+    return None
+
+
+def _named(root: Path, names: tuple[str, ...]) -> list[Path]:
+    """The folders of these names, in any case, in the order of the names."""
+    if not root.is_dir():
+        return []
+    there = {path.name.lower(): path for path in subfolders(root)}
+    found = []
+    for name in names:
+        if (folder := there.get(name)) is not None:
+            if not any(is_image(path) for path in folder.iterdir()):  # annotations/trimaps
+                found += [path for path in subfolders(folder) if path.name.lower() in names]
+            found.append(folder)
+    return found
+
+
+def _lists(root: Path) -> dict[str, MaskPlace]:
+    """Pascal VOC's: a file for each part, with a name in each line."""
+    folder = root.joinpath(*_LISTS)
+    place = _pair(_named(root, _IMAGES), _named(root, _MASKS))
+    if place is None or not folder.is_dir():
+        return {}
+    parts = {}
+    for path in sorted(folder.glob("*.txt")):
+        lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+        names = [Path(line.strip()) for line in lines if line.strip()]
+        if path.stem.lower() in PARTS:
+            stems = [name.with_suffix("") if is_image(name) else name for name in names]
+            parts[path.stem] = MaskPlace(place.images, place.masks, frozenset(name.as_posix() for name in stems))
+    return parts

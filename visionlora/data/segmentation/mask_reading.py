@@ -4,15 +4,20 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+
 from visionlora.data.annotations.reading import PLAIN, Options
 from visionlora.data.faults import Fault, Spot, refuse_errors
 from visionlora.data.images import ImageFacts, examine_images
 from visionlora.data.segmentation.class_map import IGNORE, ClassMap
-from visionlora.data.segmentation.mask_files import MaskFacts, describe_strange, examine_masks
-from visionlora.data.segmentation.mask_folders import pair
-from visionlora.data.segmentation.segmented import SegmentedImage, SegmentedImages
+from visionlora.data.segmentation.mask_files import MaskFacts, describe_strange, examine_masks, fit_mask, read_mask
+from visionlora.data.segmentation.mask_folders import MaskPlace
+from visionlora.data.segmentation.mask_names import pair
+from visionlora.data.segmentation.segmented import Fitted, SegmentedImage, SegmentedImages
 
 _LEFT_OUT = "image left out"
+_SEVERAL = 4
+"""Values of no class that an unknown class or two would have; smoothed edges have more."""
 
 
 @dataclass(frozen=True)
@@ -20,12 +25,14 @@ class MaskReading:
     """A data set as it was read.
 
     Attributes:
-        data: the images with which nothing is wrong.
+        place: where it was read.
+        data: what is left once every fault is mended; without errors that is all there is.
         faults: all of them, in the order found.
         facts: each image file that was looked at.
         masks: each mask file that was.
     """
 
+    place: MaskPlace
     data: SegmentedImages
     faults: list[Fault]
     facts: dict[Path, ImageFacts]
@@ -37,23 +44,23 @@ def read_masks(
 ) -> SegmentedImages:
     """Read a folder of images and one of masks; anything wrong is refused, and nothing repaired.
 
-    Every image and every mask is decoded once. `find_mask_folders` finds the folders of known layouts, and `pair`
-    says which mask belongs to which image.
+    Every image and every mask is decoded once. `find_mask_folders` finds the folders of known layouts, and
+    `mask_names.pair` says which mask belongs to which image.
 
     Raises:
         InputError: the folders can't be read at all, or there are faults; they are counted, and the first are shown.
     """
-    reading = examine_mask_folders(images, masks, class_map, suffix, options)
+    reading = examine_mask_folders(MaskPlace(images, masks), class_map, suffix, options)
     refuse_errors(reading.faults, masks, "Correct the masks, or their list of classes")
     return reading.data
 
 
 def examine_mask_folders(
-    images: Path, masks: Path, class_map: ClassMap, suffix: str = "", options: Options = PLAIN
+    place: MaskPlace, class_map: ClassMap, suffix: str = "", options: Options = PLAIN
 ) -> MaskReading:
     """As `read_masks`, with the faults collected instead of refused. InputError where nothing can be read at all."""
     faults: list[Fault] = []
-    pairs = pair(images, masks, suffix, faults)
+    pairs = pair(place.images, place.masks, suffix, faults, place.names)
     tell, total = options.on_progress, 2 * len(pairs)
     image_facts = examine_images(
         [image for image, _ in pairs], None if tell is None else lambda done: tell(done, total)
@@ -63,21 +70,32 @@ def examine_mask_folders(
         class_map,
         None if tell is None else lambda done: tell(len(pairs) + done, total),
     )
-    sound = []
+    usable = []
     for image, mask in zip(image_facts, mask_facts, strict=True):
         if _check_image(image, options, faults) & _check_mask(mask, image, class_map, faults):
-            pixels = mask.counts[: len(class_map.names)]
-            sound.append(SegmentedImage(image.path, image.width, image.height, mask.path, pixels))
-    data = SegmentedImages(sound, class_map)
+            usable.append(_segmented(image, mask, class_map))
+    data = SegmentedImages(usable, class_map)
     # where masks are broken, what they lack says nothing
     if not any(fault.is_error for fault in faults):
-        note_classes(data, Spot(masks, "", faults), _ignored_values(mask_facts, class_map))
+        note_classes(data, Spot(place.masks, "", faults), _ignored_values(mask_facts, class_map))
     return MaskReading(
+        place,
         data,
         faults,
         {facts.path: facts for facts in image_facts},
         {facts.path: facts for facts in mask_facts},
     )
+
+
+def _segmented(image: ImageFacts, mask: MaskFacts, class_map: ClassMap) -> SegmentedImage:
+    count = len(class_map.names)
+    if (mask.width, mask.height) == (image.width, image.height):
+        return SegmentedImage(image.path, image.width, image.height, mask.path, mask.counts[:count])
+    fitted: Fitted = "turned" if _is_turned(mask, image) else "scaled"
+    turned = image.orientation if fitted == "turned" else 1
+    classes = fit_mask(read_mask(mask.path, class_map), image.width, image.height, turned)
+    pixels = tuple(np.bincount(classes.ravel(), minlength=256)[:count].tolist())
+    return SegmentedImage(image.path, image.width, image.height, mask.path, pixels, fitted=fitted)
 
 
 def note_classes(data: SegmentedImages, spot: Spot, ignored: str = "") -> None:
@@ -102,33 +120,56 @@ def _check_image(facts: ImageFacts, options: Options, faults: list[Fault]) -> bo
 
 
 def _check_mask(facts: MaskFacts, image: ImageFacts, class_map: ClassMap, faults: list[Fault]) -> bool:
+    """Whether it can be used, once it is mended."""
     spot = Spot(facts.path, "", faults)
     if facts.reason is not None:
         spot.note(facts.kind, facts.reason, _LEFT_OUT)
         return False
+    if facts.grey:
+        spot.note("assumed", "is grey saved as RGB: its one channel is read as values")
+    if facts.rounded:
+        share = facts.rounded / (facts.width * facts.height)
+        spot.note("rounded", f"{facts.rounded} pixels ({share:.1%}) are rounded to the nearest class")
     if facts.strange:
         kind = "mask-color" if facts.colored else "mask-value"
         known = f"the classes are {len(class_map.names)}, from '{class_map.names[0]}' to '{class_map.names[-1]}'"
-        spot.note(kind, f"{describe_strange(facts)} of no class; {known}", _LEFT_OUT)
-    fits = image.reason is not None or _check_size(facts, image, spot)
+        spot.note(kind, f"{describe_strange(facts)} of no class; {known}{_advice(facts, class_map)}", _LEFT_OUT)
+    if image.reason is None:
+        _check_size(facts, image, spot)
     if not facts.strange and not any(facts.counts[: len(class_map.names)]):
         spot.note("all-ignored", "no pixel has a class, all are ignored; there is nothing to learn from it")
-    return fits and not facts.strange
+    return not facts.strange
 
 
-def _check_size(facts: MaskFacts, image: ImageFacts, spot: Spot) -> bool:
+def _advice(facts: MaskFacts, class_map: ClassMap) -> str:
+    """What to do about values of no class."""
+    if facts.colored:
+        add = "give each class its color in the file of classes"
+    else:
+        value = max((value for value, _ in facts.strange), key=int)
+        ignored = IGNORE if facts.counts[IGNORE] and dict(class_map.values).get(IGNORE) == IGNORE else value
+        add = f"if {ignored} is one, say so in the file of classes: values: {{{ignored}: {class_map.names[-1]}}}"
+    if len(facts.strange) <= _SEVERAL or class_map.nearest:
+        return f"; {add}"
+    return f"; smoothed edges are rounded with data.round_masks=true (check-data --round-masks); {add}"
+
+
+def _check_size(facts: MaskFacts, image: ImageFacts, spot: Spot) -> None:
     sizes = f"{facts.width} x {facts.height}, and {image.path.name} {image.width} x {image.height}"
     if (facts.width, facts.height) == (image.width, image.height):
         if image.orientation != 1 and (image.orientation < 5 or image.width == image.height):
             text = f"{image.path.name} has EXIF orientation {image.orientation}"
             spot.note("exif-unclear", f"{text}; its mask is taken to mean the image as it is shown")
-        return True
-    if image.orientation >= 5 and (facts.height, facts.width) == (image.width, image.height):
+    elif _is_turned(facts, image):
         turned = f"as it is shown (EXIF orientation {image.orientation})"
-        spot.note("exif-size", f"has {sizes} {turned}; turn the mask with it", _LEFT_OUT)
+        spot.note("exif-size", f"has {sizes} {turned}; turn the mask with it", "mask turned with the image")
     else:
-        spot.note("mask-size", f"has {sizes}; save it in the size of the image", _LEFT_OUT)
-    return False
+        scaled = f"mask scaled to {image.width} x {image.height} by the nearest neighbour"
+        spot.note("mask-size", f"has {sizes}; save it in the size of the image", scaled)
+
+
+def _is_turned(facts: MaskFacts, image: ImageFacts) -> bool:
+    return image.orientation >= 5 and (facts.height, facts.width) == (image.width, image.height)
 
 
 def _ignored_values(masks: Iterable[MaskFacts], class_map: ClassMap) -> str:
@@ -136,11 +177,7 @@ def _ignored_values(masks: Iterable[MaskFacts], class_map: ClassMap) -> str:
     ignored = sum(facts.counts[IGNORE] for facts in masks)
     if not ignored:
         return ""
-    values = _describe_ignored(class_map)
-    return f" ({ignored} pixels are ignored: {values}; if that is a class, give it that value)"
-
-
-def _describe_ignored(class_map: ClassMap) -> str:
-    """The values that are ignored, for a message."""
-    values = [str(value) for value, index in class_map.values if index == IGNORE]
-    return f"value{'s' * (len(values) > 1)} {', '.join(values)}"
+    values = [value for value, index in class_map.values if index == IGNORE]
+    named = f"value{'s' * (len(values) > 1)} {', '.join(map(str, values))}"
+    advice = f"say so in the file of classes: values: {{{values[-1] if values else IGNORE}: {class_map.names[-1]}}}"
+    return f" ({ignored} pixels are ignored: {named}; if that is a class, {advice})"

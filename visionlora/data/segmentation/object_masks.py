@@ -9,8 +9,9 @@ import numpy as np
 from visionlora.data.annotations.annotated import AnnotatedImages, LabelledObject
 from visionlora.data.annotations.masks import patch_through
 from visionlora.data.detection.targets import refuse_missing_masks
+from visionlora.data.images import orientation_of
 from visionlora.data.segmentation.class_map import IGNORE, make_class_map
-from visionlora.data.segmentation.mask_files import read_mask
+from visionlora.data.segmentation.mask_files import fit_mask, read_mask
 from visionlora.data.segmentation.segmented import SegmentedImage, SegmentedImages
 from visionlora.errors import InputError
 
@@ -68,6 +69,8 @@ def class_mask(data: SegmentedImages, index: int) -> np.ndarray:
     if not isinstance(image.mask, Path):
         return draw_objects(image.mask, image.width, image.height, data.ground)
     mask = read_mask(image.mask, data.class_map)
+    if image.fitted:
+        return fit_mask(mask, image.width, image.height, orientation_of(image.path) if image.fitted == "turned" else 1)
     if mask.shape != (image.height, image.width):
         height, width = mask.shape
         raise InputError(

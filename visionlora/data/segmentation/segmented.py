@@ -3,10 +3,12 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from visionlora.data.annotations.annotated import LabelledObject
 from visionlora.data.segmentation.class_map import IGNORE, ClassMap
+
+Fitted = Literal["", "scaled", "turned"]
 
 
 @dataclass(frozen=True)
@@ -19,6 +21,8 @@ class SegmentedImage:
         mask: a mask file, or objects to draw, the later over the earlier ones.
         pixels: how many there are of each class.
         fields: what else is known of the image (day, camera, frame ...), for splitting.
+        fitted: what is done to a mask file of another size than the image, where faults are mended: it is scaled, or
+            turned as EXIF's orientation turns the image.
     """
 
     path: Path
@@ -27,6 +31,7 @@ class SegmentedImage:
     mask: Path | tuple[LabelledObject, ...]
     pixels: tuple[int, ...]
     fields: dict[str, Any] = field(default_factory=dict)
+    fitted: Fitted = ""
 
 
 @dataclass(frozen=True)

@@ -7,16 +7,17 @@ from visionlora.data.annotations.choosing import every_nth, split_in_order
 from visionlora.data.annotations.layouts import first_of
 from visionlora.data.annotations.reading import Options
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
-from visionlora.data.faults import Fault, Spot, refuse_errors
-from visionlora.data.segmentation.class_map import read_class_map
-from visionlora.data.segmentation.mask_folders import find_mask_folders, has_part
+from visionlora.data.faults import Fault, Spot, describe_left_out, refuse_errors
+from visionlora.data.folders import find_part, subfolders
+from visionlora.data.segmentation.class_files import find_class_file, read_classes
+from visionlora.data.segmentation.mask_folders import MaskPlace, find_mask_folders, find_mask_parts
 from visionlora.data.segmentation.mask_reading import examine_mask_folders, note_classes
 from visionlora.data.segmentation.object_masks import segment_objects
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.errors import InputError, some
 from visionlora.sections import SegmentationData
 
-_OF_MASKS = ("classes", "images", "masks", "mask_suffix")
+_OF_MASKS = ("classes", "images", "masks", "mask_suffix", "round_masks")
 _OF_OBJECTS = ("val_annotations", "order_by", "leave_out")
 
 
@@ -83,51 +84,73 @@ def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -
 
 
 def _split_masks(data: SegmentationData, classes: list[str] | None) -> SegmentedSplit:
-    train_part = data.train or ("train" if _has_part(data, "train") else None)
-    val_part = data.val or ("val" if train_part and _has_part(data, "val") else None)
+    there = _part_names(data)
+    train_part = data.train or find_part("train", there)
+    val_part = data.val or (find_part("val", there) if train_part else None)
     assert not isinstance(train_part, dict) and not isinstance(val_part, dict)
-    train, skipped = _read_masks(data, train_part, classes, training=True)
+    faulty: list[str] = []
+    train, skipped = _read_masks(data, train_part, classes, training=True, faulty=faulty)
     if val_part is None:
         train, val = split_in_order(train, 1 - data.val_fraction, data.gap)
     else:
-        val, more = _read_masks(data, val_part, classes)
+        val, more = _read_masks(data, val_part, classes, faulty=faulty)
         skipped += more
         taken = {image.path for image in val.images}
         if train_part is None:
             train = train.subset(i for i, image in enumerate(train.images) if image.path not in taken)
         elif both := [image.path for image in train.images if image.path in taken]:
             raise InputError(f"data.train and data.val both have {some(both, 2)}; let no image be in both")
-    return SegmentedSplit(every_nth(train, data.every), val, sorted(set(skipped)))
+    return SegmentedSplit(every_nth(train, data.every), val, sorted(set(skipped)), list(dict.fromkeys(faulty)))
 
 
 def _read_masks(
-    data: SegmentationData, part: str | None, classes: list[str] | None, training: bool = False
+    data: SegmentationData,
+    part: str | None,
+    classes: list[str] | None,
+    training: bool = False,
+    faulty: list[str] | None = None,
 ) -> tuple[SegmentedImages, list[Path]]:
-    """A part, None for everything, and the files that were left out."""
-    images, masks = _folders(data, part)
-    assert data.classes is not None
-    class_map = read_class_map(data.classes)
+    """A part, None for everything, and the files left out; `faulty` gets a line for each fault that is passed over."""
+    place, class_file = _place(data, part), _class_file(data)
+    class_map = read_classes(class_file, data.round_masks)
     if classes is not None and list(class_map.names) != classes:
         raise InputError(
-            f"{data.classes}: its classes ({some(class_map.names, 12)}) are not the model's ({some(classes, 12)}); "
+            f"{class_file}: its classes ({some(class_map.names, 12)}) are not the model's ({some(classes, 12)}); "
             "give the file that the model was trained with as data.classes"
         )
-    reading = examine_mask_folders(images, masks, class_map, data.mask_suffix, Options(data.skip_unreadable))
+    reading = examine_mask_folders(place, class_map, data.mask_suffix, Options(data.skip_unreadable))
     # To measure, one class is enough.
     faults = [fault for fault in reading.faults if training or fault.kind != "one-class"]
-    suffix = f" --suffix {data.mask_suffix}" if data.mask_suffix else ""
-    command = f"visionlora check-data {images} --masks {masks} --classes {data.classes}{suffix}"
-    refuse_errors(faults, masks, f"To see all: {command}")
+    if data.faulty == "refuse":
+        refuse_errors(faults, place.masks, f"To see all: {_command(data, place, class_file)}; or data.faulty=leave_out")
+    elif faulty is not None:
+        faulty += describe_left_out(faults)
     if not len(reading.data):
-        raise InputError(f"{images}: no image is left: none of them can be read")
+        raise InputError(f"{place.images}: no image is left: none of them can be read")
     return reading.data, [facts.path for facts in reading.facts.values() if facts.reason is not None]
 
 
-def _folders(data: SegmentationData, part: str | None) -> tuple[Path, Path]:
+def _command(data: SegmentationData, place: MaskPlace, class_file: Path) -> str:
+    suffix = f" --suffix {data.mask_suffix}" if data.mask_suffix else ""
+    nearest = " --round-masks" if data.round_masks else ""
+    where = f"{place.images} --masks {place.masks}" if data.root is None else str(data.root)
+    return f"visionlora check-data {where} --classes {class_file}{suffix}{nearest}"
+
+
+def _class_file(data: SegmentationData) -> Path:
+    found = data.classes or (find_class_file(data.root) if data.root is not None else None)
+    if found is None:
+        raise InputError("no classes: give data.classes, a YAML file that names them, as in classes: [road, car]")
+    return found
+
+
+def _place(data: SegmentationData, part: str | None) -> MaskPlace:
     if data.images is None or data.masks is None:
         assert data.root is not None
         return find_mask_folders(data.root, part)
-    return (data.images, data.masks) if part is None else (data.images / part, data.masks / part)
+    if part is None:
+        return MaskPlace(data.images, data.masks)
+    return MaskPlace(data.images / part, data.masks / part)
 
 
 def _where(data: SegmentationData) -> Path:
@@ -135,10 +158,14 @@ def _where(data: SegmentationData) -> Path:
     return first_of(data.annotations) if data.annotations else data.masks or data.root or Path()
 
 
-def _has_part(data: SegmentationData, part: str) -> bool:
+def _part_names(data: SegmentationData) -> list[str]:
+    """Of the parts that have images and masks."""
     if data.images is None or data.masks is None:
-        return data.root is not None and has_part(data.root, part)
-    return (data.images / part).is_dir() and (data.masks / part).is_dir()
+        return [] if data.root is None or not data.root.is_dir() else list(find_mask_parts(data.root))
+    if not data.images.is_dir() or not data.masks.is_dir():
+        return []
+    masks = {path.name for path in subfolders(data.masks)}
+    return [path.name for path in subfolders(data.images) if path.name in masks]
 
 
 def _refuse_settings(data: SegmentationData) -> None:
@@ -152,8 +179,7 @@ def _refuse_settings(data: SegmentationData) -> None:
         raise InputError(
             "no images: give data.root, or data.images and data.masks, with data.classes; or data.annotations"
         )
-    if data.classes is None:
-        raise InputError("no classes: give data.classes, a YAML file that names them, as in classes: [road, car]")
+    _class_file(data)
     if (data.images is None) != (data.masks is None):
         raise InputError("data.images and data.masks are folders that belong together; give both, or data.root")
     if data.root is not None and data.images is not None:

@@ -8,14 +8,18 @@ from rich.console import Console
 from rich.padding import Padding
 from rich.text import Text
 
-from visionlora.cli.show import check_out, print_table, progress
+from visionlora.cli.show import check_folder, check_out, print_table, progress
 from visionlora.data.annotations.recognising import NAMES
 from visionlora.data.checks.check_data import check
 from visionlora.data.checks.mask_survey import MaskFiles
 from visionlora.data.checks.report import DataReport, PartReport
+from visionlora.data.checks.survey import Survey
 from visionlora.data.faults import Fault, count_by_title
 from visionlora.errors import some
 from visionlora.files import write_json
+
+DRAWINGS = Path("drawn")
+"""Where drawings go unless a folder is given."""
 
 _LAYOUTS = {**NAMES, "folders": "class folders", "table": "table of labels"}
 _CLASSIFIED = ("folders", "table")
@@ -34,10 +38,25 @@ def check_data(
     fix: Path | None,
     every: bool,
     masks: MaskFiles | None = None,
+    draw: int = 0,
+    drawings: Path = DRAWINGS,
 ) -> int:
-    """Print what is in a data set and what is wrong with it; returns the exit code, 1 if training would refuse it."""
+    """Print what is in a data set and what is wrong with it; returns the exit code, 1 if training would refuse it.
+
+    With `draw`, as many images are written into the folder `drawings` with what is known of them.
+    """
     check_out(out)
-    report = _check(paths, root, by, fix, masks)
+    check_folder(drawings if draw else None, "--drawings")
+    drawn = 0
+
+    def draw_survey(survey: Survey) -> None:
+        nonlocal drawn
+        if draw:
+            from visionlora.cli.draw_data import draw_data
+
+            drawn = draw_data(survey, draw, drawings)
+
+    report = _check(paths, root, by, fix, masks, draw_survey)
     console = Console()
     if report.layout == "masks":
         _print_masks(report, console)
@@ -50,6 +69,8 @@ def check_data(
     _print_faults("errors: training refuses these", report.errors, base, every, console)
     if out is not None:
         write_json(out, report.to_dict())
+    if drawn:
+        print(f"\n{drawings}: {_count(drawn, 'image')} with the annotations drawn")
     if report.changes is not None:
         print(f"\n{fix}: the mended copy, with {_count(len(report.changes), 'change')}, listed in its changes.txt")
     elif not report.errors:
@@ -70,7 +91,12 @@ def _only_crowds(report: DataReport) -> bool:
 
 
 def _check(
-    paths: list[Path], root: Path | None, by: str | None, fix: Path | None, masks: MaskFiles | None
+    paths: list[Path],
+    root: Path | None,
+    by: str | None,
+    fix: Path | None,
+    masks: MaskFiles | None,
+    on_survey: Callable[[Survey], object],
 ) -> DataReport:
     """Under a bar; each path begins a new one."""
     with ExitStack() as bars:
@@ -83,7 +109,7 @@ def _check(
                 advance = bars.enter_context(progress("looking at images", total))
             advance(1)
 
-        return check(paths, root, by, fix, tell, masks)
+        return check(paths, root, by, fix, tell, masks, on_survey)
 
 
 def _print_contents(report: DataReport, console: Console) -> None:

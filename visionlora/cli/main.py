@@ -171,6 +171,8 @@ def check_data(
     round_masks: Annotated[
         bool, typer.Option("--round-masks", help="Masks with smoothed edges, or JPEG: take the nearest class.")
     ] = False,
+    draw: Annotated[int, typer.Option(min=0, help="Write so many images with their annotations drawn.")] = 0,
+    drawings: Annotated[Path, typer.Option(help="An empty or absent folder for them.")] = Path("drawn"),
 ) -> None:
     """Show what is in a data set and what is wrong with it; exit code 1 if training would refuse it."""
     from visionlora.cli.check_data import check_data as run_check
@@ -178,7 +180,7 @@ def check_data(
 
     of_masks = classes is not None or masks is not None or suffix or round_masks
     files = MaskFiles(classes, masks, suffix, round_masks) if of_masks else None
-    raise typer.Exit(run_check(paths, root, by, out, fix, every, files))
+    raise typer.Exit(run_check(paths, root, by, out, fix, every, files, draw, drawings))
 
 
 @app.command()

@@ -49,3 +49,14 @@ def check_out(out: Path | None) -> None:
     for parent in out.parents:
         if parent.exists() and not parent.is_dir():
             raise InputError(f"--out {out}: {parent} is a file")
+
+
+def check_folder(folder: Path | None, option: str) -> None:
+    """Raises InputError unless the folder asked for with an option, such as ``--draw``, is absent or empty."""
+    if folder is None:
+        return
+    for path in (folder, *folder.parents):
+        if path.exists() and not path.is_dir():
+            raise InputError(f"{option} {folder}: {path} is a file; give a folder")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(f"{option} {folder}: is not empty; give another folder")

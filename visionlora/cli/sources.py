@@ -99,17 +99,6 @@ def count_images(sources: Sequence[Source]) -> int | None:
     return sum(known) if len(known) == len(lengths) else None
 
 
-def check_folder(folder: Path | None, option: str) -> None:
-    """Raises InputError unless the folder asked for with an option, such as ``--draw``, is absent or empty."""
-    if folder is None:
-        return
-    for path in (folder, *folder.parents):
-        if path.exists() and not path.is_dir():
-            raise InputError(f"{option} {folder}: {path} is a file; give a folder")
-    if folder.is_dir() and any(folder.iterdir()):
-        raise InputError(f"{option} {folder}: is not empty; give another folder")
-
-
 def refuse_twins(sources: Sequence[Source], folder: Path | None, option: str, what: str) -> None:
     """Raises InputError if two sources would have one file in the folder asked for with an option."""
     if folder is None:

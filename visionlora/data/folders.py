@@ -82,7 +82,8 @@ def holds_image(folder: Path) -> bool:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    waiting, links = [folder], []
+    waiting = [folder]
+    links: list[Path] = []
     seen: set[tuple[int, int]] = set()
     while waiting or links:
         current = waiting.pop() if waiting else links.pop()  # so that a folder has its own name rather than a link's

@@ -106,7 +106,9 @@ def _nearest(first: np.ndarray, second: np.ndarray, radius: int) -> list[tuple[i
             at = np.searchsorted(ends, pairs, "right")
             index = order[low[at] + pairs - (ends - counts)[at]]
             np.minimum.at(best, at, _bits(first[index], second[at]) * len(first) + index)
-    return [(at, int(best[at]) % len(first), int(best[at]) // len(first)) for at in np.flatnonzero(best < limit)]
+    return [
+        (at, int(best[at]) % len(first), int(best[at]) // len(first)) for at in np.flatnonzero(best < limit).tolist()
+    ]
 
 
 class _Links:

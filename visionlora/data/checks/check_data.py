@@ -1,7 +1,7 @@
 """Look at a data set before it is trained on: what is in it, and everything that is wrong with it."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -38,19 +38,21 @@ def check(
     fix: Path | None = None,
     on_progress: Progress | None = None,
     masks: MaskFiles | None = None,
+    on_survey: Callable[[Survey], object] | None = None,
 ) -> DataReport:
-    """Read a data set of boxes or masks, or of class folders, and report on it; what is given isn't changed.
+    """Read a data set of boxes or masks, or of classes, and report on it; what is given isn't changed.
 
     Args:
-        paths: as for `read_annotations`, or a folder of class folders, with or without train and val above them.
-            Several are parts of one data set, as in train.json and val.json.
+        paths: as for `read_annotations`, a folder of class folders or of images and mask files, with or without train
+            and val above them, or a table of labels. Several are parts of one data set, as in train.json and val.json.
         root: the folder of the images; by default the layout's own.
         by: a field of the images that makes the parts (day, camera); by default `part`.
-        fix: an empty or absent folder for a mended COCO copy: annotations.json, images, and changes.txt, which
-            lists every change. What can't be mended with certainty is left out of it. It is written whole or
-            not at all.
+        fix: an empty or absent folder for a mended copy: COCO's annotations.json, or masks and classes.yaml; images,
+            and changes.txt, which lists every change. What can't be mended with certainty is left out of it. It is
+            written whole or not at all.
         on_progress: called as images are decoded.
-        masks: of a folder of images with mask files, or of parts with both; then nothing of the above applies.
+        masks: of images with mask files, what isn't found by itself; `root` and `by` then don't apply.
+        on_survey: called with what was read, before it is reported on.
 
     Raises:
         InputError: a path can't be read at all, or `fix` can't be written for or to this.
@@ -67,6 +69,8 @@ def check(
         raise InputError("of images with mask files, give one folder, without --root and --by")
     else:
         survey = survey_masks(paths[0], masks, options)
+    if on_survey is not None:
+        on_survey(survey)
     bursts, leaks = _near_duplicates(survey)
     sizes = Counter(f"{facts.width} x {facts.height}" for facts in _readable(survey))
     return DataReport(
@@ -83,6 +87,8 @@ def check(
 
 def _survey(paths: list[Path], root: Path | None, by: str | None, options: Options) -> Survey:
     if len(paths) == 1 and paths[0].suffix.lower() in SUFFIXES and paths[0].is_file() and recognise(paths[0]) is None:
+        if by is not None:
+            raise InputError(f"{paths[0]}: is a table, whose column 'split' makes the parts; leave --by out")
         return survey_table(paths[0], root, options)
     if len(paths) > 1 or not paths[0].is_dir() or recognise(paths[0]) is not None:
         return survey_annotations(paths, root, by, options)

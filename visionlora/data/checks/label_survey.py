@@ -50,11 +50,11 @@ def survey_table(path: Path, root: Path | None, options: Options) -> Survey:
     faults = list(rows.faults)
     bare = Rows(rows.rows, [], rows.classes, rows.multilabel)
     classes: list[str] | None = None
-    for split in splits or [None]:
-        reading = choose_rows(bare, path, split, classes)
+    for split in splits or [""]:
+        reading = choose_rows(bare, path, split or None, classes)
         classes = classes or reading.data.classes
         faults += reading.faults
-        parts.append((split or "", reading.data))
+        parts.append((split, reading.data))
     _note_validation(splits, path, faults)
     return _survey(parts, faults, "table", options)
 

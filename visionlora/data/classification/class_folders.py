@@ -110,9 +110,9 @@ def _something_else(folders: dict[str, Path]) -> str:
             return f"{len(masks)} of the files in {name} are masks of others ({masks[0].name}); keep them elsewhere"
     if 1 < len(folders) <= _FEW:
         for one, other in combinations(folders, 2):
-            for photos, masks in ((one, other), (other, one)):
-                if _are_masks(images[photos], folders[photos], images[masks], folders[masks]):
-                    return f"{masks} looks like masks of the images in {photos}, with the same names and flat colours"
+            for photos, flat in ((one, other), (other, one)):
+                if _are_masks(images[photos], folders[photos], images[flat], folders[flat]):
+                    return f"{flat} looks like masks of the images in {photos}, with the same names and flat colours"
     return ""
 
 

@@ -80,8 +80,11 @@ def examine_rows(csv_path: Path, root: Path | None = None, multilabel: bool | No
     table = read_table(csv_path, faults)
     root = root or csv_path.parent
     refuse_missing_folder(root)
-    if multilabel is None and (multilabel := _has_several(table)):
-        Spot(csv_path, "", faults).note("assumed", "rows have several labels, or none: train with data.multilabel=true")
+    if multilabel is None:
+        multilabel = _has_several(table)
+        if multilabel:
+            text = "rows have several labels, or none: train with data.multilabel=true"
+            Spot(csv_path, "", faults).note("assumed", text)
     images = ImageFolder(root)
     rows: list[Row] = []
     first: dict[Path, int] = {}

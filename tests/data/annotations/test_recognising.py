@@ -20,7 +20,7 @@ from helpers.annotation_sets import (
 from visionlora.data.annotations.layouts import examine_annotations, read_annotations
 from visionlora.data.annotations.recognising import recognise
 from visionlora.data.checks.check_data import check
-from visionlora.data.classification.dataset import read_folder
+from visionlora.data.classification.folder_labels import read_folder
 from visionlora.errors import InputError
 
 
@@ -179,7 +179,7 @@ def test_images_and_masks_are_never_class_folders(tmp_path: Path, names: tuple[s
         write_image(tmp_path / name / "1.png")
     if names[0] == "train":
         write_image(tmp_path / "images" / "1.png")
-    with pytest.raises(InputError, match="images and masks, and no class folders.*--classes"):
+    with pytest.raises(InputError, match="images and masks .*, and no file that names their classes.*--classes"):
         check(tmp_path)
 
 

@@ -1,5 +1,6 @@
 """When folders are class folders, and when they are something else that must never be read as classes."""
 
+from collections.abc import Iterable
 from itertools import combinations
 from pathlib import Path
 
@@ -11,23 +12,13 @@ from visionlora.data.images import UnreadableError, is_image, opened
 from visionlora.data.other_layouts import refuse_what_is_no_class_folders
 from visionlora.errors import InputError, some
 
+_IMAGES = {"images", "image", "imgs", "img", "jpegimages", "img_dir", "pngimages", "leftimg8bit", "input"}
 _OTHERS = {
-    *("images", "image", "imgs", "img", "jpegimages", "img_dir", "pngimages", "leftimg8bit", "obj_train_data", "input"),
     *("masks", "mask", "annotations", "annotation", "anns", "ann", "ann_dir", "labels", "label", "segmentationclass"),
-    *(
-        "segmentationobject",
-        "imagesets",
-        "gtfine",
-        "gtcoarse",
-        "gt",
-        "ground_truth",
-        "groundtruth",
-        "bboxes",
-        "trimaps",
-    ),
-    *("masks_machine", "masks_human", "xml", "xmls", "json", "jsons", "segmentations", "targets"),
+    *("segmentationobject", "imagesets", "gtfine", "gtcoarse", "gt", "ground_truth", "groundtruth", "bboxes"),
+    *("trimaps", "masks_machine", "masks_human", "xml", "xmls", "json", "jsons", "segmentations", "targets"),
 }
-"""Names of folders, in lower case, that hold images or what belongs to them. One of them may be a class: a mask."""
+"""Names of folders, in lower case, that hold images, and what belongs to them. One of them may be a class: a mask."""
 
 _SIDECARS = {".xml", ".json", ".txt"}
 _MASK_ENDINGS = ("_mask", "-mask", " mask", "_seg", "_label", "_gt", "_segmentation")
@@ -86,15 +77,14 @@ def part_folders(root: Path) -> dict[str, Path]:
 
 def _something_else(folders: dict[str, Path]) -> str:
     """Why these are no class folders; empty if they may be."""
-    known = [name for name in folders if name.lower() in _OTHERS]
-    if len(known) > 1:
+    if known := _belong_together(folders):
         return f"{some(known)} hold images and what belongs to them"
     images: dict[str, list[Path]] = {}
     for name, folder in folders.items():
         inner = [path.name for path in subfolders(folder)]
         if parts := [other for other in inner if other.lower() in PARTS]:
             return f"{name} has parts of a data set in it ({some(parts)}), so that {folder} may be what is meant"
-        if len(others := [other for other in inner if other.lower() in _OTHERS]) > 1:
+        if others := _belong_together(inner):
             return f"{name} has {some(others)} in it"
         files = files_in(folder)
         images[name] = [path for path in files if is_image(path)]
@@ -114,6 +104,13 @@ def _something_else(folders: dict[str, Path]) -> str:
                 if _are_masks(images[photos], folders[photos], images[flat], folders[flat]):
                     return f"{flat} looks like masks of the images in {photos}, with the same names and flat colours"
     return ""
+
+
+def _belong_together(names: Iterable[str]) -> list[str]:
+    """Names of images and of what belongs to them, if there are both."""
+    images = [name for name in names if name.lower() in _IMAGES]
+    others = [name for name in names if name.lower() in _OTHERS]
+    return [*images, *others] if images and others else []
 
 
 def _masks_beside(images: list[Path]) -> list[Path]:

@@ -5,8 +5,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.cli.show import check_out, print_table, progress
-from visionlora.cli.sources import check_folder, count_images, drawing, find_sources, refuse_twins
+from visionlora.cli.show import check_folder, check_out, print_table, progress
+from visionlora.cli.sources import count_images, drawing, find_sources, refuse_twins
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
 from visionlora.files import growing_json

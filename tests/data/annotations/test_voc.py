@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from helpers.annotation_sets import SIZE, boxes, kinds, voc_object, voc_text, write_image, write_parts, write_voc
-from visionlora.data.annotations.voc import read_voc, voc_parts
+from visionlora.data.annotations.layouts import examine_annotations
+from visionlora.data.annotations.voc import find_voc_sets, read_voc, voc_parts
 from visionlora.errors import InputError
 
 
@@ -86,6 +87,46 @@ def test_faults_of_the_lists(tmp_path: Path) -> None:
     assert "2.xml: is in train, val; keep it in one" in messages["in-two-parts"]
     assert "train.txt: lists '7', which has no .xml file" in messages["missing-file"]
     assert all(fault.is_error for fault in reading.faults)
+
+
+@pytest.mark.parametrize("given", ["", "VOCdevkit", "VOCdevkit/VOC2012", "VOCdevkit/VOC2012/Annotations"])
+def test_the_devkit_is_read_with_its_parts_from_any_of_its_folders(tmp_path: Path, given: str) -> None:
+    home = write_voc(tmp_path / "VOCdevkit" / "VOC2012")
+    write_parts(home, train="1", val="2", trainval="1\n2", car_train="1  1")
+    write_image(home / "SegmentationClass" / "1.png", 1)
+    reading = examine_annotations(tmp_path / given)
+    assert reading.faults == []
+    assert [image.fields["part"] for image in reading.data.images] == ["train", "val"]
+    assert [image.path.name for image in reading.data.images] == ["1.jpg", "2.jpg"]
+
+
+def test_of_several_years_one_is_to_be_named(tmp_path: Path) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        write_voc(tmp_path / year)
+    with pytest.raises(InputError, match=r"several data sets of Pascal VOC \(VOC2007, VOC2012\); name the one"):
+        examine_annotations(tmp_path)
+    assert examine_annotations(tmp_path / "VOC2007").faults == []
+
+
+@pytest.mark.parametrize("given", ["", "annotations", "annotations/xmls"])
+def test_masks_with_the_names_of_the_images_are_no_images(tmp_path: Path, given: str) -> None:
+    """Oxford-IIIT Pet: annotations/xmls and annotations/trimaps, and images beside annotations."""
+    write_voc(tmp_path)
+    (tmp_path / "JPEGImages").rename(tmp_path / "images")
+    (tmp_path / "Annotations").rename(tmp_path / "xmls")
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "xmls").rename(tmp_path / "annotations" / "xmls")
+    for number in (1, 2):
+        write_image(tmp_path / "annotations" / "trimaps" / f"{number}.png", number)
+    reading = examine_annotations(tmp_path / given)
+    assert reading.faults == []
+    assert [image.path for image in reading.data.images] == [tmp_path / "images" / name for name in ("1.jpg", "2.jpg")]
+
+
+def test_images_and_annotations_by_their_usual_names_make_a_data_set(tmp_path: Path) -> None:
+    home = write_voc(tmp_path / "site" / "yard")
+    assert find_voc_sets(home) == find_voc_sets(tmp_path / "site") == find_voc_sets(tmp_path) == [home]
+    assert find_voc_sets(home / "JPEGImages") == []
 
 
 def test_difficult_objects_become_crowds(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from visionlora.data.annotations.coco_root import ANNOTATION_FOLDERS
 from visionlora.data.annotations.json_file import OTHERS, kind_of_json
 from visionlora.data.annotations.part_names import ORDER, canonical, is_part, part_of
-from visionlora.data.annotations.voc import find_xml_folder
+from visionlora.data.annotations.voc import find_voc_sets, find_xml_folder
 from visionlora.data.annotations.xml_file import root_tag
 from visionlora.data.annotations.yolo_folder import is_yolo_folder
 from visionlora.data.peeking import files_below, files_with, folders_in, names_in, shows_images
@@ -210,6 +210,11 @@ def _labelme_apart(folder: Path) -> Layout | None:
 
 
 def _voc(folder: Path) -> Layout | None:
+    sets = find_voc_sets(folder)
+    if len(sets) > 1:
+        names = some((path.relative_to(folder).as_posix() for path in sets), 5)
+        raise InputError(f"{folder}: holds several data sets of Pascal VOC ({names}); name the one that is meant")
+    folder = sets[0] if sets else folder
     place = find_xml_folder(folder)
     if place is None:
         named = [child for name, child in _children(folder).items() if name.lower() == "annotations"]

@@ -18,13 +18,14 @@ from visionlora.data.annotations.voc_xml import VocFile, VocObject, read_voc_xml
 from visionlora.data.faults import Fault, Spot, shown
 from visionlora.data.file_names import ImageFolder, is_file, leaves
 from visionlora.data.folders import images_in, refuse_missing_folder
-from visionlora.data.images import is_image
+from visionlora.data.images import IMAGE_SUFFIXES, is_image
 from visionlora.data.peeking import files_below, files_with, folders_in, shows_below, shows_images
 from visionlora.errors import InputError, did_you_mean, some
 
 _IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "image", "img", "data")
 _XML_FOLDERS = ("annotations", "annotation", "labels", "xmls", "xml")
-"""In upper or lower case."""
+_MASK_FOLDERS = ("segmentationclass", "segmentationobject", "trimaps", "masks", "mask")
+"""In upper or lower case. Of the last, files bear the images' names and are none."""
 
 
 @dataclass(frozen=True)
@@ -105,11 +106,40 @@ def find_xml_folder(folder: Path) -> Path | None:
     return holding[0] if len(holding) == 1 else None
 
 
+def find_voc_sets(folder: Path) -> list[Path]:
+    """The data sets meant by a folder: itself, the one whose XML folder it is, or those in it, at most two levels down.
+
+    A data set has a folder of XML files by its usual name, and images. There may be several, as VOC2007 beside
+    VOC2012 in VOCdevkit, or none.
+    """
+    if _is_set(folder):
+        return [folder]
+    place = folder if folder.name else folder.resolve()
+    while place.name.lower() in _XML_FOLDERS and not shows_images(place):
+        place = place.parent
+        if _is_set(place):
+            return [place]
+    inside = folders_in(folder)
+    sets = [child for child in inside if _is_set(child)]
+    return sets or [below for child in inside for below in folders_in(child) if _is_set(below)]
+
+
+def _is_set(folder: Path) -> bool:
+    children = folders_in(folder)
+    xmls = [child for child in children if child.name.lower() in _XML_FOLDERS and shows_below(child, ".xml")]
+    if not xmls:
+        return False
+    images = _image_folder(folder, xmls[0])
+    return shows_images(folder) if images == folder else shows_below(images, *IMAGE_SUFFIXES)
+
+
 def _image_folder(folder: Path, xml_folder: Path) -> Path:
-    """One of the usual names, else the only other folder with images, else the folder itself."""
+    """One of the usual names, else the only other folder with images, else the folder itself; never one of masks."""
     if xml_folder == folder and shows_images(folder):
         return folder
-    children = [child for child in folders_in(folder) if child != xml_folder]
+    children = [
+        child for child in folders_in(folder) if child != xml_folder and child.name.lower() not in _MASK_FOLDERS
+    ]
     named = [child for name in _IMAGE_FOLDERS for child in children if child.name.lower() == name]
     if named:
         return named[0]

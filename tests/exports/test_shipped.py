@@ -31,7 +31,7 @@ def test_a_classifiers_input_is_the_same(
     pre = Preprocessing(*shape, (0.4, 0.5, 0.6), (0.2, 0.25, 0.3), interpolation, crop_pct, mode)
     for size in SIZES:
         expected = eval_transform(pre)(picture(size)).numpy()
-        assert np.array_equal(standalone.to_input(picture(size), "classification", pre.to_dict()), expected), size
+        assert np.array_equal(standalone.to_input(picture(size), pre.to_dict()), expected), size
 
 
 @pytest.mark.parametrize("side", [48, 96, 500])
@@ -39,9 +39,9 @@ def test_a_detectors_and_a_segmenters_input_is_the_same(side: int) -> None:
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.25, 0.3)
     for size in SIZES:
         expected = DetectionEvalTransform(side)(picture(size), ())[0].numpy()
-        assert np.array_equal(standalone.to_input(picture(size), "detection", {"size": side}), expected), size
+        assert np.array_equal(standalone.to_input(picture(size), {"size": side}), expected), size
         expected = whole_image(picture(size), side, mean, std).numpy()
-        found = standalone.to_input(picture(size), "segmentation", {"size": side, "mean": mean, "std": std})
+        found = standalone.to_input(picture(size), {"size": side, "mean": mean, "std": std})
         assert np.array_equal(found, expected), size
 
 
@@ -70,4 +70,4 @@ def test_maps_are_resized_as_torch_does(size: tuple[int, int]) -> None:
 def test_models_that_look_at_windows_are_left_to_visionlora() -> None:
     for values in ({"size": 96, "tile": 32}, {"size": 96, "tile": None, "window": 48}):
         with pytest.raises(ValueError, match="use visionlora predict"):
-            standalone.to_input(picture((50, 50)), "detection", values)
+            standalone.to_input(picture((50, 50)), values)

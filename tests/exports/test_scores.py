@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from helpers.detection_runs import make_detection_config, make_scenes
+from helpers.detection_runs import make_detection_config, make_scenes, of_many_shapes
 from helpers.runs import make_config, make_images
 from helpers.segmentation_runs import make_masks, make_segmentation_config
 from visionlora.errors import InputError
@@ -34,6 +34,9 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     configs: dict[str, RunConfig] = {
         "classification": make_config(make_images(root / "images"), root / "classification"),
         "detection": make_detection_config(scenes, root / "detection"),
+        "detection_of_many_shapes": make_detection_config(
+            of_many_shapes(make_scenes(root / "shapes", val=8)), root / "detection_of_many_shapes", batch_size=8
+        ),
         "segmentation": make_segmentation_config(make_masks(root / "masks"), root / "segmentation"),
     }
     for config in configs.values():
@@ -48,6 +51,8 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("detection", "onnx"),
         ("detection", "onnx-heads"),
         ("detection", "torchvision"),
+        ("detection_of_many_shapes", "onnx"),
+        ("detection_of_many_shapes", "torchvision"),
         ("segmentation", "onnx"),
     ],
 )

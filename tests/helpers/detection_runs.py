@@ -70,3 +70,26 @@ def make_detection_config(
     )
     assert isinstance(config, DetectionConfig)
     return config
+
+
+SHAPES = ((96, 64), (64, 96), (96, 30), (96, 96), (30, 96), (120, 70))
+"""Width and height; some are padded to one size, and some to others."""
+
+
+def of_many_shapes(annotations: Path) -> Path:
+    """Stretch the pictures of `make_scenes` to `SHAPES`, one after the other, with their boxes. The same path."""
+    content = json.loads(annotations.read_text())
+    for index, image in enumerate(content["images"]):
+        width, height = SHAPES[index % len(SHAPES)]
+        path = annotations.parent / image["file_name"]
+        Image.open(path).resize((width, height)).save(path)
+        across, down = width / image["width"], height / image["height"]
+        image["width"], image["height"] = width, height
+        for thing in content["annotations"]:
+            if thing["image_id"] == image["id"]:
+                x, y, w, h = thing["bbox"]
+                thing["bbox"] = [x * across, y * down, w * across, h * down]
+                for ring in thing.get("segmentation", []):
+                    ring[::2], ring[1::2] = [v * across for v in ring[::2]], [v * down for v in ring[1::2]]
+    annotations.write_text(json.dumps(content))
+    return annotations

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import MultiScaleRoIAlign
 
 from visionlora.errors import InputError, did_you_mean, some
 from visionlora.models import timm_detectors, torchvision_detectors
@@ -130,6 +131,7 @@ def create_detector(
     else:
         built = timm_detectors.create(name, len(classes), backbone, pretrained, checkpoint, Layout(**layout))
     config = _set_transform(built.model, size or built.size, data_config or {})
+    _tell_strides(built.model)
     masks = isinstance(built.model, MaskRCNN)
     return Detector(built.model, built.head, built.unused, list(classes), built.labels, masks, config)
 
@@ -158,6 +160,24 @@ def _check(name: str, classes: Sequence[str], backbone: str | None, checkpoint: 
     check_checkpoint(checkpoint)
     if size is not None and size < SMALLEST:
         raise InputError(f"model.size is {size}; give the pixels of an image's longest side, {SMALLEST} or more")
+
+
+@torch.no_grad()
+def _tell_strides(model: nn.Module) -> None:
+    """Let an R-CNN's pools of boxes know the strides of their maps.
+
+    torchvision's guess them from the first image that they see, for good, and wrongly if much of it is padding: a
+    narrow image would be worth another score in the first place than in the second.
+    """
+    pools = [module for module in model.modules() if isinstance(module, MultiScaleRoIAlign)]
+    if not pools:
+        return
+    backbone: Any = model.backbone
+    side, mode = 4 * SMALLEST, backbone.training
+    maps = backbone.eval()(torch.zeros(1, 3, side, side))
+    backbone.train(mode)
+    for pool in pools:
+        pool(maps, [torch.zeros(0, 4)], [(side, side)])
 
 
 def _set_transform(model: nn.Module, size: int, replaced: dict[str, Any]) -> dict[str, Any]:

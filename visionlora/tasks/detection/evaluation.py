@@ -17,7 +17,7 @@ from visionlora.data.geometry import whole_view
 from visionlora.data.loading import batches, make_loader
 from visionlora.models.detector import Detector
 from visionlora.tasks.detection.curves import Curve
-from visionlora.tasks.detection.inference import DetectorInput, joined, to_image
+from visionlora.tasks.detection.inference import DetectorInput, joined, padded, to_image
 from visionlora.tasks.detection.metrics import DetectionMetrics, Scores
 
 
@@ -104,8 +104,14 @@ def evaluation_set(data: AnnotatedImages, shown: DetectorInput) -> DetectionData
 
 
 def evaluation_loader(dataset: DetectionDataset, batch_size: int, workers: int) -> DataLoader[Any]:
-    """All samples of a dataset, in order."""
-    keys = batches(list(range(len(dataset))), 0, batch_size, drop_last=False)
+    """All samples of a dataset, those together that a detector pads to one size (see `as_alone`).
+
+    The tiles of an image are of one size, and so stay in a row.
+    """
+    size = dataset.transform.size
+    views = [whole_view(image.width, image.height, size) for image in dataset.data.images]
+    order = sorted(range(len(dataset)), key=lambda index: padded(views[index].width, views[index].height))
+    keys = batches(order, 0, batch_size, drop_last=False)
     return make_loader(dataset, keys, workers, _collate_places)
 
 

@@ -1,6 +1,7 @@
 """A detector's work on whole images: what it takes of them, and its outputs in their pixels."""
 
-from collections.abc import Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -15,8 +16,11 @@ from visionlora.data.detection.tile_joining import Detections, join_tiles
 from visionlora.data.detection.tiling import Window, cut, windows
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.errors import InputError
-from visionlora.models.detector import Detector
+from visionlora.models.detector import SMALLEST, Detector
 from visionlora.tasks.base import Trained
+
+Model = Callable[[list[Tensor]], list[dict[str, Tensor]]]
+"""In eval mode: images (3, H, W) in 0 to 1 -> what is found in each of them."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +79,30 @@ def predict_detections(
     return [keep(found, thresholds) for found in detect(trained.built, images, trained.preprocessing, device)]
 
 
+def padded(width: int, height: int) -> tuple[int, int]:
+    """Width and height that a detector pads an image to which it sees alone."""
+    return -(-width // SMALLEST) * SMALLEST, -(-height // SMALLEST) * SMALLEST
+
+
+def as_alone(model: Model) -> Model:
+    """The model, but that each image of a list gets what it gets alone.
+
+    A detector pads images to the largest of its list, and sees the padding. So it gets those of one padded size
+    together, and no others. The images must be of the size that it looks at, as `DetectionEvalTransform` gives them.
+    """
+
+    def run(images: list[Tensor]) -> list[dict[str, Tensor]]:
+        groups: dict[tuple[int, int], list[int]] = defaultdict(list)
+        for index, image in enumerate(images):
+            groups[padded(image.shape[2], image.shape[1])].append(index)
+        found: dict[int, dict[str, Tensor]] = {}
+        for group in groups.values():
+            found |= zip(group, model([images[index] for index in group]), strict=True)
+        return [found[index] for index in range(len(images))]
+
+    return run
+
+
 @torch.no_grad()
 def detect(
     detector: Detector, images: Sequence[np.ndarray], shown: DetectorInput, device: torch.device, batch_size: int = 8
@@ -109,12 +137,12 @@ def _detected(
     batch_size: int,
 ) -> Iterator[Detections]:
     """What is found in each window of each image, in turn."""
-    transform = DetectionEvalTransform(shown.size)
+    transform, model = DetectionEvalTransform(shown.size), as_alone(detector.model)
     all_windows = [(image, window) for image, own in zip(images, places, strict=True) for window in own]
     for start in range(0, len(all_windows), batch_size):
         batch = all_windows[start : start + batch_size]
         tensors = [transform(np.ascontiguousarray(image[y1:y2, x1:x2]), ())[0] for image, (x1, y1, x2, y2) in batch]
-        outputs = detector.to_classes(detector.model([tensor.to(device) for tensor in tensors]))
+        outputs = detector.to_classes(model([tensor.to(device) for tensor in tensors]))
         for output, tensor, (_, window) in zip(outputs, tensors, batch, strict=True):
             yield to_image(output, (tensor.shape[2], tensor.shape[1]), window)
 

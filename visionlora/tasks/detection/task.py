@@ -1,6 +1,6 @@
 """What detection knows: see ``tasks.base.Task``."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +21,13 @@ from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, De
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
 from visionlora.tasks.detection.examples import torchvision_code, torchvision_example
 from visionlora.tasks.detection.figures import evaluation_figures
-from visionlora.tasks.detection.inference import DetectorInput, TrainedDetector, predict_detections, thresholds_of
+from visionlora.tasks.detection.inference import (
+    DetectorInput,
+    TrainedDetector,
+    as_alone,
+    predict_detections,
+    thresholds_of,
+)
 from visionlora.tasks.detection.parity import detections_difference
 from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.detection.training import DetectionTraining, fitted
@@ -117,6 +123,10 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
 
     def metrics(self, trained: TrainedDetector, data: AnnotatedImages, device: torch.device) -> Metrics:
         return DetectionEvaluation(trained.built, data)
+
+    def predictor(self, trained: TrainedDetector) -> Callable[[Any], Any]:
+        """Of each image what the model gives for it alone."""
+        return as_alone(trained.model)
 
     def figures(
         self, trained: TrainedDetector, data: AnnotatedImages, metrics: Metrics, device: torch.device

@@ -6,7 +6,7 @@ import sys
 from visionlora.cli.configs import find_config
 from visionlora.config import load_config
 from visionlora.errors import InputError
-from visionlora.training.loop import Interrupted
+from visionlora.stopping import Interrupted
 from visionlora.training.run import train
 
 
@@ -32,5 +32,5 @@ def main(about: str, default: str, example: str) -> int:
         return 2
     except Interrupted as stop:
         print(stop, file=sys.stderr)
-        return 130
+        return stop.exit_code
     return 0

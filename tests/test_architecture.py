@@ -25,7 +25,7 @@ from visionlora.training.run import prepare
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "visionlora"
 ROOMS = ("adapters", "ops", "models", "data", "tasks", "training", "footage", "exports", "demo", "cli")
-COMMON = {"errors", "files", "sections", "config_errors", "plain_yaml"}
+COMMON = {"errors", "files", "stopping", "sections", "config_errors", "plain_yaml"}
 """Modules that lie beside the rooms, below all of them; ``config`` lies above the tasks, whose schemas it reads by."""
 
 ALLOWED = {

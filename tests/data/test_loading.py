@@ -149,3 +149,35 @@ class Threads(torch.utils.data.Dataset):
         import cv2
 
         return torch.tensor([cv2.getNumThreads(), torch.get_num_threads()])
+
+
+LEAVING = """
+import sys
+import torch
+from visionlora.data.loading import make_loader
+from visionlora.errors import InputError
+
+class Samples(torch.utils.data.Dataset):
+    def __getitem__(self, key):
+        if key[1] == 6 and sys.argv[1] == "in a worker":
+            raise InputError("this one")
+        return torch.zeros(1)
+
+for number, batch in enumerate(make_loader(Samples(), [[(0, n)] for n in range(20)], workers=2)):
+    if number == 3 and sys.argv[1] == "beside the loader":
+        raise InputError("this one")
+    if number == 3 and sys.argv[1] == "in another's exception":
+        try:
+            raise InputError("this one")
+        except InputError:
+            sys.exit(2)
+"""
+
+
+@pytest.mark.parametrize("place", ["in a worker", "beside the loader", "in another's exception"])
+def test_a_process_that_fails_ends_with_its_workers(place: str) -> None:
+    """They heed no signal, so it is the parent that must tell them."""
+    outcome = subprocess.run([sys.executable, "-c", LEAVING, place], capture_output=True, text=True, timeout=120)
+    assert outcome.returncode == (2 if place == "in another's exception" else 1)
+    assert "Exception ignored" not in outcome.stderr
+    assert ("InputError: this one" in outcome.stderr) == (outcome.returncode == 1)

@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from visionlora.config import check_config
 from visionlora.sections import RunConfig
+from visionlora.stopping import Interrupted
 from visionlora.tasks.evaluation import OnBatch, Progress
-from visionlora.training.loop import Interrupted, fit
+from visionlora.training.loop import fit
 from visionlora.training.monitor import Monitor
 from visionlora.training.run import train
 from visionlora.training.state import RunState
@@ -53,7 +54,7 @@ def make_config(root: Path, out: Path, **train: Any) -> RunConfig:
 def interrupt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, step: int = 2) -> None:
     """Train, and press Ctrl+C in this step."""
 
-    def fit_and_press_ctrl_c(state: RunState, monitor: Monitor) -> None:
+    def fit_and_press_ctrl_c(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         training: Any = state.setup.training
         loss, calls = training.loss, []
 
@@ -65,7 +66,7 @@ def interrupt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, step: int = 2)
             return found
 
         training.loss = counting
-        fit(state, monitor)
+        fit(state, monitor, stop)
 
     with monkeypatch.context() as patched:
         patched.setattr("visionlora.training.run.fit", fit_and_press_ctrl_c)

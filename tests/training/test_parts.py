@@ -17,7 +17,6 @@ from visionlora.sections import TrainSection
 from visionlora.tasks.evaluation import evaluation_copy
 from visionlora.training.checkpoint import Progress, checkpoints, load_checkpoint, save_checkpoint
 from visionlora.training.layer_stats import layer_statistics
-from visionlora.training.loop import stop_requests
 from visionlora.training.optimizer import build_optimizer, schedule, set_learning_rates
 from visionlora.training.run import pick_device, train
 
@@ -134,17 +133,6 @@ def test_a_checkpoint_that_fails_half_way_leaves_the_old_ones(tmp_path: Path, mo
         save_checkpoint(tmp_path, Progress(step=4), model, optimizer, scaler, "")
     assert [path.name for path in checkpoints(tmp_path)] == kept
     assert load_checkpoint(checkpoints(tmp_path)[-1], model, optimizer, scaler, "").step == 3
-
-
-def test_signal_handlers_come_back() -> None:
-    import signal
-
-    before = signal.getsignal(signal.SIGINT)
-    with stop_requests() as asked:
-        assert not asked()
-        signal.raise_signal(signal.SIGTERM)
-        assert asked()
-    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

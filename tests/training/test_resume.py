@@ -9,10 +9,9 @@ import time
 from pathlib import Path
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from helpers.runs import make_config, make_images
+from helpers.same import assert_same_tensors
 from visionlora.config import dump_config
 from visionlora.tasks.trained import ADAPTER
 from visionlora.training.checkpoint import checkpoints
@@ -63,10 +62,3 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(tmp_path: Path, wor
     assert_same_tensors(*(folder / ADAPTER for folder in folders.values()))
     whole, killed = (checkpoints(folder / CHECKPOINTS)[-1] / "tensors.safetensors" for folder in folders.values())
     assert_same_tensors(whole, killed)
-
-
-def assert_same_tensors(first: Path, second: Path) -> None:
-    mine, theirs = load_file(first), load_file(second)
-    assert mine.keys() == theirs.keys()
-    for key, value in mine.items():
-        assert torch.equal(value, theirs[key]), key

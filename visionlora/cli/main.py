@@ -1,12 +1,14 @@
 """``visionlora``: the commands and their options; each imports what it needs when it runs."""
 
 import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from visionlora.errors import InputError
+from visionlora.stopping import Interrupted
 
 app = typer.Typer(
     help="LoRA for vision models: adapt, evaluate, merge.",
@@ -222,19 +224,18 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on stderr and exit code 2."""
+    """Run the command line; bad input is one line on stderr and exit code 2, a run that was stopped one and 128 + the
+    signal's number.
+    """
     try:
         app(prog_name="visionlora")
     except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except Exception as error:
-        from visionlora.training.loop import Interrupted
-
-        if not isinstance(error, Interrupted):
-            raise
-        print(error, file=sys.stderr)
-        sys.exit(130)
+    except Interrupted as stop:
+        with suppress(OSError):  # the terminal may be gone
+            print(stop, file=sys.stderr)
+        sys.exit(stop.exit_code)
 
 
 if __name__ == "__main__":

@@ -4,17 +4,21 @@ Nothing here keeps a position: a run resumes in the middle of an epoch by buildi
 and leaving out those that are done.
 """
 
+import atexit
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.images import read_image
 from visionlora.errors import InputError
+from visionlora.stopping import deaf_children
 
 Key = tuple[int, int]
 """(epoch, index): which image, and in which epoch, so that its augmentation differs from epoch to epoch."""
@@ -128,16 +132,38 @@ def make_loader(
     )
 
 
+_RUNNING: "WeakSet[Generator[Any, None, None]]" = WeakSet()
+
+
+@atexit.register
+def _end_workers() -> None:
+    """What an error left in the middle of its batches ends its workers."""
+    for running in list(_RUNNING):
+        running.close()
+
+
 class _Loader(DataLoader[Any]):
     def __iter__(self) -> Iterator[Any]:  # type: ignore[override]  # a generator instead of torch's iterator
+        running = self._batches()
+        _RUNNING.add(running)
+        return running
+
+    def _batches(self) -> Generator[Any, None, None]:
+        with deaf_children():  # a signal to the whole group is the parent's to answer: it needs its workers
+            batches = super().__iter__()
         try:
-            yield from super().__iter__()
+            yield from batches
         except InputError as error:
             if "\n" not in str(error):
                 raise
             # torch rebuilds a worker's error with the whole traceback for its message; the last line is ours
             last = str(error).rstrip().rsplit("\n", 1)[-1]
             raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from error
+        finally:
+            # torch ends workers when the iterator is collected, which an error's traceback puts off; and a process
+            # that ends would wait for ever for workers that heed no signal.
+            if isinstance(batches, _MultiProcessingDataLoaderIter):
+                batches._shutdown_workers()
 
 
 def _start_worker(_worker: int) -> None:

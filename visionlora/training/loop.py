@@ -1,11 +1,9 @@
 """The training loop, for every task."""
 
 import math
-import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -13,6 +11,7 @@ from torch import Tensor
 
 from visionlora.errors import InputError
 from visionlora.sections import TrainSection
+from visionlora.stopping import Interrupted
 from visionlora.tasks.base import Training
 from visionlora.tasks.evaluation import evaluation_copy, score, to_device
 from visionlora.training.checkpoint import Progress, save_checkpoint
@@ -23,21 +22,19 @@ from visionlora.training.optimizer import set_learning_rates
 from visionlora.training.state import RunState, as_trained
 
 
-class Interrupted(Exception):
-    """Ctrl+C or a polite kill: the run stopped after a whole step, and its checkpoint is written."""
-
-
 def steps_per_epoch(training: Training, train: TrainSection) -> int:
     """Optimizer steps in an epoch."""
     return -(-len(training.train_batches(0)) // train.accumulate)
 
 
-def fit(state: RunState, monitor: Monitor) -> None:
+def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
     """Train from where the run stands to the end, evaluating and writing checkpoints on the way.
 
     Args:
         state: of the run; its progress changes in place.
         monitor: takes what is logged.
+        stop: the number of the signal by which the run is asked to stop, or 0; see `stop_requests`. It is asked after
+            each step, and in an evaluation after each batch.
 
     Raises:
         InputError: the loss is no longer finite; the last checkpoint is from before.
@@ -68,53 +65,69 @@ def fit(state: RunState, monitor: Monitor) -> None:
         _refuse_not_finite(progress.loss_sum, progress, train)
         save_checkpoint(state.folder / CHECKPOINTS, progress, model, optimizer, scaler, state.base)
 
-    with stop_requests() as stop_requested:
-        while progress.epoch < train.epochs and not progress.finished:
-            model.train()
-            keys = training.train_batches(progress.epoch)
-            for batch in training.train_loader(keys[progress.batch :]):
-                first = progress.batch % train.accumulate == 0
-                last = (progress.batch + 1) % train.accumulate == 0 or progress.batch + 1 == len(keys)
-                if first:
-                    group = min(train.accumulate, len(keys) - progress.batch)
-                    rates = set_learning_rates(optimizer, progress.step, warmup, total)
-                batch = _to(batch, device, train.channels_last)
-                with autocast:
-                    loss = training.loss(model, batch)
-                scaler.scale(loss / group).backward()
-                loss_sum += loss.detach()
-                progress.loss_count += 1
-                progress.batch += 1
-                monitor.count_images(len(batch["image"]))
-                if not last:
-                    continue
-                _step(optimizer, scaler, train.clip)
-                progress.step += 1
-                monitor.advance(progress.epoch, train.epochs, progress.step)
-                if progress.step % train.log_every == 0:
-                    _refuse_not_finite(float(loss_sum), progress, train)
-                    log(rates)
-                optimizer.zero_grad(set_to_none=True)
-                stop = stop_requested()
-                if stop or progress.step % train.checkpoint_every == 0:
-                    checkpoint()
-                if stop:
-                    raise Interrupted(f"stopped at step {progress.step}; the same command with --resume goes on")
-            _refuse_not_finite(float(loss_sum), progress, train)
-            if (progress.epoch + 1) % train.evaluate_every == 0 or progress.epoch + 1 == train.epochs:
-                _evaluate(state, autocast, monitor)
-                progress.finished = 0 < train.patience <= progress.stale
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-            if progress.finished:
-                monitor.say(f"stopped early: {state.monitor} has not risen for {progress.stale} evaluations")
+    def checkpoint_if(due: bool, where: str) -> None:
+        number = stop()
+        if due or number:
             checkpoint()
-        progress.finished = True
+        if number:
+            raise Interrupted(where, number)
+
+    def on_batch(_images: int) -> None:
+        # The epoch's steps are done and its evaluation isn't: to go on means to evaluate from the start.
+        checkpoint_if(False, f"in the evaluation after step {progress.step}")
+
+    while progress.epoch < train.epochs and not progress.finished:
+        model.train()
+        keys = training.train_batches(progress.epoch)
+        for batch in training.train_loader(keys[progress.batch :]):
+            first = progress.batch % train.accumulate == 0
+            last = (progress.batch + 1) % train.accumulate == 0 or progress.batch + 1 == len(keys)
+            if first:
+                group = min(train.accumulate, len(keys) - progress.batch)
+                rates = set_learning_rates(optimizer, progress.step, warmup, total)
+            batch = _to(batch, device, train.channels_last)
+            with autocast:
+                loss = training.loss(model, batch)
+            scaler.scale(loss / group).backward()
+            loss_sum += loss.detach()
+            progress.loss_count += 1
+            progress.batch += 1
+            monitor.count_images(len(batch["image"]))
+            if not last:
+                continue
+            _step(optimizer, scaler, train.clip)
+            progress.step += 1
+            monitor.advance(progress.epoch, train.epochs, progress.step)
+            if progress.step % train.log_every == 0:
+                _refuse_not_finite(float(loss_sum), progress, train)
+                log(rates)
+            optimizer.zero_grad(set_to_none=True)
+            checkpoint_if(progress.step % train.checkpoint_every == 0, f"at step {progress.step}")
+        _refuse_not_finite(float(loss_sum), progress, train)
+        if (progress.epoch + 1) % train.evaluate_every == 0 or progress.epoch + 1 == train.epochs:
+            _evaluate(state, autocast, monitor, on_batch)
+            progress.finished = 0 < train.patience <= progress.stale
+        progress.epoch, progress.batch = progress.epoch + 1, 0
+        if progress.finished:
+            monitor.say(f"stopped early: {state.monitor} has not risen for {progress.stale} evaluations")
+        checkpoint_if(True, f"at step {progress.step}")
+    progress.finished = True
 
 
-def _evaluate(state: RunState, autocast: AbstractContextManager[Any], monitor: Monitor) -> None:
+def _evaluate(
+    state: RunState, autocast: AbstractContextManager[Any], monitor: Monitor, on_batch: Callable[[int], None]
+) -> None:
     train, progress, setup = state.train, state.progress, state.setup
     trained = as_trained(state.config, setup, evaluation_copy(state.model))
-    metrics = score(trained, setup.val, train.batch_size, state.config.data.workers, state.device, autocast=autocast)
+    metrics = score(
+        trained,
+        setup.val,
+        train.batch_size,
+        state.config.data.workers,
+        state.device,
+        lambda _what, _images: nullcontext(on_batch),
+        autocast,
+    )
     scores = metrics.scores()
     monitor.evaluation(progress.step, progress.epoch, scores, metrics.per_class())
     for name, figure in state.task.figures(trained, setup.val, metrics, state.device).items():
@@ -137,31 +150,6 @@ def autocast_context(train: TrainSection, device: torch.device) -> AbstractConte
     """The forward passes' precision; can be entered repeatedly."""
     dtype = torch.float16 if train.autocast == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=train.autocast != "off")
-
-
-@contextmanager
-def stop_requests() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl+C or SIGTERM into a request that the loop asks for; a second one stops at once."""
-    asked = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def ask(number: int, frame: Any) -> None:
-        del frame
-        if asked.is_set():
-            signal.signal(number, before[signal.Signals(number)])
-            signal.raise_signal(number)
-        asked.set()
-
-    for number in before:
-        signal.signal(number, ask)
-    try:
-        yield asked.is_set
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 def _step(optimizer: torch.optim.Optimizer, scaler: "torch.amp.GradScaler", clip: float) -> None:

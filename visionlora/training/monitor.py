@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -61,9 +62,10 @@ class Monitor:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        self._progress.stop()
         self._events.close()
         self._metrics.close()
+        with suppress(OSError):  # the terminal may be gone, which is no reason to lose why the run ended
+            self._progress.stop()
 
     @property
     def metrics_bytes(self) -> int:

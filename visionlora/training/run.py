@@ -2,6 +2,8 @@
 
 import json
 import time
+from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from visionlora.adapters.report import Report
 from visionlora.errors import InputError, did_you_mean, some
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
+from visionlora.stopping import Interrupted, stop_requests
 from visionlora.tasks.base import SetUp
 from visionlora.tasks.evaluation import example, score
 from visionlora.tasks.registry import task_of
@@ -78,7 +81,7 @@ def train(
 
     Raises:
         InputError: anything about the input that can't be used.
-        visionlora.training.loop.Interrupted: Ctrl+C; a checkpoint is written.
+        visionlora.stopping.Interrupted: Ctrl+C, SIGTERM or SIGHUP; a checkpoint is written.
     """
     console = console or Console()
     device = pick_device(config.train.device)
@@ -114,9 +117,12 @@ def train(
         say(f"resumed from step {state.progress.step}, epoch {state.progress.epoch + 1}")
 
     total = steps_per_epoch(setup.training, config.train) * config.train.epochs
-    with Monitor(folder, state.progress.step, state.progress.metrics_bytes, total, console, quiet) as monitor:
-        fit(state, monitor)
-        result = _conclude(state)
+    with (
+        stop_requests() as stop,
+        Monitor(folder, state.progress.step, state.progress.metrics_bytes, total, console, quiet) as monitor,
+    ):
+        fit(state, monitor, stop)
+        result = _conclude(state, stop)
         monitor.hyperparameters(_settings(config), result.scores)
     say(
         f"best epoch {result.best_epoch}: "
@@ -176,8 +182,13 @@ def monitored(config: RunConfig, setup: SetUp, device: torch.device) -> str:
     return monitor
 
 
-def _conclude(state: RunState) -> Result:
+def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
     """Evaluate the best epoch's file as anyone would load it, and write the report."""
+
+    def on_batch(_images: int) -> None:
+        if number := stop():
+            raise Interrupted("in the last evaluation", number)
+
     started = time.perf_counter()
     config, progress = state.config, state.progress
     trained = load_trained(state.folder)
@@ -187,7 +198,8 @@ def _conclude(state: RunState) -> Result:
         config.train.batch_size,
         config.data.workers,
         state.device,
-        autocast=autocast_context(config.train, state.device),
+        lambda _what, _images: nullcontext(on_batch),
+        autocast_context(config.train, state.device),
     )
     result = Result(
         folder=state.folder,

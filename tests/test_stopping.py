@@ -1,0 +1,76 @@
+"""Signals become requests, and go back to what they were."""
+
+import os
+import signal
+import threading
+
+import pytest
+
+from visionlora.stopping import STOPPING, Interrupted, deaf_children, stop_requests
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_the_first_signal_is_a_request_and_the_handlers_come_back(number: signal.Signals) -> None:
+    before = {one: signal.getsignal(one) for one in STOPPING}
+    with stop_requests() as asked:
+        assert asked() == 0
+        signal.raise_signal(number)
+        assert asked() == number
+        signal.raise_signal(signal.SIGTERM)
+        assert asked() == number
+    assert {one: signal.getsignal(one) for one in STOPPING} == before
+
+
+def test_a_second_ctrl_c_stops_at_once_and_a_second_hangup_does_not() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background jobs ignore Ctrl+C
+    with stop_requests() as asked:
+        signal.raise_signal(signal.SIGHUP)
+        signal.raise_signal(signal.SIGHUP)
+        assert asked() == signal.SIGHUP
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+
+
+def test_a_run_under_nohup_outlives_its_terminal() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_requests() as asked:
+            signal.raise_signal(signal.SIGHUP)
+            assert asked() == 0
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_beside_the_main_thread_nobody_asks() -> None:
+    found: list[int] = []
+
+    def work() -> None:
+        with stop_requests() as asked:
+            found.append(asked())
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    thread.join()
+    assert found == [0]
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_signals_come_to_the_parent_and_not_to_what_it_started_meanwhile(number: signal.Signals) -> None:
+    with stop_requests() as asked:
+        with deaf_children():
+            child = os.fork()
+            if not child:
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+                os._exit(7)
+            os.kill(os.getpid(), number)
+        assert asked() == number
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+
+
+def test_the_exit_code_is_a_shells() -> None:
+    codes = {number.name: Interrupted("at step 1", number).exit_code for number in STOPPING}
+    assert codes == {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
+    assert str(Interrupted("at step 1", signal.SIGINT)) == "stopped at step 1; the same command with --resume goes on"

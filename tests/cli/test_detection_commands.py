@@ -148,6 +148,24 @@ def test_a_video_is_detected_in_frame_by_frame(
     assert (frames.width, frames.height, frames.frame_count, frames.fps) == (WIDTH, HEIGHT, 3, 5)
 
 
+def test_of_several_files_a_bad_video_is_named_and_passed_over(
+    visionlora: Command, detector: Path, scenes: Path, tmp_path: Path
+) -> None:
+    clip, bad, out = tmp_path / "clip.mp4", tmp_path / "bad.mp4", tmp_path / "found.json"
+    with VideoWriter(clip, 10, (WIDTH, HEIGHT)) as writer:
+        for number in (0, 1, 3):
+            writer.write(read_image(scenes.parent / f"{number:02}.png"))
+    bad.write_bytes(clip.read_bytes()[:100])
+    outcome = visionlora("predict", detector, bad, scenes.parent / "01.png", clip, "--out", out, "--min-score", 0)
+    assert (outcome.code, outcome.err) == (1, "")
+    assert f"passed over: {bad}: no video of a known format" in outcome.out
+    assert outcome.out.rstrip().splitlines()[-1] == f"passed over, for they can't be read: {bad}"
+    found = {name.partition("#")[0] for name in read_results(out)}
+    assert found == {str(scenes.parent / "01.png"), str(clip)}
+    alone = visionlora("predict", detector, bad)
+    assert (alone.code, alone.err.count("\n")) == (2, 1)
+
+
 def test_a_merged_detector_is_created_by_the_lines_printed(visionlora: Command, detector: Path, tmp_path: Path) -> None:
     out = tmp_path / "merged.safetensors"
     outcome = visionlora("merge", detector, "--out", out)

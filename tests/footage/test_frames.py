@@ -59,6 +59,59 @@ def test_annotations_follow_their_frames(tmp_path: Path) -> None:
     assert [thing["image_id"] for thing in content["annotations"]] == [10, 11, 13]
 
 
+@pytest.mark.parametrize(
+    "name", ["frame_{:06d}.PNG", "images/frame_{:06d}.jpg", "site\\\\frame_{:06d}", "frame_{}.png"]
+)
+def test_names_as_cvat_gives_them_count_frames(tmp_path: Path, name: str) -> None:
+    source = document(tmp_path / "boxes.json", [0, 6, 10])
+    content = json.loads(source.read_text())
+    for image in content["images"]:
+        image["file_name"] = name.format(image.pop("frame"))
+    source.write_text(json.dumps(content))
+    extract_frames(VideoFrames(encode(tmp_path / "a.mp4", 12), 2), tmp_path / "out", source)
+    data = read_annotations(tmp_path / "out" / "annotations.json")
+    assert [image.path.name for image in data.images] == ["000000.jpg", "000006.jpg", "000010.jpg"]
+    for image, number in zip(data.images, (0, 6, 10), strict=True):
+        assert difference(np.asarray(Image.open(image.path)), scene(number)) < 3
+
+
+def test_another_name_does_not_count_frames(tmp_path: Path) -> None:
+    source = document(tmp_path / "boxes.json", [0])
+    source.write_text(source.read_text().replace('"frame": 0', '"file_name": "yard_000010.png"'))
+    with pytest.raises(InputError, match=r"images\[0\] has 'yard_000010.png' for its frame.*frame_000010.png"):
+        extract_frames(VideoFrames(encode(tmp_path / "a.mp4", 12)), tmp_path / "out", source)
+
+
+def test_of_several_videos_a_bad_one_is_named_and_passed_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, last = encode(tmp_path / "first.mp4", 4), encode(tmp_path / "last.mkv", 6)
+    bad = tmp_path / "bad.mp4"
+    bad.write_bytes(b"no video" * 100)
+    assert frames([first, bad, last], tmp_path / "out", 2, None) == 1
+    printed = capsys.readouterr().out
+    assert f"passed over: {bad}: no video of a known format" in printed
+    assert printed.rstrip().splitlines()[-1] == f"passed over, for they can't be read: {bad}"
+    found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg"))
+    expected = [f"first/images/{n:06}.jpg" for n in (0, 2)] + [f"last/images/{n:06}.jpg" for n in (0, 2, 4)]
+    assert found == expected
+
+
+def test_what_cannot_be_said_of_several_videos_is_refused(tmp_path: Path) -> None:
+    one, other = encode(tmp_path / "one.mp4", 3), encode(tmp_path / "one.mkv", 3)
+    bad = tmp_path / "bad.mp4"
+    bad.touch()
+    with pytest.raises(InputError, match="would be the folder of several videos"):
+        frames([one, other], tmp_path / "out", 1, None)
+    with pytest.raises(InputError, match="counts the frames of one video"):
+        frames([one, bad], tmp_path / "out", 1, tmp_path / "boxes.json")
+    with pytest.raises(InputError, match="no video of a known format"):
+        frames([bad], tmp_path / "out", 1, None)
+    with pytest.raises(InputError, match="none of the 2 videos can be read"):
+        frames([bad, tmp_path / "none.mp4"], tmp_path / "out", 1, None)
+    assert not (tmp_path / "out").exists()
+
+
 REFUSED: dict[str, tuple[list[Any], dict[str, Any], str]] = {
     "no number": (["a"], {}, r"images\[0\] has 'a' for its frame"),
     "a truth value": ([True], {}, r"images\[0\] has True for its frame"),
@@ -95,7 +148,7 @@ def test_what_is_damaged_is_told_and_the_rest_kept(tmp_path: Path, capsys: pytes
     content = bytearray(path.read_bytes())
     content[len(content) // 2 : len(content) // 2 + 40] = bytes(40)
     path.write_bytes(content)
-    frames(path, tmp_path / "out", 1, None)
+    assert frames([path], tmp_path / "out", 1, None) == 0
     printed = capsys.readouterr().out
     assert "damaged" in printed
     assert f"59 frames of 96 x 64 pixels in {tmp_path}/out/images" in printed

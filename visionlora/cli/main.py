@@ -98,13 +98,16 @@ def predict(
     device: Device = "auto",
     skip_unreadable: Skip = False,
 ) -> None:
-    """Show what a trained model finds in images and videos."""
+    """Show what a trained model finds in images and videos.
+
+    Exit code 1 if one of several videos could not be read.
+    """
     from visionlora.cli.predict import Outputs
     from visionlora.cli.predict import predict as run_prediction
     from visionlora.tasks.base import PredictOptions
 
     asked = {"--draw": draw, "--masks": masks, "--top": top, "--min-score": min_score}
-    run_prediction(
+    code = run_prediction(
         run,
         images,
         Outputs(out, draw, masks),
@@ -115,6 +118,7 @@ def predict(
         device,
         skip_unreadable,
     )
+    raise typer.Exit(code)
 
 
 @app.command()
@@ -187,17 +191,21 @@ def check_data(
 
 @app.command()
 def frames(
-    video: Annotated[Path, typer.Argument(help="A video file.")],
+    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
     out: Annotated[Path, typer.Option(help="An empty or absent folder.")],
     every: Annotated[int, typer.Option(min=1, help="Take each n-th frame.")] = 1,
     annotations: Annotated[
-        Path | None, typer.Option(help="A COCO .json whose images have a frame number in the place of a file_name.")
+        Path | None,
+        typer.Option(help="A COCO .json whose images have a frame, or a file_name as CVAT's frame_000010.png."),
     ] = None,
 ) -> None:
-    """Save the frames of a video as images, to label them, or with the annotations that count them."""
+    """Save the frames of videos as images, to label them, or of one with the annotations that count them.
+
+    Of several, each gets a folder of its name. Exit code 1 if one of them could not be read.
+    """
     from visionlora.cli.frames import frames as run_extraction
 
-    run_extraction(video, out, every, annotations)
+    raise typer.Exit(run_extraction(videos, out, every, annotations))
 
 
 @app.command()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from visionlora.cli.show import check_folder, check_out, print_table, progress
 from visionlora.cli.sources import count_images, drawing, find_sources, refuse_twins
+from visionlora.cli.videos import say_passed_over
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
 from visionlora.files import growing_json
@@ -52,7 +53,7 @@ def predict(
     checkpoint: Path | None,
     device: str,
     skip_unreadable: bool,
-) -> None:
+) -> int:
     """Print a table of what was found, and write results, drawings and labels if asked.
 
     Args:
@@ -65,6 +66,9 @@ def predict(
         checkpoint: the base's weights, if they have moved.
         device: to compute on.
         skip_unreadable: leave out images that can't be read.
+
+    Returns:
+        the exit code: 1 if a video among several files was passed over.
     """
     trained = open_trained(run, checkpoint)
     task = task_of(trained.task)
@@ -72,7 +76,7 @@ def predict(
     check_out(outputs.out)
     for option, (folder, _) in outputs.folders().items():
         check_folder(folder, option)
-    sources = find_sources(paths, every, skip_unreadable)
+    sources, refused = find_sources(paths, every, skip_unreadable)
     for option, (folder, what) in outputs.folders().items():
         refuse_twins(sources, folder, option, what)
     place = pick_device(device)
@@ -105,6 +109,7 @@ def predict(
         print(f"and {len(sources) - _SHOWN} more{'' if outputs.out else '; --out FILE writes them all'}")
     for folder, what in outputs.folders().values():
         print(f"{what}s written into {folder}")
+    return say_passed_over(refused)
 
 
 def _nowhere(entry: object) -> None:

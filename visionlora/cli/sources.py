@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from visionlora.cli.videos import open_videos
 from visionlora.data.folders import images_in, what_there_is
 from visionlora.data.images import check_readable, is_image, read_image
 from visionlora.data.video import DamagedVideo, VideoFrames
@@ -67,13 +68,18 @@ class Source:
                 yield frame.number, frame.image
         except DamagedVideo as damage:
             print(damage)
+        for remark in self.video.remarks:
+            print(remark)
 
 
-def find_sources(paths: list[Path], every: int, skip_unreadable: bool) -> list[Source]:
+def find_sources(paths: list[Path], every: int, skip_unreadable: bool) -> tuple[list[Source], list[Path]]:
     """Files as they are given, and the images in folders; of videos each ``every``-th frame.
 
+    Returns:
+        what can be looked at; and the videos among several files that can't, which are named and passed over.
+
     Raises:
-        InputError: something isn't there, or can't be read.
+        InputError: something isn't there, an image can't be read, or nothing is left.
     """
     found: dict[Path, Path] = {}
     for given in paths:
@@ -82,14 +88,11 @@ def find_sources(paths: list[Path], every: int, skip_unreadable: bool) -> list[S
     # A GIF in a folder of images is one of them; one that is given by itself is played.
     played = {path for path in found if not is_image(path) or (path.suffix.lower() == ".gif" and path in paths)}
     images = set(readable([path for path in found if path not in played], skip_unreadable))
-    sources = []
-    for path, name in found.items():
-        video = VideoFrames(path, every) if path in played else None
-        if video is not None or path in images:
-            sources.append(Source(path, name, video))
+    videos, refused = open_videos([path for path in found if path in played], every, alone=len(found) == 1)
+    sources = [Source(path, name, videos.get(path)) for path, name in found.items() if path in videos or path in images]
     if not sources:
         raise InputError("no image is left: none of them can be read")
-    return sources
+    return sources, refused
 
 
 def count_images(sources: Sequence[Source]) -> int | None:

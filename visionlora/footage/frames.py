@@ -1,5 +1,6 @@
 """Frames of a video as image files, with the annotations that count them."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from visionlora.errors import InputError
 from visionlora.files import new_folder, write_json
 
 IMAGES, ANNOTATIONS = "images", "annotations.json"
+_CVATS = re.compile(r"(?:.*[/\\])?frame_(\d+)(?:\.\w+)?")
 _QUALITY = 95
 """Of the JPEG files. Chroma isn't subsampled: a second loss of colour would be one too many."""
 
@@ -27,9 +29,9 @@ def extract_frames(
     Args:
         video: what to read; it says which frames.
         out: an empty or absent folder.
-        annotations: a COCO json whose images have a ``frame``, counted from 0 as decoded, in the place of a
-            ``file_name``. ``out/annotations.json`` then has those of the frames that were written, with their file
-            names; all else stays as it is.
+        annotations: a COCO json whose images have a ``frame``, counted from 0 as decoded, or are named after it as
+            CVAT does, ``frame_000010.png``. ``out/annotations.json`` then has those of the frames that were written,
+            with their file names; all else stays as it is.
         on_frame: called with 1 after each frame.
 
     Returns:
@@ -63,6 +65,14 @@ def _name(number: int) -> str:
     return f"{number:06d}.jpg"
 
 
+def _frame_of(image: dict[str, Any]) -> Any:
+    """What a document's image says of its frame: a number, unless something is wrong with it."""
+    if "frame" in image or not isinstance(image.get("file_name"), str):
+        return image.get("frame")
+    named = _CVATS.fullmatch(image["file_name"])
+    return int(named[1]) if named else image["file_name"]
+
+
 def _document(path: Path, video: VideoFrames) -> dict[str, Any]:
     """The COCO json, whose images were checked to count frames of this video."""
     document: dict[str, Any] = read_whole(path)
@@ -71,9 +81,12 @@ def _document(path: Path, video: VideoFrames) -> dict[str, Any]:
         where = f"{path}: images[{place}]"
         if not isinstance(image, dict) or not isinstance(image.get("id"), int | str):
             raise InputError(f"{where} is {shown(image)}; it should have an id and a frame")
-        number = image.get("frame")
+        number = _frame_of(image)
         if type(number) is not int or number < 0:
-            raise InputError(f"{where} has {shown(number)} for its frame; give the number of the decoded frame, from 0")
+            raise InputError(
+                f"{where} has {shown(number)} for its frame; give the number of the decoded frame, from 0, or a "
+                f"file_name such as frame_000010.png"
+            )
         if number in seen:
             raise InputError(f"{where}: frame {number} is there already; give each frame one image")
         seen.add(number)
@@ -94,9 +107,9 @@ def _document(path: Path, video: VideoFrames) -> dict[str, Any]:
 def _of_frames(document: dict[str, Any], written: set[int], annotations: Path | None, video: Path) -> dict[str, Any]:
     """The document with the images of these frames alone, and their file names."""
     images = [
-        {**image, "file_name": f"{IMAGES}/{_name(image['frame'])}"}
+        {**image, "file_name": f"{IMAGES}/{_name(_frame_of(image))}"}
         for image in document["images"]
-        if image["frame"] in written
+        if _frame_of(image) in written
     ]
     if not images:
         raise InputError(f"{annotations}: describes none of the {len(written)} frames taken from {video}")

@@ -17,6 +17,7 @@ test: $(READY)
 
 # Every direct dependency at the lowest version that pyproject.toml admits. Tests on real weights say nothing more there.
 OLDEST_TESTS := tests/adapters tests/ops tests/models --ignore-glob '*real_weights.py' \
+	tests/cli/test_refusals.py \
 	tests/training/test_run.py::test_a_run_folder_holds_what_the_tutorial_says \
 	tests/training/test_detection_run.py::test_a_run_leaves_scores_thresholds_curves_and_pictures \
 	tests/training/test_segmentation_run.py::test_a_run_leaves_scores_and_pictures

@@ -27,7 +27,7 @@ def main(about: str, default: str, example: str) -> int:
     try:
         config = load_config(find_config(arguments.config), arguments.overrides)
         train(config, resume=arguments.resume, overwrite=arguments.overwrite)
-    except InputError as error:
+    except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
         print(f"error: {error}", file=sys.stderr)
         return 2
     except Interrupted as stop:

@@ -14,11 +14,13 @@ from safetensors.torch import load_file
 from helpers.detection_runs import COLOURS, HEIGHT, WIDTH, make_detection_config, make_scenes
 from helpers.squares import Command
 from visionlora.config import dump_config
+from visionlora.data.annotations.layouts import read_annotations
 from visionlora.data.images import read_image
 from visionlora.data.video import VideoFrames
 from visionlora.data.video_writer import VideoWriter
 from visionlora.tasks.detection.inference import predict_detections
 from visionlora.tasks.detection.results import read_results
+from visionlora.tasks.detection.task import Detection
 from visionlora.tasks.trained import load_trained
 from visionlora.training.run import train
 
@@ -222,3 +224,69 @@ def test_options_of_the_other_task_are_refused(
     shutil.copy(image, again)
     assert "the drawing of several" in visionlora("predict", detector, image, again, "--draw", tmp_path / "d").err
     assert "no video of a known format" in visionlora("predict", detector, scenes).err
+
+
+@pytest.mark.parametrize("form", ["coco", "yolo"])
+def test_what_is_found_becomes_a_data_set_to_correct(
+    visionlora: Command, detector: Path, scenes: Path, tmp_path: Path, form: str
+) -> None:
+    images = tmp_path / "images"
+    (images / "night").mkdir(parents=True)
+    shutil.copy(scenes.parent / "00.png", images / "night")
+    turned = Image.open(scenes.parent / "01.png").convert("RGB")
+    exif = Image.Exif()
+    exif[274] = 6
+    turned.save(images / "turned.jpg", exif=exif, quality=95)
+    with VideoWriter(tmp_path / "clip.mp4", 10, (WIDTH, HEIGHT)) as writer:
+        for number in (0, 1, 3):
+            writer.write(read_image(scenes.parent / f"{number:02}.png"))
+    clip = tmp_path / "clip.mp4"
+    out, labels = tmp_path / "found.jsonl", tmp_path / "labels"
+    options = ("--labels", labels, "--format", form, "--min-score", 0.3, "--out", out)
+    outcome = visionlora("predict", detector, images, clip, *options)
+    assert (outcome.code, outcome.err) == (0, "")
+    expected: dict[str, list[list[float]]] = {}
+    for line in out.read_text().splitlines():
+        entry = json.loads(line)
+        expected.setdefault(Path(entry["image_id"]).name, []).append(entry["bbox"])
+    assert sum(map(len, expected.values())) >= 4
+
+    checked = visionlora("check-data", labels / ("annotations.json" if form == "coco" else "data.yaml"))
+    assert checked.code == 0 and "no errors" in checked.out
+    data = read_annotations(labels / ("annotations.json" if form == "coco" else "data.yaml"))
+    assert data.classes == list(COLOURS)
+    files = {path.relative_to(labels / "images").as_posix() for path in (labels / "images").rglob("*.*")}
+    assert files == {"night/00.png", "turned.png", *(f"clip/{number:06}.jpg" for number in range(3))}
+    names = {"00.png": "00.png", "turned.png": "turned.jpg", **{f"{n:06}.jpg": f"clip.mp4#{n}" for n in range(3)}}
+    for image in data.images:
+        wanted = sorted(expected.get(names[image.path.name], []))
+        found = sorted([x1, y1, x2 - x1, y2 - y1] for x1, y1, x2, y2 in (thing.box for thing in image.objects))
+        assert len(found) == len(wanted)
+        for one, other in zip(found, wanted, strict=True):
+            assert one == pytest.approx(other, abs=0.01)
+    assert read_image(labels / "images" / "turned.png").shape == (WIDTH, HEIGHT, 3)
+
+
+def test_an_interrupted_prediction_leaves_nothing_half_written(
+    visionlora: Command, detector: Path, scenes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = Detection.predict, []
+
+    def interrupted(*arguments: Any) -> Any:
+        calls.append(1)
+        if len(calls) == 5:
+            raise KeyboardInterrupt
+        return plain(*arguments)
+
+    monkeypatch.setattr(Detection, "predict", interrupted)
+    options = ("--out", tmp_path / "found.json", "--labels", tmp_path / "labels", "--min-score", 0)
+    outcome = visionlora("predict", detector, scenes.parent, *options)
+    assert len(calls) == 5 and outcome.code == 130
+    assert not list(tmp_path.iterdir())
+
+
+def test_results_are_one_list_or_a_line_each(visionlora: Command, detector: Path, scenes: Path, tmp_path: Path) -> None:
+    for name in ("found.json", "found.jsonl"):
+        assert visionlora("predict", detector, scenes.parent, "--out", tmp_path / name, "--min-score", 0.05).code == 0
+    lines = [json.loads(line) for line in (tmp_path / "found.jsonl").read_text().splitlines()]
+    assert lines and lines == json.loads((tmp_path / "found.json").read_text())

@@ -3,7 +3,7 @@
 import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -88,6 +88,13 @@ def predict(
         Path | None, typer.Option(help="Detectors and segmenters: a new folder for drawings of what was found.")
     ] = None,
     masks: Annotated[Path | None, typer.Option(help="Segmenters: a new folder for the masks, as PNG.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Detectors: a new folder for the images with what was found as their labels, to correct."),
+    ] = None,
+    form: Annotated[
+        Literal["coco", "yolo"], typer.Option("--format", help="Of --labels; yolo has boxes without masks.")
+    ] = "coco",
     top: Annotated[int | None, typer.Option(min=1, help="Classifiers: how many classes to show; by default 3.")] = None,
     min_score: Annotated[
         float | None,
@@ -106,11 +113,11 @@ def predict(
     from visionlora.cli.predict import predict as run_prediction
     from visionlora.tasks.base import PredictOptions
 
-    asked = {"--draw": draw, "--masks": masks, "--top": top, "--min-score": min_score}
+    asked = {"--draw": draw, "--masks": masks, "--labels": labels, "--top": top, "--min-score": min_score}
     code = run_prediction(
         run,
         images,
-        Outputs(out, draw, masks),
+        Outputs(out, draw, masks, labels, form),
         PredictOptions(top or 3, min_score),
         [name for name, value in asked.items() if value is not None],
         every,

@@ -84,7 +84,8 @@ def predict(
     rows: list[list[str]] = []
     with ExitStack() as whole:
         advance = whole.enter_context(progress("predicting", count_images(sources)))
-        write = whole.enter_context(growing_json(outputs.out)) if outputs.out else _nowhere
+        write = whole.enter_context(growing_json(outputs.out)) if outputs.out else None
+        label = whole.enter_context(task.labels(trained, outputs.labels, outputs.form)) if outputs.labels else None
         for source in sources:
             tally: Counter[str] = Counter()
             images = 0
@@ -93,8 +94,11 @@ def predict(
                 for chunk in source.chunks():
                     found = task.predict(trained, [image for _, image in chunk], options, place)
                     for (frame, image), one in zip(chunk, found, strict=True):
-                        for entry in one.entries(source.image_id(frame)):
+                        entries = one.entries(source.image_id(frame))
+                        for entry in entries if write else ():
                             write(entry)
+                        if label is not None:
+                            label(source.picture(frame), None if source.video else source.path, image, entries)
                         tally.update(one.tally())
                         if outputs.masks is not None:
                             one.write_mask(outputs.masks / source.picture(frame))
@@ -110,10 +114,6 @@ def predict(
     for folder, what in outputs.folders().values():
         print(f"{what}s written into {folder}")
     return say_passed_over(refused)
-
-
-def _nowhere(entry: object) -> None:
-    del entry
 
 
 def _refuse_options(run: Path, name: str, given: list[str]) -> None:

@@ -1,6 +1,7 @@
 """What a task is: all that training, evaluating, predicting and exporting ask of one."""
 
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
@@ -145,8 +146,12 @@ class PredictOptions:
     min_score: float | None = None
 
 
+AddLabels = Callable[[Path, Path | None, np.ndarray, list[dict[str, Any]]], None]
+"""Takes an image into a data set: its name, its file where it is one, (H, W, 3) uint8, and its `Prediction.entries`."""
+
+
 class Prediction(Protocol):
-    """What was found in one image. Of ``drawn``, ``write_mask`` and ``objects`` a task has what its options ask for."""
+    """What was found in one image. Of ``drawn`` and ``write_mask`` a task has what its options ask for."""
 
     def entries(self, image_id: str) -> list[dict[str, Any]]:
         """Plain data for ``--out``."""
@@ -290,6 +295,10 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
         device: torch.device,
     ) -> Sequence[Prediction]:
         """What is in whole images, (H, W, 3) uint8 RGB of any sizes. The model is on the device."""
+
+    def labels(self, trained: Trained[BuiltT, ShownT], out: Path, form: str) -> AbstractContextManager[AddLabels]:
+        """What to call with each image, for ``--labels``; ``out`` is whole when the block ends, and else absent."""
+        raise TypeError(f"{self.noun}s of {trained.path} write no {form} labels into {out}")
 
     def summary(self, trained: Trained[BuiltT, ShownT], tally: Mapping[str, float], images: int) -> str:
         """In a few words, what was found: ``tally`` is the sum of all images'."""

@@ -1,6 +1,7 @@
 """What detection knows: see ``tasks.base.Task``."""
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors
 from visionlora.models.detector import Detector, create_detector
-from visionlora.tasks.base import Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.base import AddLabels, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
 from visionlora.tasks.detection.examples import torchvision_code, torchvision_example
@@ -28,6 +29,7 @@ from visionlora.tasks.detection.inference import (
     predict_detections,
     thresholds_of,
 )
+from visionlora.tasks.detection.labels import labelled_folder
 from visionlora.tasks.detection.parity import detections_difference
 from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.detection.training import DetectionTraining, fitted
@@ -43,7 +45,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     SCHEMA = DetectionConfig
     noun = "detector"
     counted = "objects"
-    options = ("--draw", "--min-score")
+    options = ("--draw", "--labels", "--min-score")
     found = "objects found"
     pipeline = "object-detection"
     takes_lists = True
@@ -151,6 +153,9 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     ) -> list[ImageObjects]:
         found = predict_detections(trained, images, thresholds_of(trained, options.min_score), device)
         return [ImageObjects(one, trained.classes) for one in found]
+
+    def labels(self, trained: TrainedDetector, out: Path, form: str) -> AbstractContextManager[AddLabels]:
+        return labelled_folder(out, form, trained.classes)
 
     def summary(self, trained: TrainedDetector, tally: Any, images: int) -> str:
         return "  ".join(f"{name} {tally[name]}" for name in trained.classes if tally.get(name)) or "nothing"

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import typing
 from collections.abc import Iterator
+from graphlib import TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,31 @@ def test_a_room_imports_only_rooms_below_it(room: str) -> None:
         for name in imports(file):
             if name.split(".")[0] == "visionlora":
                 assert room_of(name) in ALLOWED[room], f"{file.relative_to(ROOT)} imports {name}"
+
+
+def module_of(file: Path) -> str:
+    """`visionlora/data/images.py` -> `visionlora.data.images`."""
+    parts = file.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    graph = {module_of(file): set(imports(file)) for file in PACKAGE.rglob("*.py") if file.parent != PACKAGE}
+    graph |= {module_of(file): set(imports(file)) for file in PACKAGE.glob("*.py") if file.name != "__init__.py"}
+    own = {name: {other for other in others if other in graph and other != name} for name, others in graph.items()}
+    list(TopologicalSorter(own).static_order())  # a CycleError names the circle
+
+
+SIBLINGS = {"classification", "detection", "segmentation"}
+"""Folders of `data` and of `tasks`; what two of them need lies above them."""
+
+
+def test_no_task_imports_anothers_folder() -> None:
+    for file in (*files_of("data"), *files_of("tasks")):
+        own = SIBLINGS & set(file.relative_to(PACKAGE).parts)
+        for name in imports(file):
+            other = SIBLINGS & set(name.split(".")) if name.startswith("visionlora.") else set()
+            assert not own or other <= own, f"{file.relative_to(ROOT)} imports {name}"
 
 
 @pytest.mark.parametrize("room", LIBRARIES)

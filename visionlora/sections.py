@@ -101,9 +101,10 @@ class SegmentationData(AnnotatedData):
     Mask files: ``classes`` is the file that names the classes, by default the one in ``root``. ``root`` holds images
     and masks of each part in one of the known layouts (images/train with masks/train, train/images with train/masks,
     train with trainannot, or images with masks); or ``images`` and ``masks`` are their folders, which may have a
-    folder for each part. ``mask_suffix`` is what the masks' names have before their ending besides. ``round_masks``
-    takes the nearest class for values that are none, of smoothed edges or JPEG. ``train`` and ``val`` name parts.
-    What says which of annotated images to use goes for masks too, but for what needs objects or fields.
+    folder for each part. ``mask_suffix`` is what a mask's name has between its image's name and the ending.
+    ``round_masks`` takes the nearest class for values that are none, of smoothed edges or JPEG. ``train`` and ``val``
+    name parts.
+    Masks are chosen as annotated images are, except by what needs objects or fields.
 
     Objects with masks: ``annotations`` and its likes; ``background`` names the class of what no object covers, null
     ignores that.

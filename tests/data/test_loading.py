@@ -10,17 +10,10 @@ import pytest
 import torch
 from PIL import Image
 
-from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.labelled import LabelledImages
+from visionlora.data.classification.samples import ClassificationDataset
 from visionlora.data.classification.transforms import Preprocessing, eval_transform, train_transform
-from visionlora.data.loading import (
-    REPEAT,
-    ClassificationDataset,
-    balanced_order,
-    batches,
-    epoch_order,
-    make_loader,
-    sample_seed,
-)
+from visionlora.data.loading import REPEAT, balanced_order, batches, epoch_order, make_loader, sample_seed
 from visionlora.errors import InputError
 
 PRE = Preprocessing(

@@ -9,7 +9,7 @@ from PIL import Image
 from visionlora.data.annotations.annotated import AnnotatedImage
 from visionlora.data.annotations.masks import rasterise
 from visionlora.data.checks.survey import Survey
-from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.labelled import LabelledImages
 from visionlora.data.images import read_image
 from visionlora.data.segmentation.object_masks import class_mask
 from visionlora.data.segmentation.segmented import SegmentedImages

@@ -57,7 +57,8 @@ def evaluate(
     part: Annotated[
         str,
         typer.Option(
-            help="Folder, or value of the column split; of annotated images a part, all, or FIELD=VALUE,VALUE."
+            help="What to score: a folder, or a value of the column split; of annotated images a part, all, or "
+            "FIELD=VALUE,VALUE."
         ),
     ] = "",
     base: Annotated[bool, typer.Option("--base", help="Score the base without the adapter.")] = False,
@@ -156,7 +157,8 @@ def export(
         bool, typer.Option(help="Score the exported model on all of the run's validation images, too.")
     ] = True,
     by: Annotated[
-        str | None, typer.Option(help="A field of those images to score by; else camera, if they have it.")
+        str | None,
+        typer.Option(help="Also score in groups by this field of the images; by default by camera, if they have it."),
     ] = None,
 ) -> None:
     """Write the merged model as a folder for others, checked against the adapted one, with a model card."""
@@ -179,13 +181,17 @@ def check_data(
     classes: Annotated[
         Path | None, typer.Option(help="Mask files: the file that names their classes, if it isn't with them.")
     ] = None,
-    masks: Annotated[Path | None, typer.Option(help="Their folder, if the layout is none of the known ones.")] = None,
-    suffix: Annotated[str, typer.Option(help="What the masks' names have before the ending besides.")] = "",
+    masks: Annotated[
+        Path | None, typer.Option(help="The folder of the masks, if the layout is none of the known ones.")
+    ] = None,
+    suffix: Annotated[
+        str, typer.Option(help="What a mask's name has between its image's name and the ending, such as _mask.")
+    ] = "",
     round_masks: Annotated[
         bool, typer.Option("--round-masks", help="Masks with smoothed edges, or JPEG: take the nearest class.")
     ] = False,
     draw: Annotated[int, typer.Option(min=0, help="Write so many images with their annotations drawn.")] = 0,
-    drawings: Annotated[Path, typer.Option(help="An empty or absent folder for them.")] = Path("drawn"),
+    drawings: Annotated[Path, typer.Option(help="An empty or absent folder for the drawings.")] = Path("drawn"),
 ) -> None:
     """Show what is in a data set and what is wrong with it; exit code 1 if training would refuse it."""
     from visionlora.cli.check_data import check_data as run_check
@@ -203,7 +209,9 @@ def frames(
     every: Annotated[int, typer.Option(min=1, help="Take each n-th frame.")] = 1,
     annotations: Annotated[
         Path | None,
-        typer.Option(help="A COCO .json whose images have a frame, or a file_name as CVAT's frame_000010.png."),
+        typer.Option(
+            help="A COCO .json whose images have a frame's number, or a file_name like CVAT's frame_000010.png."
+        ),
     ] = None,
 ) -> None:
     """Save the frames of videos as images, to label them, or of one with the annotations that count them.
@@ -218,7 +226,7 @@ def frames(
 @app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="A timm or torchvision name.")],
-    rank: Annotated[int, typer.Option(help="Of the adapter.")] = 8,
+    rank: Annotated[int, typer.Option(help="The adapter's rank.")] = 8,
     targets: Annotated[list[str] | None, typer.Option(help="Names, patterns or a preset; may be repeated.")] = None,
     classes: Annotated[int, typer.Option(min=1, help="Outputs of the new head.")] = 10,
 ) -> None:

@@ -95,8 +95,9 @@ def predict(
                     found = task.predict(trained, [image for _, image in chunk], options, place)
                     for (frame, image), one in zip(chunk, found, strict=True):
                         entries = one.entries(source.image_id(frame))
-                        for entry in entries if write else ():
-                            write(entry)
+                        if write is not None:
+                            for entry in entries:
+                                write(entry)
                         if label is not None:
                             label(source.picture(frame), None if source.video else source.path, image, entries)
                         tally.update(one.tally())

@@ -17,6 +17,9 @@ from visionlora.errors import InputError, some
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif"})
 """File names with these endings, in upper or lower case, count as images."""
 
+Triple = tuple[float, float, float]
+"""A value for each of red, green and blue."""
+
 _FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF")
 _SIXTEEN_BIT = 65535
 _SMALLEST = (72, 64)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.labelled import LabelledImages
 from visionlora.data.images import read_image
 from visionlora.files import write_atomic
 from visionlora.tasks.classification.figures import BAD, GOOD

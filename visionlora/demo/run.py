@@ -7,11 +7,11 @@ import torch
 
 from visionlora.adapters.model import disabled, merged
 from visionlora.cli.show import print_table, progress
-from visionlora.data.classification.dataset import LabelledImages
 from visionlora.data.classification.folder_labels import read_folder
+from visionlora.data.classification.labelled import LabelledImages
+from visionlora.data.classification.samples import ClassificationDataset
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.data.images import read_image
-from visionlora.data.loading import ClassificationDataset
 from visionlora.demo.base import ARCHITECTURE, INPUT_SIZE, MEAN, STD, base_path
 from visionlora.demo.picture import save_picture
 from visionlora.demo.scenes import CLASSES, DAY, NIGHT, Camera, write_folder

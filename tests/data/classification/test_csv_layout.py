@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from visionlora.data.classification.csv_labels import examine_rows, read_csv
-from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.labelled import LabelledImages
 from visionlora.errors import InputError
 
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from visionlora.data.classification.dataset import LabelledImages, split_train_val
+from visionlora.data.classification.labelled import LabelledImages, split_train_val
 from visionlora.errors import InputError
 
 

@@ -9,7 +9,8 @@ from visionlora.data.annotations.annotated import LabelledObject
 from visionlora.data.annotations.masks import rasterise
 from visionlora.data.detection.mapping import boxes_to_original, paste_masks
 from visionlora.data.detection.tile_joining import join_tiles
-from visionlora.data.detection.tiling import Window, clip_object, windows
+from visionlora.data.detection.tiling import clip_object
+from visionlora.data.windows import Window, windows
 
 STILL = np.eye(2, 3)
 

@@ -11,9 +11,10 @@ from helpers.coloured import draw, extent, labels_of, overlap
 from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, LabelledObject, Polygons
 from visionlora.data.annotations.masks import rasterise
 from visionlora.data.detection.dataset import DetectionDataset
-from visionlora.data.detection.tiling import Tile, clip_object, cut, windows
+from visionlora.data.detection.tiling import Tile, clip_object, cut
 from visionlora.data.detection.transforms import DetectionEvalTransform, DetectionTrainTransform
 from visionlora.data.geometry import MIN_VISIBLE
+from visionlora.data.windows import windows
 from visionlora.errors import InputError
 
 STILL = np.eye(2, 3)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.labelled import LabelledImages
 from visionlora.data.classification.split import Split
 from visionlora.data.classification.transforms import Preprocessing
 from visionlora.errors import InputError

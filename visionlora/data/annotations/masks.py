@@ -7,13 +7,23 @@ import cv2
 import numpy as np
 from faster_coco_eval.core import mask as coco
 
-from visionlora.data.annotations.annotated import Polygons, RunLengths
+from visionlora.data.annotations.annotated import AnnotatedImages, Polygons, RunLengths
 from visionlora.data.annotations.run_lengths import area, as_coco
+from visionlora.errors import InputError
 
 Mask = Polygons | RunLengths
 
 Patch = tuple[np.ndarray, int, int]
 """Pixels (h, w) uint8 of 0 and 1, and the x and y of their corner in an image that is empty elsewhere."""
+
+
+def refuse_missing_masks(data: AnnotatedImages) -> None:
+    """Raises InputError if an object that isn't a crowd has no mask."""
+    for image in data.images:
+        for thing in image.objects:
+            if thing.mask is None and not thing.crowd:
+                where = f"{image.path}, {thing.source}" if thing.source else str(image.path)
+                raise InputError(f"{where}: an object has no mask; give each one a mask, or train a detector of boxes")
 
 
 def patch_through(mask: Mask, matrix: np.ndarray, width: int, height: int) -> Patch:

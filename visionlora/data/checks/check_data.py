@@ -16,7 +16,7 @@ from visionlora.data.checks.mending import refuse_target, write_mended
 from visionlora.data.checks.report import QUANTILES, BoxSizes, Burst, ClassCount, DataReport, Leak, PartReport
 from visionlora.data.checks.survey import Part, Survey, survey_annotations
 from visionlora.data.classification.csv_table import SUFFIXES
-from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.labelled import LabelledImages
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.images import ImageFacts
 from visionlora.data.near_duplicates import find_bursts, find_twins

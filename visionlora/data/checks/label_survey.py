@@ -7,8 +7,8 @@ from visionlora.data.checks.survey import Part, Survey
 from visionlora.data.classification.class_folders import part_folders
 from visionlora.data.classification.csv_labels import Rows, choose_rows, examine_rows
 from visionlora.data.classification.csv_table import find_table
-from visionlora.data.classification.dataset import LabelledImages, LabelReading
 from visionlora.data.classification.folder_labels import examine_folder
+from visionlora.data.classification.labelled import LabelledImages, LabelReading
 from visionlora.data.classification.split import describe_missing_validation
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.folders import find_part, subfolders

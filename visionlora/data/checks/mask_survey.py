@@ -27,7 +27,7 @@ class MaskFiles:
     Attributes:
         classes: the file that names the classes; None for the one that lies with them.
         masks: their folder; None where they lie beside the images in a known layout, perhaps in parts.
-        suffix: what their names have before the ending besides.
+        suffix: what a mask's name has between its image's name and the ending.
         nearest: values of no class are rounded to the nearest one.
     """
 

@@ -9,7 +9,7 @@ from visionlora.data.annotations.choosing import values_of
 from visionlora.data.annotations.joining import PART
 from visionlora.data.annotations.layouts import examine_annotations
 from visionlora.data.annotations.reading import Options, Reading
-from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.labelled import LabelledImages
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.folders import images_in
 from visionlora.data.images import ImageFacts

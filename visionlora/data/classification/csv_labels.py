@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
 from visionlora.data.classification.csv_table import Table, read_table
-from visionlora.data.classification.dataset import LabelledImages, LabelReading
+from visionlora.data.classification.labelled import LabelledImages, LabelReading
 from visionlora.data.faults import Fault, Spot, refuse_errors, shown
 from visionlora.data.file_names import ImageFolder, is_file, leaves
 from visionlora.data.folders import refuse_missing_folder

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from visionlora.data.classification.class_folders import class_folders
-from visionlora.data.classification.dataset import LabelledImages, LabelReading
+from visionlora.data.classification.labelled import LabelledImages, LabelReading
 from visionlora.data.faults import Fault, Spot, refuse_errors, shown
 from visionlora.data.folders import images_in, refuse_unread_formats
 from visionlora.data.images import is_image

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from visionlora.data.classification.csv_labels import choose_rows, examine_rows
 from visionlora.data.classification.csv_table import find_table
-from visionlora.data.classification.dataset import LabelledImages, LabelReading, split_train_val
 from visionlora.data.classification.folder_labels import examine_folder
+from visionlora.data.classification.labelled import LabelledImages, LabelReading, split_train_val
 from visionlora.data.faults import describe_left_out, refuse_errors
 from visionlora.data.folders import find_part, refuse_missing_folder, subfolders
 from visionlora.data.images import check_readable, find_unreadable

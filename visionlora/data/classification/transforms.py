@@ -11,12 +11,11 @@ from PIL import Image
 from timm.data.transforms import str_to_pil_interp
 
 from visionlora.data.augmentations import Augmentation, classification_chain, refuse_unknown_strength
+from visionlora.data.images import Triple
 from visionlora.errors import InputError, did_you_mean
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
-
-Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)

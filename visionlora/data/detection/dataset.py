@@ -7,7 +7,7 @@ import torch
 from torch.utils.data import Dataset
 
 from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages
-from visionlora.data.detection.targets import refuse_missing_masks
+from visionlora.data.annotations.masks import refuse_missing_masks
 from visionlora.data.detection.tiling import Tile
 from visionlora.data.detection.transforms import DetectionEvalTransform, DetectionTrainTransform
 from visionlora.data.images import read_image

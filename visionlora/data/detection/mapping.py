@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionlora.data.detection.tiling import Window
+from visionlora.data.windows import Window
 
 
 def boxes_to_original(boxes: Tensor, width: int, height: int, window: Window) -> Tensor:

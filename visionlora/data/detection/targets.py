@@ -6,10 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from visionlora.data.annotations.annotated import AnnotatedImages, LabelledObject
+from visionlora.data.annotations.annotated import LabelledObject
 from visionlora.data.annotations.masks import Patch, area_through, box_of, patch_through
 from visionlora.data.geometry import MIN_VISIBLE, View, areas, clip_boxes, move_boxes, visible_share
-from visionlora.errors import InputError
 
 Target = dict[str, Any]
 """torchvision's: `boxes` (n, 4) float32 x1 y1 x2 y2; `labels` (n,) int64, from 0; `iscrowd` (n,) int64; `area`
@@ -53,15 +52,6 @@ def make_target(objects: Sequence[LabelledObject], view: View, masks: bool, trai
         for whole, (pixels, x, y) in zip(target["masks"], shown, strict=True):
             whole[y : y + pixels.shape[0], x : x + pixels.shape[1]] = torch.from_numpy(pixels)
     return target
-
-
-def refuse_missing_masks(data: AnnotatedImages) -> None:
-    """Raises InputError if an object that isn't a crowd has no mask."""
-    for image in data.images:
-        for thing in image.objects:
-            if thing.mask is None and not thing.crowd:
-                where = f"{image.path}, {thing.source}" if thing.source else str(image.path)
-                raise InputError(f"{where}: an object has no mask; give each one a mask, or train a detector of boxes")
 
 
 def _seen(thing: LabelledObject, box: np.ndarray, share: float, view: View) -> tuple[Patch, np.ndarray, float]:

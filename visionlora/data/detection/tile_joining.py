@@ -8,7 +8,7 @@ from torch import Tensor
 from torchvision.ops import batched_nms, box_iou
 
 from visionlora.data.detection.mapping import resize_mask
-from visionlora.data.detection.tiling import Window
+from visionlora.data.windows import Window
 
 Detections = dict[str, Tensor]
 """`boxes` (n, 4) float, `labels` (n,) int64, `scores` (n,) float, and maybe `masks` (n, h, w)."""

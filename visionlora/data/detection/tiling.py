@@ -7,10 +7,8 @@ import numpy as np
 from visionlora.data.annotations.annotated import AnnotatedImage, AnnotatedImages, Box, LabelledObject, Polygons
 from visionlora.data.annotations.masks import Mask, area_through, box_of, encode, patch_through
 from visionlora.data.geometry import MIN_VISIBLE
+from visionlora.data.windows import Window, windows
 from visionlora.errors import InputError
-
-Window = tuple[int, int, int, int]
-"""(x1, y1, x2, y2) in whole pixels of an image."""
 
 
 @dataclass(frozen=True)
@@ -59,21 +57,6 @@ def cut(data: AnnotatedImages, side: int, overlap: int, empty: bool = True) -> A
     return replace(data, images=tiles)
 
 
-def windows(width: int, height: int, side: int, overlap: int) -> list[Window]:
-    """Windows of `side` x `side` pixels, evenly spread over an image, row by row; clipped to a smaller image.
-
-    Raises:
-        InputError: `overlap` isn't between 0 and `side`.
-    """
-    if not 0 <= overlap < side:
-        raise InputError(f"tiles of {side} px can't overlap by {overlap} px; give 0 to {side - 1}")
-    return [
-        (x, y, min(x + side, width), min(y + side, height))
-        for y in _starts(height, side, overlap)
-        for x in _starts(width, side, overlap)
-    ]
-
-
 def clip_object(thing: LabelledObject, window: Window) -> LabelledObject | None:
     """The object in a window's own pixels, or None if it shows too little of it.
 
@@ -108,11 +91,3 @@ def _clip_mask(mask: Mask, window: Window, share: float, box: Box) -> tuple[Mask
             left, top, right, bottom = box_of(pixels)
             box = float(x + left), float(y + top), float(x + right), float(y + bottom)
     return encode((pixels, x, y), x2 - x1, y2 - y1), share, box
-
-
-def _starts(length: int, side: int, overlap: int) -> list[int]:
-    """Where windows begin along one side: as few as cover it."""
-    if length <= side:
-        return [0]
-    steps = -(-(length - side) // (side - overlap))
-    return [i * (length - side) // steps for i in range(steps + 1)]

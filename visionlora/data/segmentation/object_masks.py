@@ -7,8 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from visionlora.data.annotations.annotated import AnnotatedImages, LabelledObject
-from visionlora.data.annotations.masks import patch_through
-from visionlora.data.detection.targets import refuse_missing_masks
+from visionlora.data.annotations.masks import patch_through, refuse_missing_masks
 from visionlora.data.images import orientation_of
 from visionlora.data.segmentation.class_map import IGNORE, make_class_map
 from visionlora.data.segmentation.mask_files import fit_mask, read_mask

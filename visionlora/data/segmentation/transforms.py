@@ -6,8 +6,8 @@ import torch
 
 from visionlora.data.annotations.masks import between_centres
 from visionlora.data.augmentations import Augmentation, photometric_chain
-from visionlora.data.classification.transforms import Triple
 from visionlora.data.geometry import Moves, View, random_view, show, whole_view
+from visionlora.data.images import Triple
 from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.errors import InputError
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.labelled import LabelledImages
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.data.images import read_image
 from visionlora.tasks.classification.inference import TrainedClassifier, predict_labels

@@ -9,10 +9,11 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from visionlora.data.classification.dataset import LabelledImages
+from visionlora.data.classification.labelled import LabelledImages
+from visionlora.data.classification.samples import ClassificationDataset
 from visionlora.data.classification.split import leave_out_unreadable, load_split, read_part
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
-from visionlora.data.loading import ClassificationDataset, batches, make_loader
+from visionlora.data.loading import batches, make_loader
 from visionlora.errors import InputError, some
 from visionlora.models import timm_models
 from visionlora.models.classifier import Classifier, create_classifier, creation_code

@@ -7,17 +7,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
+from visionlora.data.classification.samples import ClassificationDataset
 from visionlora.data.classification.split import Split
 from visionlora.data.classification.transforms import Preprocessing, train_transform
-from visionlora.data.loading import (
-    ClassificationDataset,
-    Key,
-    balanced_order,
-    batches,
-    epoch_order,
-    make_loader,
-    one_left_over,
-)
+from visionlora.data.loading import Key, balanced_order, batches, epoch_order, make_loader, one_left_over
 from visionlora.errors import InputError
 from visionlora.tasks.base import Batch
 from visionlora.tasks.classification.config import ClassificationConfig, ClassificationTrain

@@ -8,13 +8,14 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 
 from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.annotations.masks import refuse_missing_masks
 from visionlora.data.detection.dataset import DetectionDataset
-from visionlora.data.detection.targets import make_target, refuse_missing_masks
+from visionlora.data.detection.targets import make_target
 from visionlora.data.detection.tile_joining import Detections
-from visionlora.data.detection.tiling import Window
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.data.geometry import whole_view
 from visionlora.data.loading import batches, make_loader
+from visionlora.data.windows import Window
 from visionlora.models.detector import Detector
 from visionlora.tasks.detection.curves import Curve
 from visionlora.tasks.detection.inference import DetectorInput, joined, padded, to_image

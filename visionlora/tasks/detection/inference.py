@@ -13,8 +13,9 @@ from torch import Tensor
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.detection.mapping import boxes_to_original, paste_masks
 from visionlora.data.detection.tile_joining import Detections, join_tiles
-from visionlora.data.detection.tiling import Window, cut, windows
+from visionlora.data.detection.tiling import cut
 from visionlora.data.detection.transforms import DetectionEvalTransform
+from visionlora.data.windows import Window, windows
 from visionlora.errors import InputError
 from visionlora.models.detector import SMALLEST, Detector
 from visionlora.tasks.base import Trained

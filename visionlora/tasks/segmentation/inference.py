@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from visionlora.data.classification.transforms import Triple
 from visionlora.data.geometry import whole_view
+from visionlora.data.images import Triple
 from visionlora.data.loading import batches, make_loader
 from visionlora.data.segmentation.dataset import SegmentationDataset, collate_eval
 from visionlora.data.segmentation.segmented import SegmentedImages

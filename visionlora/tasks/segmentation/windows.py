@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionlora.data.detection.tiling import windows
+from visionlora.data.windows import windows
 
 
 def predict_windows(

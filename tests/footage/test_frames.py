@@ -91,7 +91,7 @@ def test_of_several_videos_a_bad_one_is_named_and_passed_over(
     assert frames([first, bad, last], tmp_path / "out", 2, None) == 1
     printed = capsys.readouterr().out
     assert f"passed over: {bad}: no video of a known format" in printed
-    assert printed.rstrip().splitlines()[-1] == f"passed over, for they can't be read: {bad}"
+    assert printed.rstrip().splitlines()[-1] == f"passed over because they can't be read: {bad}"
     found = sorted(path.relative_to(tmp_path / "out").as_posix() for path in (tmp_path / "out").rglob("*.jpg"))
     expected = [f"first/images/{n:06}.jpg" for n in (0, 2)] + [f"last/images/{n:06}.jpg" for n in (0, 2, 4)]
     assert found == expected

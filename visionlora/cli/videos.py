@@ -29,5 +29,5 @@ def open_videos(paths: Sequence[Path], every: int, alone: bool) -> tuple[dict[Pa
 def say_passed_over(refused: Sequence[Path]) -> int:
     """End with the videos that were passed over; the exit code, which is 1 if there are some."""
     if refused:
-        print(f"passed over, for they can't be read: {some(refused)}")
+        print(f"passed over because they can't be read: {some(refused)}")
     return int(bool(refused))

@@ -336,6 +336,18 @@ def test_unreadable_images_are_left_out_and_named_when_told(visionlora: Command,
     assert "no image is left" in visionlora("predict", run, bad[1], "--skip-unreadable").err
 
 
+def test_single_faults_are_left_out_and_told_when_asked(visionlora: Command, damaged: Path, tmp_path: Path) -> None:
+    (damaged / "train" / "violet").mkdir()
+    config, run = write_config(tmp_path, damaged), tmp_path / "run"
+    refused = visionlora("train", "--config", config)
+    assert (refused.code, "class 'violet' has no image" in refused.err) == (2, True)
+    trained = visionlora("train", "--config", config, "data.faulty=leave_out")
+    assert trained.code == 0
+    assert "17 images of 3 classes, 8 to validate\n3 faults of the annotations mended or left out" in trained.out
+    assert [line.partition(" -> ")[2] for line in report(run)["faulty"]] == ["left out", *["image left out"] * 2]
+    assert report(run)["skipped"] == []
+
+
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(
     visionlora: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

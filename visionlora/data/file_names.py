@@ -124,7 +124,7 @@ class ImageFolder:
         return []
 
     def _inside(self, path: Path, name: str, spot: Spot) -> Path | None:
-        if path.resolve().is_relative_to(self.search.resolve()):
+        if path.resolve().is_relative_to(self._real_search):
             return path
         advice = "put the file itself there, or give its folder as the root"
         spot.note("outside-folder", f"{shown(name)} is a link that leaves the data folder; {advice}", _LEFT_OUT)
@@ -132,6 +132,10 @@ class ImageFolder:
 
     def _shown(self, path: Path) -> str:
         return path.relative_to(self.search).as_posix()
+
+    @cached_property
+    def _real_search(self) -> Path:
+        return self.search.resolve()
 
     @cached_property
     def _images(self) -> list[Path]:

@@ -54,6 +54,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             settings=config.model,
             description=f"{config.model.name} on {images}{f'; {data.advice}' if data.advice else ''}",
             skipped=data.skipped,
+            faulty=data.faulty,
         )
 
     def describe(self, data: LabelledImages, metrics: Metrics) -> dict[str, Any]:

@@ -1,11 +1,24 @@
 """What an adapter is asked to be."""
 
 import math
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from typing import Any, Self
 
 from visionlora.adapters.methods.registry import check_method
 from visionlora.errors import InputError, did_you_mean
+
+_THEIRS = {
+    "r": "'rank'",
+    "lora_alpha": "'alpha'",
+    "target_modules": "'targets'",
+    "exclude_modules": "'exclude'",
+    "modules_to_save": "'unfreeze'",
+    "use_rslora": "method='rslora'",
+    "use_dora": "method='dora'",
+    "lora_dropout": "nothing: an update of the weight has no input of its own to drop from; leave it out",
+}
+"""PEFT's words for settings, and ours."""
 
 BATCHNORM_MODES = ("frozen", "recalibrate", "train")
 
@@ -23,7 +36,8 @@ class LoRAConfig:
             which share its ``lora_A``), or a preset:
             ``"all"``, ``"attention"``, ``"conv"``, ``"linear"``.
         exclude: patterns of layers to leave out.
-        unfreeze: names of modules that train fully (a new head); they belong to the adapter.
+        unfreeze: names of modules that train fully (a new head), or of parameters (``pos_embed``); they belong to the
+            adapter.
         rank_pattern: ranks of the layers that match a pattern; the last match wins.
         alpha_pattern: alphas likewise.
         method: ``"lora"`` or ``"rslora"``.
@@ -43,6 +57,10 @@ class LoRAConfig:
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     method: str = "lora"
     batchnorm: str = "frozen"
+
+    def __new__(cls, *_args: Any, **settings: Any) -> Self:
+        _check_known(cls, settings)
+        return super().__new__(cls)
 
     def __post_init__(self) -> None:
         for pattern, rank in {"rank": self.rank, **self.rank_pattern}.items():
@@ -73,11 +91,15 @@ class LoRAConfig:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "LoRAConfig":
         """The inverse of ``to_dict``; an unknown key is an InputError."""
-        known = [f.name for f in fields(cls)]
-        for key in values:
-            if key not in known:
-                raise InputError(f"unknown LoRA setting '{key}'{did_you_mean(key, known)}")
         return cls(**values)
+
+
+def _check_known(config: type[LoRAConfig], settings: Iterable[str]) -> None:
+    known = [f.name for f in fields(config)]
+    for key in settings:
+        if key not in known:
+            hint = f"; here it is {_THEIRS[key]}" if key in _THEIRS else did_you_mean(key, known)
+            raise InputError(f"unknown LoRA setting '{key}'{hint}")
 
 
 def _entry(option: str, pattern: str) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionlora.adapters.paths import is_wrapper
+
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 
@@ -44,6 +46,16 @@ def tensors_in(value: Any) -> Iterator[Tensor]:
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from tensors_in(getattr(value, field.name))
+
+
+@contextmanager
+def eagerly(model: nn.Module) -> Iterator[None]:
+    """Within the block nothing of the model runs compiled: hooks and swapped classes are looked at as they are."""
+    if not any(is_wrapper(module) or module._compiled_call_impl is not None for module in model.modules()):
+        yield
+        return
+    with torch.compiler.set_stance("force_eager"):
+        yield
 
 
 @contextmanager

@@ -5,12 +5,17 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
-from visionlora.adapters.state import base_tensors, values_of
+from visionlora.adapters.paths import join, unwrapped
+from visionlora.adapters.state import base_tensors, direct_tensors, values_of
 from visionlora.adapters.targets import base_modules
+
+EXACT = (torch.float32, torch.float64)
+ROUNDED = (torch.bfloat16, torch.float16)
 
 
 def architecture(model: nn.Module) -> dict[str, str]:
     """The model's class, and timm's name for the architecture where there is one."""
+    model = unwrapped(model)
     found = {"class": f"{type(model).__module__}.{type(model).__qualname__}"}
     timm_config = getattr(model, "default_cfg", None)
     if isinstance(timm_config, dict) and timm_config.get("architecture"):
@@ -29,19 +34,51 @@ def fingerprints(model: nn.Module, adapter: str = "") -> dict[str, str]:
 
 def frozen_tensors(model: nn.Module, adapter: str = "") -> dict[str, Tensor]:
     """The tensors that ``fingerprints`` looks at."""
-    found = {}
-    for path, module in base_modules(model):
-        mine = values_of(module, adapter) if adapter else {}
-        for name, tensor in base_tensors(module).items():
-            if name in mine or name == "num_batches_tracked" or name in module._non_persistent_buffers_set:
-                continue
-            found[f"{path}.{name}".lstrip(".")] = tensor
-    return found
+    modules = dict(base_modules(model))
+    # By identity: what is tied has one owner, and is in other modules, too.
+    mine: set[int] = set()
+    base: dict[int, Tensor] = {}
+    for module in modules.values():
+        live, values = direct_tensors(module), base_tensors(module)
+        mine |= {id(live[name]) for name in (values_of(module, adapter) if adapter else ())}
+        base |= {id(live[name]): value for name, value in values.items() if value is not live[name]}
+    return {
+        join(path, name): base.get(id(tensor), tensor)
+        for path, module in modules.items()
+        for name, tensor in direct_tensors(module).items()
+        if id(tensor) not in mine and name != "num_batches_tracked" and name not in module._non_persistent_buffers_set
+    }
+
+
+def rounded_fingerprints(tensors: dict[str, Tensor]) -> dict[str, dict[str, str]]:
+    """For each precision below float32 the fingerprints that tensors of more bits have when they are stored in it."""
+    exact = {name: tensor for name, tensor in tensors.items() if tensor.dtype in EXACT}
+    return {
+        str(dtype).removeprefix("torch."): {name: fingerprint(_stored(tensor, dtype)) for name, tensor in exact.items()}
+        for dtype in ROUNDED
+    }
+
+
+def has_fingerprint(tensor: Tensor, expected: str) -> bool:
+    """Whether the tensor has this fingerprint in its own precision, or when it is stored in another that has less."""
+    if fingerprint(tensor) == expected:
+        return True
+    fewer = [dtype for dtype in (*EXACT, *ROUNDED) if tensor.dtype in EXACT and dtype != tensor.dtype]
+    return any(fingerprint(_stored(tensor, dtype)) == expected for dtype in fewer)
 
 
 def fingerprint(tensor: Tensor) -> str:
-    """16 hexadecimal digits for dtype, shape and bytes."""
+    """16 hexadecimal digits for dtype, shape and bytes; of a tensor that is made of several, for all of them."""
+    if hasattr(tensor, "__tensor_flatten__"):
+        names, _ = tensor.__tensor_flatten__()
+        parts = " ".join(fingerprint(getattr(tensor, name)) for name in names)
+        return hashlib.sha256(f"{type(tensor).__name__} {parts}".encode()).hexdigest()[:16]
     contiguous = tensor.detach().cpu().contiguous()
     digest = hashlib.sha256(f"{contiguous.dtype} {tuple(contiguous.shape)}".encode())
     digest.update(contiguous.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    # On the CPU, for rounding should be the same everywhere.
+    return tensor.detach().cpu().to(dtype)

@@ -15,11 +15,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from visionlora.adapters import norm
-from visionlora.adapters.example import Arguments, arguments, call, modules_kept, random_state_kept, tensors_in
+from visionlora.adapters.example import Arguments, arguments, call, eagerly, modules_kept, random_state_kept, tensors_in
 from visionlora.adapters.forward import fold_into, folded_into, fused_forward, is_known_conv, scale_and_shift, unfold
 from visionlora.adapters.layer import is_adapted
+from visionlora.adapters.paths import named_modules, unwrapped
 from visionlora.adapters.swap import base_of, is_swapped, swap, unswap
-from visionlora.adapters.targets import is_under
 
 Pair = tuple[nn.Module, nn.Module]
 """A convolution, and the BatchNorm that takes its output."""
@@ -45,8 +45,14 @@ def fold_batchnorm(model: nn.Module, example: Any) -> list[str]:
     Returns:
         names of the BatchNorm layers that are folded now.
     """
+    model = unwrapped(model)
     unfold_batchnorm(model)
-    names = {module: path for path, module in model.named_modules()}
+    with eagerly(model):
+        return _fold(model, example)
+
+
+def _fold(model: nn.Module, example: Any) -> list[str]:
+    names = {module: path for path, module in named_modules(model)}
     watch = _Watch(model)
     with _eval_mode(model), watch, torch.no_grad():
         watch.leaves(call(model, example))
@@ -54,7 +60,7 @@ def fold_batchnorm(model: nn.Module, example: Any) -> list[str]:
     pairs = watch.pairs()
     if pairs:
         with modules_kept(model), random_state_kept(model), torch.no_grad():
-            confirmed = _confirmed_in_training(model, pairs, names, example)
+            confirmed = _confirmed_in_training(model, pairs, example)
         pairs = [pair for pair in pairs if pair in confirmed]
     refold(pairs)
     return [names[batchnorm] for _, batchnorm in pairs]
@@ -89,7 +95,7 @@ def _members(base: type) -> dict[str, Any]:
     return {"forward": fused_forward(base, lambda _layer, _x: None)}
 
 
-def _confirmed_in_training(model: nn.Module, pairs: list[Pair], names: dict[nn.Module, str], example: Any) -> set[Pair]:
+def _confirmed_in_training(model: nn.Module, pairs: list[Pair], example: Any) -> set[Pair]:
     """The pairs of which each part of the model, as large as can be run in training mode, says that they are pairs."""
     inputs: dict[nn.Module, Arguments] = {model: arguments(example)}
     confirmed: set[Pair] = set()
@@ -97,7 +103,8 @@ def _confirmed_in_training(model: nn.Module, pairs: list[Pair], names: dict[nn.M
     model.train()
     while waiting:
         part = waiting.pop()
-        inside = [pair for pair in pairs if all(is_under(names[module], [names[part]]) for module in pair)]
+        modules = set(part.modules())
+        inside = [pair for pair in pairs if modules.issuperset(pair)]
         if not inside:
             continue
         watch = _Watch(part)

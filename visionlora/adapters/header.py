@@ -10,6 +10,7 @@ from torch import Tensor
 
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.methods.registry import UnknownMethodError
+from visionlora.adapters.paths import plain
 from visionlora.adapters.qkv import PARTS
 from visionlora.errors import InputError, some
 
@@ -24,6 +25,8 @@ _FIELDS: dict[str, type | tuple[type, ...]] = {
     "preprocessing": (dict, type(None)),
     "extra": dict,
 }
+_LATER: dict[str, Any] = {"rounded": {}}
+"""Fields that older files lack, and what stands for them."""
 _LAYER_FIELDS = {"rank": int, "alpha": float, "parts": str}
 
 
@@ -40,6 +43,7 @@ class Header:
         classes: class names, in the order of the outputs, if they were given.
         preprocessing: input size, mean, std ..., if it was given.
         extra: whatever else the caller wrote.
+        rounded: precision -> fingerprints of the base's tensors when they are stored in it; older files have none.
     """
 
     config: LoRAConfig
@@ -50,6 +54,7 @@ class Header:
     classes: list[str] | None
     preprocessing: dict[str, Any] | None
     extra: dict[str, Any]
+    rounded: dict[str, dict[str, str]]
 
 
 def read_header(path: str | Path) -> Header:
@@ -84,7 +89,9 @@ def under_prefix(
         parts = sorted({key.split(".")[0] for key in tensors})
         raise InputError(f"{path}: has nothing for a module '{prefix}'; what it has lies in {some(parts)}")
     unfrozen = [head.removeprefix(start) for head in header.unfrozen if head.startswith(start)]
-    return replace(header, layers=part(header.layers), base=part(header.base), unfrozen=unfrozen), own
+    rounded = {dtype: part(digests) for dtype, digests in header.rounded.items()}
+    found = replace(header, layers=part(header.layers), base=part(header.base), unfrozen=unfrozen, rounded=rounded)
+    return found, own
 
 
 def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
@@ -93,7 +100,7 @@ def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             fields = file.metadata() or {}
-            found = {key: file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
+            found = {plain(key): file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({error}); copy or save it again") from error
     if fields.get("format") != FORMAT:
@@ -116,8 +123,9 @@ def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
 
 def _parse(fields: dict[str, str]) -> Header:
     config = LoRAConfig.from_dict(json.loads(fields["config"]))
-    values = {name: json.loads(fields[name]) for name in _FIELDS}
-    for name, kinds in _FIELDS.items():
+    values = {name: _plain(json.loads(fields[name])) for name in _FIELDS}
+    values |= {name: json.loads(fields[name]) if name in fields else other for name, other in _LATER.items()}
+    for name, kinds in [*_FIELDS.items(), *((name, type(other)) for name, other in _LATER.items())]:
         if not isinstance(values[name], kinds):
             raise TypeError(f"{name} is {fields[name][:20]}")
     for key, layer in values["layers"].items():
@@ -130,3 +138,10 @@ def _parse(fields: dict[str, str]) -> Header:
         if not set(filter(None, layer["parts"].split(","))) <= set(PARTS):
             raise ValueError(f"parts of {key} are {layer['parts']!r}")
     return Header(config, **values)
+
+
+def _plain(value: Any) -> Any:
+    """The value, names in it without torch.compile's wrappers."""
+    if isinstance(value, dict):
+        return {plain(key): entry for key, entry in value.items()}
+    return [plain(entry) if isinstance(entry, str) else entry for entry in value] if isinstance(value, list) else value

@@ -1,7 +1,8 @@
 """One file per adapter: safetensors, with everything else in its header."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,16 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters import state
+from visionlora.adapters.base_check import check_base
 from visionlora.adapters.config import LoRAConfig
-from visionlora.adapters.fingerprint import architecture, fingerprint, fingerprints, frozen_tensors
+from visionlora.adapters.fingerprint import architecture, fingerprint, frozen_tensors, rounded_fingerprints
 from visionlora.adapters.header import FORMAT, VERSION, Header, read_file, under_prefix
-from visionlora.adapters.layer import adapted_layers, methods_of
+from visionlora.adapters.layer import adapted_layers, adapted_parameters, is_adapted, methods_of
 from visionlora.adapters.methods.base import Method
 from visionlora.adapters.methods.registry import method_of
-from visionlora.adapters.model import check_name, description_of, install, owns
+from visionlora.adapters.model import active_names, check_name, description_of, install, owned_names
+from visionlora.adapters.others import refuse_foreign
+from visionlora.adapters.paths import join
 from visionlora.adapters.qkv import part_rows
 from visionlora.adapters.report import Report
 from visionlora.adapters.targets import (
@@ -23,8 +27,8 @@ from visionlora.adapters.targets import (
     Target,
     base_modules,
     is_under,
+    matched_unfrozen,
     obstacle,
-    pattern_matches,
     tied_parameters,
 )
 from visionlora.errors import InputError, some
@@ -50,12 +54,18 @@ def save_adapter(
         preprocessing: input size, mean, std ... as plain data.
         extra: further plain data for the header.
 
+    Whatever trains besides, as a head does that was put in after ``attach``, is written as if it had been unfrozen.
+
     Raises:
-        InputError: the model has no such adapter.
+        InputError: the model has no such adapter, or the frozen weight of an adapted layer trains.
     """
     config, unfrozen = description_of(model, name)
     tensors, layers = _factors(model, name)
     tensors |= _owned(model, name, unfrozen)
+    besides = _trained_besides(model, name)
+    tensors |= besides
+    unfrozen = [*unfrozen, *_roots(model, besides, unfrozen)]
+    base = {key: tensor for key, tensor in _base(model, name, config).items() if key not in besides}
     header = {
         "format": FORMAT,
         "format_version": str(VERSION),
@@ -64,7 +74,8 @@ def save_adapter(
         "layers": json.dumps(layers),
         "unfrozen": json.dumps(unfrozen),
         "architecture": json.dumps(architecture(model)),
-        "base": json.dumps(_base(model, name, config)),
+        "base": json.dumps({key: fingerprint(tensor) for key, tensor in base.items()}),
+        "rounded": json.dumps(rounded_fingerprints(base)),
         "classes": json.dumps(None if classes is None else list(classes)),
         "preprocessing": json.dumps(preprocessing),
         "extra": json.dumps(extra or {}),
@@ -74,7 +85,12 @@ def save_adapter(
 
 
 def load_adapter(
-    model: nn.Module, path: str | Path, name: str = "default", heads: bool = True, prefix: str = ""
+    model: nn.Module,
+    path: str | Path,
+    name: str = "default",
+    heads: bool = True,
+    prefix: str = "",
+    strict_base: bool = True,
 ) -> Report:
     """Attach an adapter from its file, and make it the active one.
 
@@ -86,9 +102,11 @@ def load_adapter(
             a backbone that carries another task's head, or none.
         prefix: take only what the file has for the module of this name, as the adapter of ``model``: a classifier
             takes ``backbone.body`` of a file that was made on a detector or segmenter over the same backbone.
+        strict_base: refuse a base other than the one that the adapter was made on. The same base in another
+            precision, or with position embeddings for another size of image, is none.
 
     Returns:
-        the report, as from ``attach``.
+        the report, as from ``attach``; ``report.base`` says where the base is not the same to the last bit.
 
     Raises:
         InputError: the file is damaged or was made on another base, or the name is taken; the model is
@@ -96,11 +114,12 @@ def load_adapter(
     """
     path = Path(path)
     check_name(model, name)
+    refuse_foreign(model)
     header, tensors = read_file(path)
     if prefix:
         header, tensors = under_prefix(header, tensors, prefix, path)
     modules = dict(base_modules(model))
-    _check_base(model, header, path, heads)
+    base = check_base(model, header, path, heads, strict_base)
     targets = _file_targets(model, modules, header, path)
     methods = {target: _method(modules, target, header, tensors, path) for target in targets}
     unfrozen = header.unfrozen if heads else []
@@ -116,7 +135,7 @@ def load_adapter(
         for key, tensor in values.items():
             module_path, _, tensor_name = key.rpartition(".")
             state.direct_tensors(modules[module_path])[tensor_name].copy_(tensor)
-    return report
+    return replace(report, base=base)
 
 
 def _factors(model: nn.Module, name: str) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -124,7 +143,7 @@ def _factors(model: nn.Module, name: str) -> tuple[dict[str, Tensor], dict[str, 
     layers: dict[str, dict[str, Any]] = {}
     for path, layer in adapted_layers(model):
         for parameter, method in methods_of(layer, name).items():
-            key = _join(path, parameter)
+            key = join(path, parameter)
             tensors |= {f"{key}.{factor}": tensor for factor, tensor in method.state_dict().items()}
             layers[key] = {"rank": method.rank, "alpha": method.alpha, "parts": method.parts}
     return tensors, layers
@@ -135,41 +154,61 @@ def _owned(model: nn.Module, name: str, unfrozen: list[str]) -> dict[str, Tensor
     tensors = {}
     for path, module in base_modules(model):
         base = state.base_tensors(module)
-        for key, value in state.values_of(module, name).items():
-            persistent = key not in module._non_persistent_buffers_set
-            if persistent and (is_under(path, unfrozen) or not torch.equal(value, base[key].to(value))):
-                tensors[_join(path, key)] = value
+        for tensor, value in state.values_of(module, name).items():
+            key, persistent = join(path, tensor), tensor not in module._non_persistent_buffers_set
+            if persistent and (is_under(key, unfrozen) or not torch.equal(value, base[tensor].to(value))):
+                tensors[key] = value
     return tensors
 
 
-def _base(model: nn.Module, name: str, config: LoRAConfig) -> dict[str, str]:
-    """Fingerprints of the base, without the heads that the adapter was made with even if it came without them."""
+def _trained_besides(model: nn.Module, name: str) -> dict[str, Tensor]:
+    """What trains and is no adapter's: modules that were put in after ``attach``, with their buffers."""
+    if name not in active_names(model):
+        return {}
+    found: dict[str, Tensor] = {}
+    seen = {
+        id(tensor)
+        for _, module, record in state.owned_modules(model)
+        for each, tensor in state.direct_tensors(module).items()
+        if any(each in names for names in record.names.values())
+    }
+    for path, module in base_modules(model):
+        trains: dict[str, Tensor | None] = {
+            each: parameter
+            for each, parameter in module._parameters.items()
+            if parameter is not None and parameter.requires_grad and id(parameter) not in seen
+        }
+        seen |= {id(tensor) for tensor in trains.values()}
+        if is_adapted(module) and (weights := [each for each in trains if each in adapted_parameters(module)]):
+            raise InputError(
+                f"{join(path, weights[0])} trains itself under its adapter; freeze it (requires_grad = False), "
+                f"or leave it out of the targets and unfreeze it"
+            )
+        if trains and len(trains) == len(list(module.parameters(recurse=False))):
+            trains |= {key: b for key, b in module._buffers.items() if key not in module._non_persistent_buffers_set}
+        found |= {join(path, each): tensor for each, tensor in trains.items() if tensor is not None}
+    return found
+
+
+def _roots(model: nn.Module, keys: Iterable[str], unfrozen: list[str]) -> list[str]:
+    """Names of the modules all of whose tensors are among these, and of what remains; none that is unfrozen already."""
+    modules, left = dict(base_modules(model)), [key for key in keys if not is_under(key, unfrozen)]
+    roots: list[str] = []
+    for path, module in modules.items():
+        own = [join(path, name) for name in module.state_dict()]
+        if path and own and not is_under(path, roots) and set(own) <= set(left):
+            roots.append(path)
+    return [*roots, *(key for key in left if not is_under(key, roots))]
+
+
+def _base(model: nn.Module, name: str, config: LoRAConfig) -> dict[str, Tensor]:
+    """The base's tensors, without the heads that the adapter was made with even if it came without them."""
     modules = dict(base_modules(model))
-    heads = [path for path in modules if path and any(pattern_matches(p, path, modules) for p in config.unfreeze)]
-    return {key: digest for key, digest in fingerprints(model, name).items() if not is_under(key, heads)}
-
-
-def _check_base(model: nn.Module, header: Header, path: Path, heads: bool) -> None:
-    """The frozen tensors that the adapter was made on must be in the model, bit for bit.
-
-    Where heads are left out, the model may lack layers that aren't adapted: the frozen head of another task.
-    """
-    tensors = frozen_tensors(model)
-    made_on = header.architecture.get("timm") or header.architecture.get("class")
-    adapted = {key.rpartition(".")[0] for key in header.layers}
-    absent = [key for key in header.base if key not in tensors and (heads or key.rpartition(".")[0] in adapted)]
-    if absent:
-        raise InputError(
-            f"{path}: made on another architecture ({made_on}): this {type(model).__name__} has no {some(absent, 2)}; "
-            f"create the model that it was made on"
-        )
-    there = {key: expected for key, expected in header.base.items() if key in tensors}
-    differing = [key for key, expected in there.items() if fingerprint(tensors[key]) != expected]
-    if differing:
-        raise InputError(
-            f"{path}: made on another base: {len(differing)} of {len(header.base)} frozen tensors differ, "
-            f"'{differing[0]}' first; load the weights of {made_on} that it was made on"
-        )
+    heads = [path for found in matched_unfrozen(config.unfreeze, modules).values() for path in found]
+    for places in tied_parameters(modules).values():
+        if any(is_under(place, heads) for place in places):
+            heads += places
+    return {key: tensor for key, tensor in frozen_tensors(model, name).items() if not is_under(key, heads)}
 
 
 def _file_targets(model: nn.Module, modules: dict[str, nn.Module], header: Header, path: Path) -> list[Target]:
@@ -186,7 +225,7 @@ def _file_targets(model: nn.Module, modules: dict[str, nn.Module], header: Heade
 def _method(
     modules: dict[str, nn.Module], target: Target, header: Header, tensors: dict[str, Tensor], path: Path
 ) -> Method:
-    layer, key = modules[target.path], _join(target.path, target.parameter)
+    layer, key = modules[target.path], join(target.path, target.parameter)
     weight = layer._parameters.get(target.parameter)
     if weight is None or (reason := obstacle(layer, tied_parameters(modules))):
         raise InputError(
@@ -209,7 +248,7 @@ def _method(
 def _factor_keys(methods: dict[Target, Method], tensors: dict[str, Tensor], path: Path) -> set[str]:
     """Names of the tensors in the file that are methods' own; what is called like one, and is none, is refused."""
     names = {factor for method in methods.values() for factor in method.state_dict()}
-    known = {f"{_join(at.path, at.parameter)}.{factor}" for at, method in methods.items() for factor in names}
+    known = {f"{join(at.path, at.parameter)}.{factor}" for at, method in methods.items() for factor in names}
     if unknown := [key for key in tensors if key.rpartition(".")[2] in names and key not in known]:
         raise InputError(f"{path}: {some(unknown, 2)} is in the file and not in its header; save it again")
     return known
@@ -218,12 +257,13 @@ def _factor_keys(methods: dict[Target, Method], tensors: dict[str, Tensor], path
 def _check_values(
     modules: dict[str, nn.Module], config: LoRAConfig, unfrozen: list[str], values: dict[str, Tensor], path: Path
 ) -> None:
+    owned = owned_names(config, unfrozen, modules)
     for key, tensor in values.items():
         module_path, _, name = key.rpartition(".")
         present = state.direct_tensors(modules[module_path]).get(name) if module_path in modules else None
         if present is None:
             raise InputError(f"{path}: the file has '{key}', the model has not; pass heads=False to leave heads out")
-        if not owns(config, unfrozen, module_path, modules[module_path]):
+        if name not in owned.get(module_path, ()):
             raise InputError(f"{path}: the file has '{key}', which its header does not unfreeze; save it again")
         if present.shape != tensor.shape:
             raise InputError(
@@ -231,13 +271,14 @@ def _check_values(
                 f"create the model with the same number of classes, or pass heads=False"
             )
     needed = [
-        _join(module_path, name)
-        for module_path, module in modules.items()
-        if is_under(module_path, unfrozen)
-        for name in state.direct_tensors(module)
-        if name not in module._non_persistent_buffers_set
+        key
+        for module_path, names in owned.items()
+        for name in names
+        if is_under(key := join(module_path, name), unfrozen)
+        and name not in modules[module_path]._non_persistent_buffers_set
     ]
-    absent = [head for head in unfrozen if head not in modules] + [key for key in needed if key not in values]
+    there = [*modules, *(place for places in tied_parameters(modules).values() for place in places)]
+    absent = [head for head in unfrozen if head not in there] + [key for key in needed if key not in values]
     if absent:
         raise InputError(f"{path}: {some(absent, 2)} of the unfrozen {some(unfrozen)} is missing; save it again")
 
@@ -249,7 +290,3 @@ def _left_out(modules: dict[str, nn.Module], methods: dict[Target, Method], unfr
         for path, module in modules.items()
         if any(True for _ in module.parameters(recurse=False)) and path not in adapted and not is_under(path, unfrozen)
     ]
-
-
-def _join(path: str, name: str) -> str:
-    return f"{path}.{name}" if path else name

@@ -5,14 +5,17 @@ The layer keeps its place, its parameter names and its frozen parameters. Its at
 Where the class is known exactly its forward becomes a fused one; elsewhere it stays.
 """
 
-from collections.abc import Iterator, Sequence
-from typing import Any, Literal
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.forward import fused_forward
+from visionlora.adapters.guard import guarded, refuse_writes
 from visionlora.adapters.methods.base import Factors, Method
+from visionlora.adapters.paths import named_modules
 from visionlora.adapters.swap import args_of, is_swapped, swap, unswap
 
 LayerRoute = Literal["auto", "factored", "dense", "reference"]
@@ -38,6 +41,10 @@ class LayerAdapters(nn.ModuleDict):
     def activate(self, names: Sequence[str]) -> None:
         """Apply those of the named adapters that this layer holds, in this order."""
         self.active = tuple(name for name in names if name in self)
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """As any module does; but ``model.to(torch.bfloat16)`` leaves factors exact, or small updates would be lost."""
+        return super()._apply(partial(_kept_exact, fn), recurse)
 
 
 def add_adapter(layer: nn.Module, name: str, methods: dict[str, Method]) -> None:
@@ -84,7 +91,7 @@ def adapted_parameters(layer: nn.Module) -> tuple[str, ...]:
 
 def adapted_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     """Every layer of the model that holds adapters, with its name."""
-    return ((path, layer) for path, layer in model.named_modules() if is_adapted(layer))
+    return ((path, layer) for path, layer in named_modules(model) if is_adapted(layer))
 
 
 def methods_of(layer: nn.Module, adapter: str) -> dict[str, Method]:
@@ -169,7 +176,8 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
 
 
 def _members(base: type, parameters: tuple[str, ...]) -> dict[str, Any]:
-    members: dict[str, Any] = {parameter: _weight_property(parameter) for parameter in parameters}
+    members = refuse_writes(base, parameters)
+    members |= {parameter: _weight_property(parameter) for parameter in parameters}
     if parameters == ("weight",) and (forward := fused_forward(base, trained_factors)):
         members["forward"] = forward
     return members
@@ -178,9 +186,15 @@ def _members(base: type, parameters: tuple[str, ...]) -> dict[str, Any]:
 def _weight_property(parameter: str) -> property:
     def get(self: nn.Module) -> Tensor:
         try:
-            return effective_weight(self, parameter)
+            return guarded(effective_weight(self, parameter))
         except AttributeError as error:
             # nn.Module.__getattr__ would take an AttributeError as "not here" and answer the frozen weight.
             raise RuntimeError(f"{parameter} of an adapted {type(self).__name__}: {error}") from error
 
     return property(get)
+
+
+def _kept_exact(move: Callable[[Tensor], Tensor], tensor: Tensor) -> Tensor:
+    """The tensor where ``move`` puts it, without what it takes away in precision."""
+    moved = move(tensor)
+    return tensor.to(moved.device) if moved.dtype in LOW_PRECISION else moved

@@ -2,14 +2,14 @@
 
 import copy
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
 from torch import nn
 
-from visionlora.adapters import activations, norm, state
+from visionlora.adapters import activations, norm, others, state
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.folding import refold, unfold_batchnorm
 from visionlora.adapters.layer import (
@@ -28,6 +28,7 @@ from visionlora.adapters.layer import (
 )
 from visionlora.adapters.methods.base import Method
 from visionlora.adapters.methods.registry import method_of
+from visionlora.adapters.paths import join, named_modules, unwrapped
 from visionlora.adapters.report import Report, describe
 from visionlora.adapters.targets import LeftOut, Target, base_modules, is_under, resolve
 from visionlora.errors import InputError, did_you_mean
@@ -64,6 +65,7 @@ def attach(model: nn.Module, config: LoRAConfig | None = None, name: str = "defa
     """
     config = config or LoRAConfig()
     check_name(model, name)
+    others.refuse_foreign(model)
     targets, unfrozen, left_out = resolve(model, config)
     methods = {target: _method(model, target, config) for target in targets}
     return install(model, name, config, methods, unfrozen, left_out)
@@ -80,9 +82,10 @@ def install(
     """Put ready-made methods on the model's layers, and make the adapter the active one."""
     unfold_batchnorm(model)
     report = describe(model, name, methods, unfrozen, left_out)
-    attached: Attached = vars(model).setdefault(_KEY, Attached())
+    attached: Attached = vars(unwrapped(model)).setdefault(_KEY, Attached())
     if not attached.configs:
-        attached.required_grad = {path for path, tensor in model.named_parameters() if tensor.requires_grad}
+        parameters = unwrapped(model).named_parameters()
+        attached.required_grad = {path for path, tensor in parameters if tensor.requires_grad}
     attached.configs[name] = config
     attached.unfrozen[name] = unfrozen
     by_layer: dict[str, dict[str, Method]] = {}
@@ -90,17 +93,31 @@ def install(
         by_layer.setdefault(target.path, {})[target.parameter] = method
     for path, layer_methods in by_layer.items():
         add_adapter(model.get_submodule(path), name, layer_methods)
-    for path, module in base_modules(model):
+    modules = dict(base_modules(model))
+    for path, names in owned_names(config, unfrozen, modules).items():
+        trains = [each for each in names if config.batchnorm == "train" or is_under(join(path, each), unfrozen)]
+        state.own(modules[path], name, names, trains)
+    for module in modules.values():
         activations.keep_less(module)
-        if owns(config, unfrozen, path, module) and state.direct_tensors(module):
-            state.own(module, name, trains=is_under(path, unfrozen) or config.batchnorm == "train")
+    others.warn_of_saving(unwrapped(model))
     activate(model, name)
     return report
 
 
-def owns(config: LoRAConfig, unfrozen: list[str], path: str, module: nn.Module) -> bool:
-    """Whether an adapter has its own values of the module's tensors: it is unfrozen, or BatchNorm that changes."""
-    return is_under(path, unfrozen) or (config.batchnorm != "frozen" and norm.has_running_stats(module))
+def owned_names(config: LoRAConfig, unfrozen: list[str], modules: dict[str, nn.Module]) -> dict[str, list[str]]:
+    """Module -> those of its tensors of which an adapter has its own values: unfrozen, or BatchNorm that changes.
+
+    What is tied is in the module that comes first.
+    """
+    owned: dict[str, list[str]] = {}
+    seen: set[int] = set()
+    for path, module in modules.items():
+        changes = config.batchnorm != "frozen" and norm.has_running_stats(module)
+        for name, tensor in state.direct_tensors(module).items():
+            if (changes or is_under(join(path, name), unfrozen)) and id(tensor) not in seen:
+                owned.setdefault(path, []).append(name)
+                seen.add(id(tensor))
+    return owned
 
 
 def activate(model: nn.Module, names: str | Sequence[str]) -> None:
@@ -112,14 +129,19 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
         InputError: no such adapter, or two of them own the same unfrozen module or have methods that don't add up on
             the same layer; nothing is changed then.
     """
+    if isinstance(names, Mapping):
+        raise InputError(
+            f"adapters have no weights here: activate(model, {list(names)}) adds up their updates as they are"
+        )
     names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
     known = adapter_names(model)
     for name in names:
         if name not in known:
             raise InputError(f"no adapter '{name}' on this model{did_you_mean(name, known)}; there are: {known}")
     for path, _, record in state.owned_modules(model):
-        if len(owners := [name for name in names if name in record.trains]) > 1:
-            raise InputError(f"adapters {owners} both have their own '{path}'; activate one of them")
+        if len(owners := [name for name in names if name in record.names]) > 1:
+            where = f"'{path}'" if path else "tensors of the model itself"
+            raise InputError(f"adapters {owners} both have their own {where}; activate one of them")
     for path, layer in adapted_layers(model):
         for parameter in adapted_parameters(layer):
             if len(alone := [name for name in names if not _adds(layer, name, parameter)]) > 1:
@@ -128,18 +150,18 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
     for _, layer in adapted_layers(model):
         adapters_of(layer).activate(names)
     for _, module, record in state.owned_modules(model):
-        state.show(module, next((name for name in names if name in record.trains), state.BASE))
+        state.show(module, next((name for name in names if name in record.names), state.BASE))
     _freeze(model, names)
 
 
 def adapter_names(model: nn.Module) -> list[str]:
     """Names of the adapters on the model, in the order in which they were attached."""
-    attached: Attached | None = vars(model).get(_KEY)
+    attached: Attached | None = vars(unwrapped(model)).get(_KEY)
     found = dict.fromkeys(attached.configs if attached else ())
     for _, layer in adapted_layers(model):
         found |= dict.fromkeys(adapters_of(layer))
     for _, _, record in state.owned_modules(model):
-        found |= dict.fromkeys(record.trains)
+        found |= dict.fromkeys(record.names)
     return list(found)
 
 
@@ -152,10 +174,10 @@ def active_names(model: nn.Module) -> list[str]:
 
 def description_of(model: nn.Module, name: str) -> tuple[LoRAConfig, list[str]]:
     """An adapter's config and unfrozen modules; InputError if it was not attached to this very module."""
-    attached: Attached | None = vars(model).get(_KEY)
+    attached: Attached | None = vars(unwrapped(model)).get(_KEY)
     if attached is None or name not in attached.configs:
         known = list(attached.configs) if attached else []
-        elsewhere = [path for path, module in model.named_modules() if _KEY in vars(module) and path]
+        elsewhere = [path for path, module in named_modules(model) if _KEY in vars(module) and path]
         hint = f"; there is one on '{elsewhere[0]}'" if elsewhere else ""
         raise InputError(f"no adapter '{name}' was attached to this model{did_you_mean(name, known)}{hint}")
     return attached.configs[name], attached.unfrozen[name]
@@ -190,18 +212,24 @@ def disabled(model: nn.Module) -> Iterator[None]:
         refold(folded)
 
 
-def merge(model: nn.Module) -> nn.Module:
+def merge(model: nn.Module, scale: float | None = None) -> nn.Module:
     """Write the active adapters into the weights and take every adapter off, in place.
 
     The model then has the base's classes, parameter names and ``requires_grad`` flags. Merging a model
     without adapters changes nothing.
 
+    Args:
+        model: with adapters or without.
+        scale: there is none: what is merged is what the model computes. It is here to say so.
+
     Returns:
         the same model.
 
     Raises:
-        InputError: an adapted weight is not finite; the model is then unchanged.
+        InputError: an adapted weight is not finite, or a scale is given; the model is then unchanged.
     """
+    if scale is not None:
+        raise InputError("merge has no scale, for it writes what the model computes; give LoRAConfig another alpha")
     with torch.no_grad():
         for path, layer in adapted_layers(model):
             for parameter in adapted_parameters(layer):
@@ -216,9 +244,9 @@ def merge(model: nn.Module) -> nn.Module:
     return model
 
 
-def merged(model: nn.Module) -> nn.Module:
-    """A merged deep copy; the model itself keeps its adapters."""
-    return merge(copy.deepcopy(model))
+def merged(model: nn.Module, scale: float | None = None) -> nn.Module:
+    """A merged deep copy; the model itself keeps its adapters. Otherwise as ``merge``."""
+    return merge(copy.deepcopy(model), scale)
 
 
 def detach(model: nn.Module, name: str | None = None) -> nn.Module:
@@ -292,19 +320,28 @@ def _adds(layer: nn.Module, adapter: str, parameter: str) -> bool:
 
 def _freeze(model: nn.Module, active: list[str]) -> None:
     """Leave gradients to what the active adapters own, and hold BatchNorm unless one of them owns it."""
-    for module in [module for _, module in base_modules(model)]:
-        record = state.owned_of(module)
-        is_live = record is not None and record.live in active
-        trains = record is not None and is_live and record.trains[record.live]
+    modules = [module for _, module in base_modules(model)]
+    records = {module: record for module in modules if (record := state.owned_of(module)) and record.live in active}
+    # By identity, for a tied parameter is in modules without a record as well.
+    training = {
+        id(tensor)
+        for module, record in records.items()
+        for name, tensor in state.direct_tensors(module).items()
+        if name in record.trains[record.live]
+    }
+    for module in modules:
         for parameter in module.parameters(recurse=False):
             # The attribute, for a lazy parameter has no method of that name yet.
-            parameter.requires_grad = trains and parameter.is_floating_point()
+            parameter.requires_grad = id(parameter) in training and parameter.is_floating_point()
         if is_adapted(module):
             for adapter, methods in adapters_of(module).items():
                 methods.requires_grad_(adapter in active)
-        if norm.has_running_stats(module) and is_live:
+        if not norm.has_running_stats(module):
+            continue
+        owned = records[module].names[records[module].live] if module in records else []
+        if set(module._buffers) & set(owned):
             norm.unfreeze(module)
-        elif norm.has_running_stats(module):
+        else:
             norm.freeze(module)
 
 
@@ -313,6 +350,7 @@ def _restore(model: nn.Module) -> None:
     for module in model.modules():
         norm.unfreeze(module)
         activations.keep_all(module)
+        others.stop_warning(module)
     records = [(module, vars(module).pop(_KEY)) for module in model.modules() if _KEY in vars(module)]
     # Where a model and a part of it have adapters, the later record saw what the earlier attach had frozen.
     required_grad = {

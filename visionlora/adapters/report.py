@@ -9,7 +9,7 @@ from torch import nn
 
 from visionlora.adapters.forward import is_known
 from visionlora.adapters.methods.base import Method
-from visionlora.adapters.targets import LeftOut, Target, base_modules
+from visionlora.adapters.targets import LeftOut, Target, base_modules, unfrozen_parameters
 
 
 @dataclass(frozen=True)
@@ -38,10 +38,11 @@ class Report:
 
     Attributes:
         adapted: every adapted parameter.
-        unfrozen: (module name, its parameters) for every module that trains fully.
+        unfrozen: (name, parameters) for every module, or parameter on its own, that trains fully.
         left_out: every other layer with parameters, with the reason.
         total: parameters of the model without adapters.
         file_bytes: bytes of the tensors in the adapter's file, as far as they are known now.
+        base: what of the base is not that of the adapter's file, or could not be checked; empty if nothing.
     """
 
     name: str
@@ -50,6 +51,7 @@ class Report:
     left_out: list[LeftOut]
     total: int
     file_bytes: int
+    base: str = ""
 
     @property
     def adapter_parameters(self) -> int:
@@ -79,7 +81,8 @@ class Report:
             f"{self.file_bytes / 1e6:.2f} MB to save"
         )
         columns = ("layer", "kind", "n", "weight", "rank", "parameters", "")
-        return "\n".join([table(columns, rows), summary, *self._left_out_lines()])
+        base = [f"base: {self.base}"] if self.base else []
+        return "\n".join([table(columns, rows), summary, *base, *self._left_out_lines()])
 
     def _left_out_lines(self) -> list[str]:
         reasons: dict[str, dict[tuple[str, str], list[str]]] = {}
@@ -109,12 +112,14 @@ def describe(
         kind, shape = type(layer).__name__, tuple(weight.shape)
         rank, note = method.rank if method.has_rank else None, _note(layer, target.parameter, method)
         adapted.append(AdaptedLayer(target.path, kind, target.parameter, target.parts, shape, rank, size, note))
-    sizes = [(path, sum(p.numel() for p in model.get_submodule(path).parameters())) for path in unfrozen]
+    sizes = [(root, sum(p.numel() for p in unfrozen_parameters(model, root))) for root in unfrozen]
     parameters = [p for _, module in base_modules(model) for p in module.parameters(recurse=False)]
     total = sum(p.numel() for p in parameters if not nn.parameter.is_lazy(p))
     file_bytes = sum(f.numel() * f.element_size() for method in methods.values() for f in method.parameters())
-    for path in unfrozen:
-        file_bytes += sum(t.numel() * t.element_size() for t in model.get_submodule(path).state_dict().values())
+    modules = dict(base_modules(model))
+    for root in unfrozen:
+        tensors = modules[root].state_dict().values() if root in modules else unfrozen_parameters(model, root)
+        file_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
     return Report(name, adapted, sizes, left_out, total, file_bytes)
 
 

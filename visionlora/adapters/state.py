@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor, nn
 
+from visionlora.adapters.paths import named_modules
+
 _KEY = "_visionlora_owned"
 BASE = ""
 
@@ -20,32 +22,35 @@ class Owned:
 
     Attributes:
         live: whose values the module shows: an adapter's name, or ``BASE``.
-        values: owner -> tensor name -> value, for every owner that is not live.
-        trains: adapter's name -> whether its parameters here train, or only its buffers follow the images.
+        values: owner -> tensor name -> value, for every owner that is not live; the base's are those that the live
+            adapter's have taken the place of.
+        names: adapter's name -> the tensors that it owns.
+        trains: adapter's name -> those of them that train; the others follow the images.
     """
 
     live: str = BASE
     values: dict[str, dict[str, Tensor]] = field(default_factory=dict)
-    trains: dict[str, bool] = field(default_factory=dict)
+    names: dict[str, list[str]] = field(default_factory=dict)
+    trains: dict[str, list[str]] = field(default_factory=dict)
 
 
-def own(module: nn.Module, adapter: str, trains: bool) -> None:
-    """Let ``adapter`` own the module's direct tensors, starting from the base's values; not live yet."""
-    values = {name: tensor.detach().clone() for name, tensor in base_tensors(module).items()}
+def own(module: nn.Module, adapter: str, names: list[str], trains: list[str]) -> None:
+    """Let ``adapter`` own these of the module's direct tensors, starting from the base's values; not live yet."""
+    base = base_tensors(module)
     owned = vars(module).setdefault(_KEY, Owned())
-    owned.values[adapter] = values
-    owned.trains[adapter] = trains
+    owned.values[adapter] = {name: base[name].detach().clone() for name in names}
+    owned.names[adapter], owned.trains[adapter] = names, trains
 
 
 def disown(module: nn.Module, adapter: str) -> None:
     """Drop the values of ``adapter``; the module shows the base's if it showed these."""
     owned = owned_of(module)
-    if owned is None or adapter not in owned.trains:
+    if owned is None or adapter not in owned.names:
         return
     if owned.live == adapter:
         show(module, BASE)
-    del owned.values[adapter], owned.trains[adapter]
-    if not owned.trains:
+    del owned.values[adapter], owned.names[adapter], owned.trains[adapter]
+    if not owned.names:
         del vars(module)[_KEY]
 
 
@@ -59,15 +64,22 @@ def show(module: nn.Module, owner: str) -> None:
     owned = owned_of(module)
     if owned is None or owned.live == owner:
         return
-    incoming = owned.values.pop(owner)
-    outgoing = {}
-    for name, tensor in direct_tensors(module).items():
-        outgoing[name] = tensor.data
-        tensor.data = incoming[name].to(device=tensor.device, dtype=tensor.dtype)
+    if owned.live != BASE:
+        owned.values[owned.live] = _exchange(module, owned.values.pop(BASE))
+    if owner != BASE:
+        owned.values[BASE] = _exchange(module, owned.values.pop(owner))
     # timm's LeViT, TinyViT and EfficientFormer keep what they made of a parameter between eval forwards.
     vars(module).get("attention_bias_cache", {}).clear()
-    owned.values[owned.live] = outgoing
     owned.live = owner
+
+
+def _exchange(module: nn.Module, incoming: dict[str, Tensor]) -> dict[str, Tensor]:
+    tensors, outgoing = direct_tensors(module), {}
+    for name, value in incoming.items():
+        tensor = tensors[name]
+        outgoing[name] = tensor.data
+        tensor.data = value.to(device=tensor.device, dtype=tensor.dtype)
+    return outgoing
 
 
 def owned_of(module: nn.Module) -> Owned | None:
@@ -78,7 +90,7 @@ def owned_of(module: nn.Module) -> Owned | None:
 
 def owned_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module, Owned]]:
     """Every module with owned tensors, its name and its record."""
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         if (owned := owned_of(module)) is not None:
             yield path, module, owned
 
@@ -92,12 +104,15 @@ def direct_tensors(module: nn.Module) -> dict[str, Tensor]:
 def base_tensors(module: nn.Module) -> dict[str, Tensor]:
     """The base's values of the module's own parameters and buffers."""
     owned = owned_of(module)
-    return direct_tensors(module) if owned is None or owned.live == BASE else owned.values[BASE]
+    return direct_tensors(module) | ({} if owned is None else owned.values.get(BASE, {}))
 
 
 def values_of(module: nn.Module, adapter: str) -> dict[str, Tensor]:
     """The values that ``adapter`` owns on this module."""
     owned = owned_of(module)
-    if owned is None or adapter not in owned.trains:
+    if owned is None or adapter not in owned.names:
         return {}
-    return direct_tensors(module) if owned.live == adapter else owned.values[adapter]
+    if owned.live != adapter:
+        return owned.values[adapter]
+    live = direct_tensors(module)
+    return {name: live[name] for name in owned.names[adapter]}

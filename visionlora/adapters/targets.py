@@ -4,12 +4,14 @@ import fnmatch
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.layer import LayerAdapters
 from visionlora.adapters.norm import has_running_stats
+from visionlora.adapters.paths import join, named_modules, plain
 from visionlora.adapters.qkv import PARTS, part_rows
 from visionlora.errors import InputError, did_you_mean, some
 
@@ -52,9 +54,9 @@ class LeftOut:
 
 
 def base_modules(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
-    """``model.named_modules()`` without the adapters'."""
+    """``model.named_modules()`` without the adapters' and torch.compile's wrappers."""
     inside_adapters = ""
-    for path, module in model.named_modules():
+    for path, module in named_modules(model):
         if inside_adapters and path.startswith(inside_adapters):
             continue
         if isinstance(module, LayerAdapters):
@@ -82,6 +84,9 @@ def resolve(model: nn.Module, config: LoRAConfig) -> tuple[list[Target], list[st
     tied = tied_parameters(modules)
     unfrozen = _unfrozen(modules, config.unfreeze, tied)
     reasons = {path: reason for path in layers if (reason := obstacle(modules[path], tied))}
+    for path in layers:
+        if weights := [name for name in weight_names(modules[path]) if join(path, name) in unfrozen]:
+            reasons[path] = f"its {weights[0]} is unfrozen and trains fully"
     candidates = [path for path in layers if path not in reasons and not is_under(path, unfrozen)]
 
     chosen: dict[str, str] = {}
@@ -135,6 +140,7 @@ def pattern_matches(pattern: str, path: str, modules: dict[str, nn.Module]) -> b
 
     A name stands for that module, or, where there is none, for every module whose name ends so.
     """
+    pattern = plain(pattern)
     if pattern in PRESETS and pattern not in modules:
         return _in_preset(pattern, path, modules)
     if pattern.startswith("re:"):
@@ -166,6 +172,9 @@ def obstacle(layer: nn.Module, tied: dict[int, list[str]]) -> str:
         assert weight is not None
         if nn.parameter.is_lazy(weight):
             return "its shape is not known before a first forward"
+        if type(weight) is not nn.Parameter:
+            kind = type(weight).__name__
+            return f"its {name} is a {kind}, and an update can be added to a plain tensor only; adapt before quantising"
         if not weight.is_floating_point():
             return f"its {name} is {str(weight.dtype).removeprefix('torch.')}, not a floating-point tensor"
         if weight.is_meta:
@@ -181,8 +190,14 @@ def tied_parameters(modules: dict[str, nn.Module]) -> dict[int, list[str]]:
     for path, module in modules.items():
         for name, parameter in module._parameters.items():
             if parameter is not None:
-                names.setdefault(id(parameter), []).append(f"{path}.{name}".lstrip("."))
+                names.setdefault(id(parameter), []).append(join(path, name))
     return names
+
+
+def unfrozen_parameters(model: nn.Module, root: str) -> list[nn.Parameter]:
+    """The parameters that an unfrozen module or parameter of this name stands for."""
+    modules = dict(base_modules(model))
+    return list(modules[root].parameters()) if root in modules else [_parameter(root, modules)[1]]
 
 
 def weight_names(layer: nn.Module) -> list[str]:
@@ -212,28 +227,61 @@ def _targets(
         yield Target(path, names[0], rank, alpha, parts, part_rows(model, path, parts))
 
 
+def matched_unfrozen(patterns: Iterable[str], modules: dict[str, nn.Module]) -> dict[str, list[str]]:
+    """For each pattern the modules that it matches or, if there are none, the parameters."""
+    parameters: dict[str, Any] = {name: None for names in tied_parameters(modules).values() for name in names}
+    matched = {}
+    for pattern in patterns:
+        found = [path for path in modules if path and pattern_matches(pattern, path, modules)]
+        if not found and pattern not in PRESETS:
+            found = [name for name in parameters if pattern_matches(pattern, name, parameters)]
+        matched[pattern] = found
+    return matched
+
+
 def _unfrozen(modules: dict[str, nn.Module], names: list[str], tied: dict[int, list[str]]) -> list[str]:
     unfrozen: list[str] = []
-    for name in names:
-        matched = [path for path in modules if path and pattern_matches(name, path, modules)]
+    for name, matched in matched_unfrozen(names, modules).items():
         if not matched:
-            raise InputError(f"unfreeze '{name}' matches no module{did_you_mean(name, modules)}")
+            known = [*modules, *(each for places in tied.values() for each in places)]
+            raise InputError(f"unfreeze '{name}' matches no module and no parameter{did_you_mean(name, known)}")
         unfrozen += matched
     unfrozen = [
         path for path in dict.fromkeys(unfrozen) if not is_under(path, [root for root in unfrozen if root != path])
     ]
-    for path in unfrozen:
-        for name, parameter in modules[path].named_parameters():
-            if nn.parameter.is_lazy(parameter):
-                raise InputError(f"unfreeze '{path}': the shape of its {name} is not known before a first forward")
-            places = tied.get(id(parameter), [path])
-            # The base's value and the adapter's change places in one module, so no other may hold the parameter.
-            if len(places) > 1 or not is_under(places[0], unfrozen):
-                raise InputError(
-                    f"unfreeze '{path}': its {name} is shared with the rest of the model ({' = '.join(places)}); "
-                    f"give it a copy of its own"
-                )
+    parameters = [
+        (root, name, parameter)
+        for root in unfrozen
+        for name, parameter in (modules[root].named_parameters() if root in modules else [_parameter(root, modules)])
+        if id(parameter) in tied  # Not another adapter's.
+    ]
+    ids = {id(parameter) for _, _, parameter in parameters}
+    for root, name, parameter in parameters:
+        if nn.parameter.is_lazy(parameter):
+            raise InputError(f"unfreeze '{root}': the shape of its {name} is not known before a first forward")
+        places = tied[id(parameter)]
+        # A head under several names is one head; what is tied in part would train a layer that nobody named.
+        inside = [place for place in places if is_under(place, unfrozen)]
+        outside = [place for place in places if place not in inside and not _is_twin(place, modules, ids)]
+        if outside or not inside:
+            raise InputError(
+                f"unfreeze '{root}': its {name} is shared with the rest of the model ({' = '.join(places)}); "
+                f"unfreeze them all, or give it a copy of its own"
+            )
     return unfrozen
+
+
+def _parameter(key: str, modules: dict[str, nn.Module]) -> tuple[str, nn.Parameter]:
+    path, _, name = key.rpartition(".")
+    parameter = modules[path]._parameters[name]
+    assert parameter is not None
+    return name, parameter
+
+
+def _is_twin(place: str, modules: dict[str, nn.Module], ids: set[int]) -> bool:
+    """Whether the layer that holds the parameter of this name holds parameters of these ids only."""
+    holder = modules[place.rpartition(".")[0]]
+    return all(id(parameter) in ids for parameter in holder.parameters(recurse=False))
 
 
 def _in_preset(preset: str, path: str, modules: dict[str, nn.Module]) -> bool:

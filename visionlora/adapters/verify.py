@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.effects import NO_EFFECT, NO_UPDATE, NOT_RUN, Effect, Verification
-from visionlora.adapters.example import arguments, call, random_state_kept, tensors_in
+from visionlora.adapters.example import arguments, call, eagerly, random_state_kept, tensors_in
 from visionlora.adapters.folding import unfold_batchnorm
 from visionlora.adapters.layer import adapted_layers, adapted_parameters, adapters_of
 from visionlora.adapters.methods.base import Method
 from visionlora.adapters.model import disabled, set_route
+from visionlora.adapters.paths import unwrapped
 from visionlora.adapters.swap import swap, unswap
 from visionlora.adapters.targets import ADAPTABLE
 from visionlora.errors import InputError
@@ -51,6 +52,11 @@ def verify(model: nn.Module, example: Any) -> Verification:
     Raises:
         InputError: no adapter is active, or the output holds no floating-point tensor or is not finite.
     """
+    with eagerly(model):
+        return _verify(unwrapped(model), example)
+
+
+def _verify(model: nn.Module, example: Any) -> Verification:
     twin = copy.deepcopy(model).eval().requires_grad_(False)
     unfold_batchnorm(twin)
     # A fused forward doesn't read the weight.

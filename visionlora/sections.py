@@ -134,7 +134,7 @@ class LoRASection(Section):
     unfreeze: list[str] | None = None
     rank_pattern: dict[str, AtLeastOne] = {}
     alpha_pattern: dict[str, Finite] = {}
-    method: Literal["lora", "rslora"] = "lora"
+    method: Literal["lora", "rslora", "dora", "lokr"] = "lora"
     batchnorm: Literal["frozen", "recalibrate", "train"] = "frozen"
 
 

@@ -1,4 +1,4 @@
-"""What must hold exactly, for every kind of layer and a range of architectures."""
+"""What must hold exactly, for every kind of layer with every method, and a range of architectures."""
 
 import copy
 import io
@@ -10,14 +10,30 @@ import torch
 from torch import Tensor, nn
 
 import visionlora as vl
-from helpers.cases import LAYERS, MODELS, LayerCase, ModelCase, perturb, wake
+from helpers.cases import LAYERS, METHODS, MODELS, LayerCase, ModelCase, is_factor, perturb, wake
 
-CASES = [*LAYERS, *MODELS]
+Case = LayerCase | ModelCase
+CASES: list[tuple[Case, str]] = [(case, method) for case in LAYERS for method in METHODS]
+CASES += [(case, "lora") for case in MODELS]
+CASES += [(case, method) for case in MODELS[:1] for method in METHODS[1:]]
+
+STANDARDIZED = {"timm_std_conv2d", "timm_std_conv2d_same", "timm_scaled_std_conv2d"}
+"""Layers that bring their weight's rows to one length, whatever it was: DoRA's magnitude is then without effect."""
 
 
-@pytest.fixture(params=CASES, ids=lambda case: case.name)
-def case(request: pytest.FixtureRequest) -> LayerCase | ModelCase:
+@pytest.fixture(params=CASES, ids=lambda each: f"{each[0].name}-{each[1]}")
+def chosen(request: pytest.FixtureRequest) -> tuple[Case, str]:
     return request.param
+
+
+@pytest.fixture
+def case(chosen: tuple[Case, str]) -> Case:
+    return chosen[0]
+
+
+@pytest.fixture
+def config(chosen: tuple[Case, str]) -> vl.LoRAConfig:
+    return vl.LoRAConfig(rank=2, method=chosen[1])
 
 
 @pytest.fixture
@@ -38,31 +54,33 @@ def run(model: nn.Module, x: Tensor) -> Tensor:
         return model(x)
 
 
-def adapted(model: nn.Module) -> nn.Module:
-    vl.attach(model, vl.LoRAConfig(rank=2))
+def adapted(model: nn.Module, config: vl.LoRAConfig) -> nn.Module:
+    vl.attach(model, config)
     perturb(model)
     return model
 
 
-def test_a_new_adapter_changes_nothing(model: nn.Module, x: Tensor) -> None:
+def test_a_new_adapter_changes_nothing(model: nn.Module, x: Tensor, config: vl.LoRAConfig) -> None:
     base = run(model, x)
-    vl.attach(model, vl.LoRAConfig(rank=2))
+    vl.attach(model, config)
     assert torch.equal(run(model, x), base)
 
 
-def test_every_factor_gets_a_gradient(model: nn.Module, x: Tensor) -> None:
-    adapted(model)
+def test_every_factor_gets_a_gradient(model: nn.Module, x: Tensor, case: Case, config: vl.LoRAConfig) -> None:
+    adapted(model, config)
     model(x).square().sum().backward()
-    factors = {name: p for name, p in model.named_parameters() if ".lora_" in name}
+    factors = {name: p for name, p in model.named_parameters() if is_factor(name)}
     dead = [name for name, p in factors.items() if p.grad is None or not p.grad.abs().sum() > 0]
+    if case.name in STANDARDIZED:
+        dead = [name for name in dead if "magnitude" not in name]
     assert factors and not dead
-    assert all(p.grad is None for name, p in model.named_parameters() if ".lora_" not in name)
+    assert all(p.grad is None for name, p in model.named_parameters() if not is_factor(name))
 
 
-@pytest.mark.parametrize("case", LAYERS, ids=lambda case: case.name)
-def test_gradients_are_those_of_the_formula(model: nn.Module, x: Tensor) -> None:
+@pytest.mark.parametrize("chosen", [(case, "lora") for case in LAYERS], ids=lambda each: each[0].name)
+def test_gradients_are_those_of_the_formula(model: nn.Module, x: Tensor, config: vl.LoRAConfig) -> None:
     """Against the chain rule by hand: full weight gradient G gives dB = s G A^T, dA = s B^T G."""
-    adapted(model)
+    adapted(model, config)
     model(x).square().sum().backward()
     plain = vl.merged(model).requires_grad_()
     plain(x).square().sum().backward()
@@ -78,10 +96,10 @@ def test_gradients_are_those_of_the_formula(model: nn.Module, x: Tensor) -> None
         torch.testing.assert_close(a.grad.flatten(1), scale * b.T @ gradient, rtol=1e-4, atol=1e-4)
 
 
-def test_merged_equals_adapted_and_loads_strictly(model: nn.Module, x: Tensor) -> None:
+def test_merged_equals_adapted_and_loads_strictly(model: nn.Module, x: Tensor, config: vl.LoRAConfig) -> None:
     base, keys = copy.deepcopy(model), list(model.state_dict())
     before = run(base, x)
-    adapted(model)
+    adapted(model, config)
     expected = run(model, x)
     assert not torch.allclose(expected, before, rtol=1e-5, atol=1e-6), "the adapter has no effect"
     vl.merge(model)
@@ -94,17 +112,17 @@ def test_merged_equals_adapted_and_loads_strictly(model: nn.Module, x: Tensor) -
     assert all(torch.equal(again[key], value) for key, value in base.state_dict().items())
 
 
-def test_saved_equals_loaded(model: nn.Module, x: Tensor, tmp_path: Path) -> None:
+def test_saved_equals_loaded(model: nn.Module, x: Tensor, config: vl.LoRAConfig, tmp_path: Path) -> None:
     fresh = copy.deepcopy(model)
-    adapted(model)
+    adapted(model, config)
     vl.save_adapter(model, tmp_path / "a.safetensors")
     vl.load_adapter(fresh, tmp_path / "a.safetensors")
     assert torch.equal(run(fresh, x), run(model, x))
 
 
-def test_disabled_and_detached_are_the_base(model: nn.Module, x: Tensor) -> None:
+def test_disabled_and_detached_are_the_base(model: nn.Module, x: Tensor, config: vl.LoRAConfig) -> None:
     base, expected = copy.deepcopy(model), run(model, x)
-    adapted(model)
+    adapted(model, config)
     with vl.disabled(model):
         assert torch.equal(run(model, x), expected)
     assert not torch.equal(run(model, x), expected)
@@ -114,9 +132,9 @@ def test_disabled_and_detached_are_the_base(model: nn.Module, x: Tensor) -> None
     assert [type(m) for m in model.modules()] == [type(m) for m in base.modules()]
 
 
-def test_deep_copies_are_independent(model: nn.Module, x: Tensor) -> None:
+def test_deep_copies_are_independent(model: nn.Module, x: Tensor, config: vl.LoRAConfig) -> None:
     base = run(model, x)
-    adapted(model)
+    adapted(model, config)
     expected = run(model, x)
     twin = copy.deepcopy(model)
     assert torch.equal(run(twin, x), expected)
@@ -128,8 +146,8 @@ def test_deep_copies_are_independent(model: nn.Module, x: Tensor) -> None:
     assert torch.equal(run(model, x), expected)
 
 
-def test_pickle_and_torch_save_keep_the_model(model: nn.Module, x: Tensor) -> None:
-    adapted(model)
+def test_pickle_and_torch_save_keep_the_model(model: nn.Module, x: Tensor, config: vl.LoRAConfig) -> None:
+    adapted(model, config)
     expected = run(model, x)
     assert torch.equal(run(pickle.loads(pickle.dumps(model)), x), expected)
     buffer = io.BytesIO()

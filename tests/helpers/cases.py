@@ -119,9 +119,18 @@ def wake(model: nn.Module) -> nn.Module:
     return model
 
 
+METHODS = ("lora", "rslora", "dora", "lokr")
+"""Those that come along."""
+
+
+def is_factor(name: str) -> bool:
+    """Whether a parameter of a model is an adapter's, by its name."""
+    return ".adapters." in f".{name}"
+
+
 def perturb(model: nn.Module, scale: float = 0.02) -> None:
     """Move every factor away from its start, so that the adapter has an effect."""
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            if ".lora_" in name:
+            if is_factor(name):
                 parameter.add_(scale * torch.randn_like(parameter))

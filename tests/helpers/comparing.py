@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from helpers.cases import is_factor
+
 
 def trained(model: nn.Module) -> dict[str, nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if p.requires_grad}
@@ -34,8 +36,8 @@ def gradients(model: nn.Module, x: Tensor, call: Callable[..., Any] | None = Non
 def agree(found: dict[str, Tensor], expected: dict[str, Tensor], tolerance: float) -> None:
     """Each within ``tolerance`` of its norm; what is a sum that cancels counts beside the largest gradient."""
     assert found.keys() == expected.keys()
-    largest = max((float(value.norm()) for name, value in expected.items() if ".lora_" in name), default=0.0)
+    largest = max((float(value.norm()) for name, value in expected.items() if is_factor(name)), default=0.0)
     for name, value in expected.items():
-        size = max(float(value.norm()), 1e-3 * largest if ".lora_" in name else 0.0)
+        size = max(float(value.norm()), 1e-3 * largest if is_factor(name) else 0.0)
         difference = float((found[name] - value).norm())
         assert difference <= tolerance * size, f"{name}: off by {difference / max(size, 1e-300):.2g}"

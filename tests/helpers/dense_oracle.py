@@ -31,12 +31,12 @@ class Problem:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        named = {"x": self.x, "bias": self.bias, "A": self.A, "B": self.B}
+        named = {"x": self.x, "bias": self.bias, "A": self.A, "B": self.B, "row_scale": self.row_scale}
         return {name: tensor for name, tensor in named.items() if tensor is not None}
 
     def fused(self, route: Route = "auto", recall: Recall | None = None) -> Tensor:
         if self.geometry is None:
-            return linear(self.x, self.weight, self.bias, self.A, self.B, route, recall)
+            return linear(self.x, self.weight, self.bias, self.A, self.B, self.row_scale, False, route, recall)
         return conv(
             self.x, self.weight, self.bias, self.A, self.B, self.geometry, self.row_scale, route=route, recall=recall
         )
@@ -87,7 +87,12 @@ def conv_problem(
 
 
 def linear_problem(
-    shape: Sequence[int], n_out: int, rank: int = 2, bias: bool = True, dtype: torch.dtype = torch.float64
+    shape: Sequence[int],
+    n_out: int,
+    rank: int = 2,
+    bias: bool = True,
+    row_scale: bool = False,
+    dtype: torch.dtype = torch.float64,
 ) -> Problem:
     """A random one; ``shape`` is (..., in)."""
     return Problem(
@@ -96,6 +101,7 @@ def linear_problem(
         bias=torch.randn(n_out, dtype=dtype) if bias else None,
         A=torch.randn(rank, shape[-1], dtype=dtype),
         B=torch.randn(n_out, rank, dtype=dtype),
+        row_scale=torch.randn(n_out, dtype=dtype) if row_scale else None,
     )
 
 

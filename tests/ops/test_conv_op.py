@@ -128,11 +128,14 @@ def test_only_the_gradients_that_are_asked_for_are_given(path: str, format: torc
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("format", [torch.contiguous_format, CL])
 @pytest.mark.parametrize("route", ROUTES)
-def test_first_and_second_derivatives(path: str, format: torch.memory_format, route: str) -> None:
-    problem = conv_problem((2, 4, 3, 3), 4, **PATHS[path], format=format, row_scale=True, rank=1).requiring()
+@pytest.mark.parametrize("names", [NAMES, (*NAMES, "row_scale")])
+def test_first_and_second_derivatives(
+    path: str, format: torch.memory_format, route: str, names: tuple[str, ...]
+) -> None:
+    problem = conv_problem((2, 4, 3, 3), 4, **PATHS[path], format=format, row_scale=True, rank=1).requiring(names)
 
-    def function(x: Tensor, bias: Tensor, A: Tensor, B: Tensor) -> Tensor:
-        problem.x, problem.bias, problem.A, problem.B = x, bias, A, B
+    def function(x: Tensor, bias: Tensor, A: Tensor, B: Tensor, row_scale: Tensor) -> Tensor:
+        problem.x, problem.bias, problem.A, problem.B, problem.row_scale = x, bias, A, B, row_scale
         return problem.fused(route)
 
     inputs = tuple(problem.tensors.values())

@@ -35,11 +35,12 @@ def test_only_the_gradients_that_are_asked_for_are_given(rows: int, route: str) 
 
 @pytest.mark.parametrize("shape", [(2, 8), (2, 3, 8), (30, 8), (8,)], ids=str)
 @pytest.mark.parametrize("route", ROUTES)
-def test_first_and_second_derivatives(shape: tuple[int, ...], route: str) -> None:
-    problem = linear_problem(shape, 5).requiring()
+@pytest.mark.parametrize("names", [NAMES, (*NAMES, "row_scale")])
+def test_first_and_second_derivatives(shape: tuple[int, ...], route: str, names: tuple[str, ...]) -> None:
+    problem = linear_problem(shape, 5, row_scale=True).requiring(names)
 
-    def function(x: Tensor, bias: Tensor, A: Tensor, B: Tensor) -> Tensor:
-        return Problem(x, problem.weight, bias, A, B).fused(route)
+    def function(x: Tensor, bias: Tensor, A: Tensor, B: Tensor, row_scale: Tensor) -> Tensor:
+        return Problem(x, problem.weight, bias, A, B, row_scale=row_scale).fused(route)
 
     inputs = tuple(problem.tensors.values())
     assert torch.autograd.gradcheck(function, inputs)

@@ -1,7 +1,7 @@
 """Activations that keep less for the backward, beside adapted layers.
 
 An adapted layer keeps its input; where an activation made it, the activation keeps its own input as well.
-One of the two is enough: either the layer runs the activation again (``ops.recall``), or the activation
+One of the two is enough: either the layer runs the activation again (``ops.recompute``), or the activation
 takes its gradient from its output (``ops.clamp``). The numbers stay the same to the last bit.
 """
 
@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from visionlora.adapters.swap import is_swapped, swap, unswap
 from visionlora.ops.clamp import clamp
+from visionlora.ops.kept import asked_to_keep
 from visionlora.ops.recompute import leave_note
 
 _RUN_AGAIN = {
@@ -21,7 +22,7 @@ _RUN_AGAIN = {
 }
 """Activations that need their input in the backward, and are cheap to run: module -> classes."""
 
-_FROM_OUTPUT = {"torch.nn.modules.activation": {"ReLU6", "Hardtanh"}}
+_FROM_OUTPUT = {"torch.nn.modules.activation": {"ReLU", "ReLU6", "Hardtanh"}}
 """Activations whose gradient follows from their output."""
 
 
@@ -49,6 +50,8 @@ def _run_again(base: Any, may_be_inplace: bool) -> dict[str, Any]:
         output: Tensor = base.forward(self, input)
         if _in_training(input):
             leave_note(output, input, partial(base.forward, self))
+            if kept := asked_to_keep(input):
+                kept.as_it_is(input)
         return output
 
     if not may_be_inplace:
@@ -63,9 +66,15 @@ def _set_inplace(self: nn.Module, inplace: bool) -> None:
 
 def _from_output(base: Any) -> dict[str, Any]:
     def forward(self: Any, input: Tensor) -> Tensor:
-        if _in_training(input) and (input.grad_fn is not None or not self.inplace):
-            return clamp(input, self.min_val, self.max_val, self.inplace)
-        output: Tensor = base.forward(self, input)
+        trains = _in_training(input) and (input.grad_fn is not None or not self.inplace)
+        kept = asked_to_keep(input) if trains else None
+        output: Tensor
+        if trains and base.__name__ != "ReLU":
+            output = clamp(input, self.min_val, self.max_val, self.inplace)
+        else:
+            output = base.forward(self, input)  # Of torch's own, ReLU's gradient does follow from its output.
+        if kept is not None:
+            kept.but_for_zeros(output)
         return output
 
     return {"forward": forward}

@@ -10,12 +10,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionlora.adapters.methods.base import Factors
-from visionlora.ops.branch import conv_branch, linear_branch
+from visionlora.ops.branch import beside, conv_branch, linear_branch
 from visionlora.ops.conv import conv
 from visionlora.ops.convolution import plain_convolution
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.linear import linear
 from visionlora.ops.recompute import note_on
+from visionlora.ops.weight import unit_scale
 
 _LINEARS = {"torch.nn.modules.linear": {"Linear"}, "timm.layers.linear": {"Linear"}}
 _CONVS = {"torch.nn.modules.conv": {"Conv1d", "Conv2d", "Conv3d"}, "timm.layers.conv2d_same": {"Conv2dSame"}}
@@ -77,11 +78,14 @@ def _linear_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor
         if trained is None:
             output: Tensor = base.forward(self, input)
             return output
-        (A, B, _), route = trained
+        (A, B, row_scale, unit_rows), route = trained
         weight = self._parameters["weight"]
         if route == "branch":
-            return F.linear(input, weight, self.bias) + linear_branch(input, A, B)
-        return linear(input, weight, self.bias, A, B, route, note_on(input))
+            if row_scale is not None and unit_rows:
+                row_scale = unit_scale(weight, A, B, row_scale)
+            plain = F.linear(input, weight, self.bias)
+            return beside(plain, linear_branch(input, A, B), self.bias, row_scale, dim=-1)
+        return linear(input, weight, self.bias, A, B, row_scale, unit_rows, route, note_on(input))
 
     return forward
 
@@ -104,15 +108,20 @@ def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor],
         if trained is None:
             kernel = row_scale.view(-1, *[1] * (self.weight.dim() - 1)) * self.weight  # type: ignore[union-attr]
             return plain_convolution(padded, kernel, bias, geometry)
-        (A, B, _), route = trained
+        (A, B, own_scale, unit_rows), route = trained
         if route == "branch":
+            if own_scale is not None and unit_rows:
+                own_scale = unit_scale(weight, A, B, own_scale)
             update = conv_branch(padded, A, B, geometry)
             if row_scale is None:
-                return plain_convolution(padded, weight, bias, geometry) + update
+                return beside(plain_convolution(padded, weight, bias, geometry), update, bias, own_scale, dim=1)
+            update = beside(plain_convolution(padded, weight, None, geometry), update, None, own_scale, dim=1)
             # Folded before the model went to fewer bits: the rows stay as they are stored.
             scale, shift = (each.view(-1, *[1] * (weight.dim() - 2)) for each in (row_scale, bias))
-            return scale * (plain_convolution(padded, weight, None, geometry) + update) + shift
-        return conv(padded, weight, bias, A, B, geometry, row_scale, route, note_on(padded))
+            return scale * update + shift
+        if own_scale is not None:
+            row_scale = own_scale if row_scale is None else row_scale * own_scale
+        return conv(padded, weight, bias, A, B, geometry, row_scale, unit_rows, route, note_on(padded))
 
     return forward
 

@@ -11,6 +11,24 @@ from visionlora.ops.convolution import plain_convolution
 from visionlora.ops.geometry import Geometry
 
 
+def beside(plain: Tensor, branch: Tensor, bias: Tensor | None, row_scale: Tensor | None, dim: int) -> Tensor:
+    """What ``row_scale * (weight + update)`` and the bias give, from what the plain layer and the branch give.
+
+    Args:
+        plain: the output with the weight alone, and the bias.
+        branch: the output with the update alone.
+        bias: (C,) or None.
+        row_scale: (C,), or None for ones. Its difference from 1 counts, so that ones leave ``plain`` to the bit.
+        dim: of the C channels.
+    """
+    if row_scale is None:
+        return plain + branch
+    shape = [-1 if at == dim % plain.dim() else 1 for at in range(plain.dim())]
+    product = plain if bias is None else plain - bias.to(plain.dtype).view(shape)
+    more, scale = ((row_scale - 1).to(plain.dtype).view(shape), row_scale.to(plain.dtype).view(shape))
+    return plain + (more * product + scale * branch)
+
+
 def linear_branch(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
     """``F.linear(x, B @ A)`` for x (..., in), A (r, in), B (out, r)."""
     return F.linear(F.linear(x, A.to(x.dtype)), B.to(x.dtype))

@@ -10,9 +10,10 @@ from visionlora.ops.autocast import plain_autocast
 from visionlora.ops.convolution import convolve, input_gradient, take_every, weight_gradient
 from visionlora.ops.cost import Route, conv_route
 from visionlora.ops.geometry import Geometry
+from visionlora.ops.kept import Kept, asking, scale_gradient
 from visionlora.ops.linear import columns_first
 from visionlora.ops.recompute import Recall
-from visionlora.ops.weight import is_channels_last, passing_weight
+from visionlora.ops.weight import is_channels_last, passing_weight, row_products, scaled_weight
 
 
 def conv(
@@ -23,6 +24,7 @@ def conv(
     B: Tensor,
     geometry: Geometry,
     row_scale: Tensor | None = None,
+    unit_rows: bool = False,
     route: Route = "auto",
     recall: Recall | None = None,
 ) -> Tensor:
@@ -35,7 +37,8 @@ def conv(
         A: (r, Cin / groups, ...).
         B: (Cout, r).
         geometry: stride, padding, dilation, groups.
-        row_scale: (Cout,), frozen, for a BatchNorm that is folded in.
+        row_scale: (Cout,), for a BatchNorm that is folded in, or an adapter that has one.
+        unit_rows: divide the rows of ``weight + B @ A`` by their norms first, which count as constants.
         route: how the factors' gradients are computed: through r channels (``"factored"``), from the
             gradient of the whole kernel (``"dense"``), or whichever the cost model says (``"auto"``).
         recall: how to make ``x`` again in the backward instead of keeping it.
@@ -44,8 +47,9 @@ def conv(
         (N, Cout, ...).
     """
     with plain_autocast(x) as x:
-        output: Tensor = _Conv.apply(x, weight, bias, A, B, row_scale, geometry, route, recall)
-    return output
+        kept = Kept() if row_scale is not None and row_scale.requires_grad else None
+        output: Tensor = _Conv.apply(x, weight, bias, A, B, row_scale, unit_rows, geometry, route, recall, kept)
+    return asking(output, kept)
 
 
 class _Conv(torch.autograd.Function):
@@ -59,33 +63,45 @@ class _Conv(torch.autograd.Function):
         A: Tensor,
         B: Tensor,
         row_scale: Tensor | None,
+        unit_rows: bool,
         geometry: Geometry,
         route: Route,
         recall: Recall | None,
+        kept: Kept | None,
     ) -> Tensor:
-        ctx.geometry, ctx.route, ctx.dtype = geometry, route, x.dtype
+        ctx.geometry, ctx.route, ctx.dtype, ctx.kept = geometry, route, x.dtype, kept
         ctx.again = None if recall is None else recall.again
-        ctx.save_for_backward(x if recall is None else recall.source, weight, A, B, row_scale)
-        with passing_weight(weight, A, B, row_scale) as kernel:
+        source = x if recall is None else recall.source
+        with scaled_weight(weight, A, B, row_scale, unit_rows) as (kernel, norms):
+            ctx.save_for_backward(source, weight, A, B, row_scale, norms, None if kept is None else bias)
             return convolve(x, kernel.to(x.dtype), None if bias is None else bias.to(x.dtype), geometry)
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, A, B, row_scale = ctx.saved_tensors
-        needs_x, _, needs_bias, needs_A, needs_B, *_ = ctx.needs_input_grad
+        x, weight, A, B, row_scale, norms, bias = ctx.saved_tensors
+        scale = row_scale if norms is None else row_scale / norms
+        needs_x, _, needs_bias, needs_A, needs_B, needs_scale, *_ = ctx.needs_input_grad
+        output = ctx.kept.take(g) if needs_scale else None
         format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
         g = g.contiguous(memory_format=format)
-        grad_x = grad_A = grad_B = None
+        grad_x = grad_A = grad_B = grad_scale = None
         if needs_x:
             like = x if x.dtype == g.dtype else torch.empty_like(x, dtype=g.dtype)
-            with passing_weight(weight, A, B, row_scale) as kernel:
+            with passing_weight(weight, A, B, scale) as kernel:
                 grad_x = input_gradient(g, like, kernel.to(g.dtype), ctx.geometry)
-        if needs_A or needs_B:
+        if output is not None:
+            grad_scale = scale_gradient(output, g, bias, scale)
+        if needs_A or needs_B or needs_scale:
             if ctx.again is not None:
                 x = ctx.again(x).to(ctx.dtype)
-            grad_A, grad_B = factor_gradients(x, g, A, B, row_scale, ctx.geometry, ctx.route)
+            if needs_scale and output is None:
+                grad_A, grad_B, grad_scale = all_gradients(x, g, weight, A, B, scale, ctx.geometry)
+            else:
+                grad_A, grad_B = factor_gradients(x, g, A, B, scale, ctx.geometry, ctx.route)
+        if norms is not None and grad_scale is not None:
+            grad_scale = grad_scale / norms
         grad_bias = g.sum([0, *range(2, g.dim())]) if needs_bias else None
-        return grad_x, None, grad_bias, grad_A, grad_B, None, None, None, None
+        return grad_x, None, grad_bias, grad_A, grad_B, grad_scale, None, None, None, None, None
 
 
 def factor_gradients(
@@ -93,18 +109,26 @@ def factor_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Gradients of ``A`` and ``B``, from the input x (N, Cin, ...) and the output's gradient g (N, Cout, ...)."""
     if conv_route(len(B), A.shape, geometry.groups, route) == "dense":
-        return _through_weight(x, g, A, B, row_scale, geometry)
+        grad = weight_gradient(x, g, torch.Size((len(B), *A.shape[1:])), geometry)
+        return _of_weight_gradient(grad, A, B, row_scale)
     scaled = B if row_scale is None else row_scale[:, None] * B
     grad_A, grad_B = _through_rank(x, g, A.to(x.dtype), scaled.to(g.dtype), geometry)
     grad_B = grad_B.to(B.dtype)
     return grad_A.to(A.dtype), grad_B if row_scale is None else row_scale[:, None] * grad_B
 
 
-def _through_weight(
-    x: Tensor, g: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None, geometry: Geometry
-) -> tuple[Tensor, Tensor]:
-    shape = torch.Size((B.shape[0], *A.shape[1:]))
-    grad = weight_gradient(x, g, shape, geometry).to(A.dtype).flatten(1)  # (Cout, Cin / groups * kernel)
+def all_gradients(
+    x: Tensor, g: Tensor, weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor, geometry: Geometry
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``A``, ``B`` and ``row_scale``, through the gradient of the whole kernel."""
+    grad = weight_gradient(x, g, weight.shape, geometry)
+    with passing_weight(weight, A, B) as kernel:
+        grad_scale = row_products(grad, kernel)
+    return *_of_weight_gradient(grad, A, B, row_scale), grad_scale.to(row_scale.dtype)
+
+
+def _of_weight_gradient(grad: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    grad = grad.to(A.dtype).flatten(1)  # (Cout, Cin / groups * kernel)
     if row_scale is not None:
         grad = row_scale[:, None] * grad
     return (B.t() @ grad).view(A.shape), grad @ A.flatten(1).t()

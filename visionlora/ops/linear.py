@@ -8,8 +8,9 @@ from torch import Tensor
 
 from visionlora.ops.autocast import plain_autocast
 from visionlora.ops.cost import Route, linear_route
+from visionlora.ops.kept import Kept, asking, scale_gradient
 from visionlora.ops.recompute import Recall
-from visionlora.ops.weight import passing_weight
+from visionlora.ops.weight import passing_weight, row_products, scaled_weight
 
 
 def linear(
@@ -18,10 +19,12 @@ def linear(
     bias: Tensor | None,
     A: Tensor,
     B: Tensor,
+    row_scale: Tensor | None = None,
+    unit_rows: bool = False,
     route: Route = "auto",
     recall: Recall | None = None,
 ) -> Tensor:
-    """``F.linear(x, weight + B @ A, bias)``; autocast is respected as ``F.linear`` does.
+    """``F.linear(x, row_scale * (weight + B @ A), bias)``; autocast is respected as ``F.linear`` does.
 
     Args:
         x: (..., in).
@@ -29,6 +32,8 @@ def linear(
         bias: (out,) or None.
         A: (r, in).
         B: (out, r).
+        row_scale: (out,), or None for ones.
+        unit_rows: divide the rows of ``weight + B @ A`` by their norms first, which count as constants.
         route: how the factors' gradients are computed: through r channels (``"factored"``), from the
             gradient of the whole weight (``"dense"``), or whichever the cost model says (``"auto"``).
         recall: how to make ``x`` again in the backward instead of keeping it.
@@ -38,8 +43,9 @@ def linear(
     """
     through_rank = linear_route(weight.shape[1], weight.shape[0], len(A), route) == "factored"
     with plain_autocast(x) as x:
-        output: Tensor = _Linear.apply(x, weight, bias, A, B, through_rank, recall)
-    return output
+        kept = Kept() if row_scale is not None and row_scale.requires_grad else None
+        output: Tensor = _Linear.apply(x, weight, bias, A, B, row_scale, unit_rows, through_rank, recall, kept)
+    return asking(output, kept)
 
 
 class _Linear(torch.autograd.Function):
@@ -52,39 +58,72 @@ class _Linear(torch.autograd.Function):
         bias: Tensor | None,
         A: Tensor,
         B: Tensor,
+        row_scale: Tensor | None,
+        unit_rows: bool,
         through_rank: bool,
         recall: Recall | None,
+        kept: Kept | None,
     ) -> Tensor:
-        ctx.through_rank, ctx.dtype = through_rank, x.dtype
+        ctx.through_rank, ctx.dtype, ctx.kept = through_rank, x.dtype, kept
         ctx.again = None if recall is None else recall.again
-        ctx.save_for_backward(x if recall is None else recall.source, weight, A, B)
-        with passing_weight(weight, A, B) as adapted:
+        source = x if recall is None else recall.source
+        with scaled_weight(weight, A, B, row_scale, unit_rows) as (adapted, norms):
+            ctx.save_for_backward(source, weight, A, B, row_scale, norms, None if kept is None else bias)
             return _product(x, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, A, B = ctx.saved_tensors
-        needs_x, _, needs_bias, needs_A, needs_B, *_ = ctx.needs_input_grad
-        grad_x = grad_A = grad_B = None
+        x, weight, A, B, row_scale, norms, bias = ctx.saved_tensors
+        scale = row_scale if norms is None else row_scale / norms
+        needs_x, _, needs_bias, needs_A, needs_B, needs_scale, *_ = ctx.needs_input_grad
+        output = ctx.kept.take(g) if needs_scale else None
+        grad_x = grad_A = grad_B = grad_scale = None
         if needs_x:
-            with passing_weight(weight, A, B) as adapted:
+            with passing_weight(weight, A, B, scale) as adapted:
                 grad_x = g @ adapted.to(g.dtype)
         g = _rows(g)  # (rows, out)
-        if needs_A or needs_B:
+        if output is not None:
+            grad_scale = scale_gradient(_rows(output), g, bias, scale)
+        if needs_A or needs_B or needs_scale:
             x = _rows(x if ctx.again is None else ctx.again(x).to(ctx.dtype))  # (rows, in)
-            grad_A, grad_B = factor_gradients(x, g, A, B, ctx.through_rank)
+            if needs_scale and output is None:
+                grad_A, grad_B, grad_scale = all_gradients(x, g, weight, A, B, scale)
+            else:
+                grad_A, grad_B = factor_gradients(x, g, A, B, scale, ctx.through_rank)
+        if norms is not None and grad_scale is not None:
+            grad_scale = grad_scale / norms
         grad_bias = g.sum(0) if needs_bias else None
-        return grad_x, None, grad_bias, grad_A, grad_B, None, None
+        return grad_x, None, grad_bias, grad_A, grad_B, grad_scale, None, None, None, None
 
 
-def factor_gradients(x: Tensor, g: Tensor, A: Tensor, B: Tensor, through_rank: bool) -> tuple[Tensor, Tensor]:
+def factor_gradients(
+    x: Tensor, g: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None, through_rank: bool
+) -> tuple[Tensor, Tensor]:
     """Gradients of ``A`` and ``B``, from the input x (rows, in) and the output's gradient g (rows, out)."""
     if not through_rank:
-        grad_weight = (g.t() @ x).to(A.dtype)  # (out, in)
-        return B.t() @ grad_weight, grad_weight @ A.t()
-    g_r, z = g @ columns_first(B.to(g.dtype)), x @ A.to(x.dtype).t()  # (rows, r)
+        return _of_weight_gradient(g.t() @ x, A, B, row_scale)
+    scaled = B if row_scale is None else row_scale[:, None] * B
+    g_r, z = g @ columns_first(scaled.to(g.dtype)), x @ A.to(x.dtype).t()  # (rows, r)
     # Narrow on the left: g.t() @ z would take twice as long.
-    return (g_r.t().contiguous() @ x).to(A.dtype), (z.t() @ g).t().to(B.dtype)
+    grad_A, grad_B = (g_r.t().contiguous() @ x).to(A.dtype), (z.t() @ g).t().to(B.dtype)
+    return grad_A, grad_B if row_scale is None else row_scale[:, None] * grad_B
+
+
+def all_gradients(
+    x: Tensor, g: Tensor, weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of ``A``, ``B`` and ``row_scale``, through the gradient of the whole weight."""
+    grad = g.t() @ x  # (out, in)
+    with passing_weight(weight, A, B) as adapted:
+        grad_scale = row_products(grad, adapted)
+    return *_of_weight_gradient(grad, A, B, row_scale), grad_scale.to(row_scale.dtype)
+
+
+def _of_weight_gradient(grad: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None) -> tuple[Tensor, Tensor]:
+    grad = grad.to(A.dtype)
+    if row_scale is not None:
+        grad = row_scale[:, None] * grad
+    return B.t() @ grad, grad @ A.t()
 
 
 def columns_first(B: Tensor) -> Tensor:

@@ -54,6 +54,41 @@ def passing_weight(weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | Non
     vars(_scratch)[str(B.dtype)] = memory
 
 
+@contextmanager
+def scaled_weight(
+    weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None, unit_rows: bool
+) -> Iterator[tuple[Tensor, Tensor | None]]:
+    """``passing_weight`` with the rows of ``weight + B @ A`` divided by their norms before, if asked; and the norms.
+
+    Only where no graph is recorded.
+    """
+    with passing_weight(weight, A, B, None if unit_rows else row_scale) as adapted:
+        if not unit_rows or row_scale is None:
+            yield adapted, None
+            return
+        norms = row_norms(adapted)
+        yield adapted.mul_((row_scale / norms).to(adapted.dtype).view(-1, *[1] * (adapted.dim() - 1))), norms
+
+
+def unit_scale(weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor) -> Tensor:
+    """``row_scale`` divided by the norms of the rows of ``weight + B @ A``, which the graph has no part in."""
+    with torch.no_grad(), passing_weight(weight, A, B) as adapted:
+        norms = row_norms(adapted)
+    return row_scale / norms
+
+
+def row_norms(adapted: Tensor) -> Tensor:
+    """Lengths of the rows of an adapted weight, (dim0,); of a row of zeros the least number above 0."""
+    norms = torch.linalg.vector_norm(adapted, dim=tuple(range(1, adapted.dim())))
+    return norms.clamp(min=torch.finfo(norms.dtype).tiny)
+
+
+def row_products(one: Tensor, other: Tensor) -> Tensor:
+    """Scalar products of the rows of two weights, (dim0,), in the precision of the second."""
+    # Not (one * other).sum(1), which would write a third weight.
+    return torch.bmm(one.to(other.dtype).flatten(1)[:, None], other.flatten(1)[:, :, None]).flatten()
+
+
 def is_channels_last(tensor: Tensor) -> bool:
     """Whether a 4-d tensor is stored in channels_last and not in the usual order as well."""
     return tensor.dim() == 4 and not tensor.is_contiguous() and tensor.is_contiguous(memory_format=torch.channels_last)

@@ -164,7 +164,8 @@ def test_another_process_augments_alike() -> None:
         "print(*(t.digest(strength, range(10)) for strength in t.RANDOM_STRENGTHS))"
     )
     here = Path(__file__).parent
-    run = subprocess.run([sys.executable, "-c", code, here, here.parent], capture_output=True, text=True, check=True)
+    command = [sys.executable, "-c", code, here, here.parents[1]]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
     assert run.stdout.split() == [digest(strength, range(10)) for strength in RANDOM_STRENGTHS]
 
 

@@ -5,9 +5,13 @@ from typing import ClassVar, Literal, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from visionlora.ops.weight import unit_scale
+
 
 class Factors(NamedTuple):
     """An adapted weight as the fused operations take it: ``row_scale * (weight + B @ A)``.
+
+    With ``unit_rows`` the rows of ``weight + B @ A`` are divided by their norms, as constants, before.
 
     Attributes:
         A: (r, *weight.shape[1:]).
@@ -18,6 +22,7 @@ class Factors(NamedTuple):
     A: Tensor
     B: Tensor
     row_scale: Tensor | None = None
+    unit_rows: bool = False
 
 
 class Method(nn.Module):
@@ -94,8 +99,10 @@ class Method(nn.Module):
         found = self.factors(exact(weight[self.rows]))
         if found is None:
             return None
-        A, B, row_scale = found
+        A, B, row_scale, unit_rows = found
         if row_scale is not None:
+            # Rows that are not adapted keep their length.
+            row_scale = unit_scale(exact(weight[self.rows]), A, B, row_scale) if unit_rows else row_scale
             row_scale = row_scale.new_ones(len(weight)).index_copy(0, self.rows, row_scale)
         return Factors(A, B.new_zeros(len(weight), B.shape[1]).index_copy(0, self.rows, B), row_scale)
 

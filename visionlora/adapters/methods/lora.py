@@ -40,10 +40,11 @@ class LoRA(Method):
         return Factors(self.lora_A, self.scale * self.lora_B)
 
     def adapted(self, weight: Tensor) -> Tensor:
-        return adapted_weight(weight, *self.factors(weight))
+        A, B, *_ = self.factors(weight)
+        return adapted_weight(weight, A, B)
 
     def update(self, weight: Tensor) -> Tensor:
-        A, B, _ = self.factors(weight)
+        A, B, *_ = self.factors(weight)
         return (B @ A.flatten(1)).view(weight.shape)
 
     def note(self, weight: Tensor) -> str:

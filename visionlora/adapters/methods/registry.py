@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 METHODS: "dict[str, type[Method] | str]" = {
     "lora": "visionlora.adapters.methods.lora.LoRA",
     "rslora": "visionlora.adapters.methods.lora.RSLoRA",
+    "dora": "visionlora.adapters.methods.dora.DoRA",
+    "lokr": "visionlora.adapters.methods.lokr.LoKr",
 }
 """Name, as ``LoRAConfig.method`` and an adapter's file have it -> class, or where it is."""
 

@@ -221,8 +221,9 @@ def test_a_model_that_goes_to_fewer_bits_keeps_exact_factors(model: nn.Module, d
     model.to(dtype)
     assert all(torch.equal(p, factors[name]) for name, p in model.named_parameters() if ".lora_" in name)
     assert model[3].weight.dtype == model[3]._parameters["weight"].dtype == dtype
-    torch.testing.assert_close(model(X.to(dtype)).float(), expected, atol=0.1, rtol=0.1)
+    bound = 0.05 * expected.abs().max().item()  # terms cancel, so that an output may be small beside what it sums
+    torch.testing.assert_close(model(X.to(dtype)).float(), expected, atol=bound, rtol=0)
     model.float()
-    torch.testing.assert_close(model(X), expected, atol=0.1, rtol=0.1)
+    torch.testing.assert_close(model(X), expected, atol=bound, rtol=0)
     model.double()
     assert all(p.dtype == torch.float64 for p in model.parameters())

@@ -54,7 +54,7 @@ def test_an_exported_run_scores_what_the_run_scores(
     assert scores[1] == pytest.approx(scores[0], abs=1e-4)
 
 
-def test_the_card_has_the_runs_scores_cost_and_pictures(
+def test_the_card_has_the_runs_scores_cost_and_figures(
     visionlora: Command, trained: Path, squares: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "exported"
@@ -67,11 +67,11 @@ def test_the_card_has_the_runs_scores_cost_and_pictures(
     assert "random: nothing was pretrained" in card
     assert f"- root: {squares.name}" in card
     assert str(squares) not in card
-    pictures = sorted(path.name for path in (out / "pictures").iterdir())
-    assert pictures == ["confusion_matrix.png", "predictions.png"]
-    for name in pictures:
-        assert f"(pictures/{name})" in card
-        assert read_image(out / "pictures" / name).size > 10_000
+    figures = sorted(path.name for path in (out / "figures").iterdir())
+    assert figures == ["confusion_matrix.png", "predictions.png"]
+    for name in figures:
+        assert f"(figures/{name})" in card
+        assert read_image(out / "figures" / name).size > 10_000
 
 
 def test_other_images_than_the_runs_can_be_given(

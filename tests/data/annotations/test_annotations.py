@@ -17,8 +17,7 @@ def test_the_layout_is_told_by_the_path(tmp_path: Path) -> None:
     write_coco(coco), write_voc(voc), write_yolo(yolo)
     assert find_layout(coco / "annotations.json") == find_layout(coco) == Layout("coco", coco / "annotations.json")
     assert find_layout(yolo / "data.yaml") == find_layout(yolo) == Layout("yolo", yolo / "data.yaml")
-    assert find_layout(voc) == Layout("voc", voc)
-    assert recognise(voc / "Annotations") == Layout("voc", voc / "Annotations")  # flat
+    assert find_layout(voc) == recognise(voc / "Annotations") == Layout("voc", voc)
     assert recognise(coco / "images") is None
     assert [read_annotations(path).counts() for path in (coco, voc, yolo)] == [[1, 1]] * 3
 

@@ -1,5 +1,7 @@
 """What is wrong with a config, in words."""
 
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
 from reprlib import Repr
 from typing import Any
 
@@ -11,6 +13,7 @@ _SHOWN = 4
 _SHORT = Repr()
 _SHORT.maxlevel, _SHORT.maxstring = 2, 80
 _PLAINER = {
+    "dataclass_type": "it should be a section of 'key: value' lines",
     "dict_type": "input should be 'key: value' pairs",
     "missing": "it has too few values",
     "model_type": "it should be a section of 'key: value' lines",
@@ -32,7 +35,9 @@ def explain(error: ValidationError, values: dict[str, Any], schema: type[BaseMod
 def _explain_field(field: str, problems: list[Any], values: dict[str, Any], schema: type[BaseModel]) -> str:
     location = problems[0]["loc"]
     kind = problems[0]["type"]
-    if kind == "extra_forbidden":
+    if kind == "value_error" and len(location) == 1:  # what a section says of itself begins with the key
+        return f"{field}.{problems[0]['ctx']['error']}"
+    if kind in ("extra_forbidden", "unexpected_keyword_argument"):
         return _explain_unknown([str(part) for part in location], schema)
     if kind == "missing" and len(location) <= 2:
         return f"'{field}' is missing"
@@ -46,15 +51,21 @@ def _explain_field(field: str, problems: list[Any], values: dict[str, Any], sche
 def _explain_unknown(location: list[str], schema: type[BaseModel]) -> str:
     *section, word = location
     sections = sections_of(schema)
-    here = {name: ".".join([*section, name]) for name in sections.get(".".join(section), schema).model_fields}
-    elsewhere = {field: f"{name}.{field}" for name, kind in sections.items() for field in kind.model_fields}
-    elsewhere |= {name: name for name in schema.model_fields}
+    here = {name: ".".join([*section, name]) for name in _keys(sections.get(".".join(section), schema))}
+    elsewhere = {field: f"{name}.{field}" for name, kind in sections.items() for field in _keys(kind)}
+    elsewhere |= {name: name for name in _keys(schema)}
     key = elsewhere.get(word) or here.get(nearest(word, here), elsewhere.get(nearest(word, elsewhere, 0.7)))
     hint = f" (did you mean '{key}'?)" if key else f"; known are {some(here.values(), 8)}"
     return f"unknown key '{'.'.join(location)}'{hint}"
 
 
-def sections_of(schema: type[BaseModel]) -> dict[str, type[BaseModel]]:
-    """The fields of a schema that are schemas themselves."""
-    fields = {name: field.annotation for name, field in schema.model_fields.items()}
-    return {name: kind for name, kind in fields.items() if isinstance(kind, type) and issubclass(kind, BaseModel)}
+def sections_of(schema: type[BaseModel]) -> dict[str, type]:
+    """The fields of a schema that have fields themselves."""
+    kinds = {name: field.annotation for name, field in schema.model_fields.items()}
+    return {name: kind for name, kind in kinds.items() if isinstance(kind, type) and _keys(kind)}
+
+
+def _keys(section: type) -> Iterable[str]:
+    if issubclass(section, BaseModel):
+        return section.model_fields
+    return [field.name for field in fields(section)] if is_dataclass(section) else []

@@ -5,6 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from visionlora.adapters.config import LoRAConfig
+
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -124,20 +126,6 @@ class SegmentationData(AnnotatedData):
     window_overlap: Annotated[int, Field(ge=0)] = 0
 
 
-class LoRASection(Section):
-    """What is adapted; the fields are those of ``visionlora.LoRAConfig``. ``unfreeze`` None is the head."""
-
-    rank: AtLeastOne = 8
-    alpha: Finite = 16.0
-    targets: str | list[str] = "all"
-    exclude: list[str] = []
-    unfreeze: list[str] | None = None
-    rank_pattern: dict[str, AtLeastOne] = {}
-    alpha_pattern: dict[str, Finite] = {}
-    method: Literal["lora", "rslora", "dora", "lokr"] = "lora"
-    batchnorm: Literal["frozen", "recalibrate", "train"] = "frozen"
-
-
 class TrainSection(Section):
     """How it is trained.
 
@@ -174,6 +162,6 @@ class RunConfig(Section):
     task: str
     model: ModelSection
     data: DataSection
-    lora: LoRASection = LoRASection()
+    lora: LoRAConfig = LoRAConfig()
     train: TrainSection = TrainSection()
     out: Path = Path("runs/run")

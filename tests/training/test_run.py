@@ -1,6 +1,7 @@
 """What a run leaves behind, and what it refuses."""
 
 import json
+from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_a_folder_that_is_not_empty_is_refused(images: Path, tmp_path: Path) -> 
 @pytest.mark.parametrize(("targets", "message"), [("con1", "did you mean"), ([], "train.method=head")])
 def test_bad_targets_leave_no_folder(images: Path, tmp_path: Path, targets: object, message: str) -> None:
     config = make_config(images, tmp_path / "run")
-    config = config.model_copy(update={"lora": config.lora.model_copy(update={"targets": targets})})
+    config = config.model_copy(update={"lora": replace(config.lora, targets=targets)})
     with pytest.raises(InputError, match=message):
         train(config, quiet=True)
     assert not (tmp_path / "run").exists()

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 from visionlora.adapters.methods.registry import check_method
 from visionlora.errors import InputError, did_you_mean
@@ -25,7 +25,7 @@ BATCHNORM_MODES = ("frozen", "recalibrate", "train")
 
 @dataclass(frozen=True)
 class LoRAConfig:
-    """Which layers of a model get a low-rank update, and how large it is.
+    """Which layers of a model get a low-rank update, and how large it is; ``lora`` in the config of a run.
 
     Args:
         rank: number of columns of ``lora_B``, at least 1.
@@ -37,10 +37,10 @@ class LoRAConfig:
             ``"all"``, ``"attention"``, ``"conv"``, ``"linear"``.
         exclude: patterns of layers to leave out.
         unfreeze: names of modules that train fully (a new head), or of parameters (``pos_embed``); they belong to the
-            adapter.
+            adapter. None is nothing for ``attach``, and the model's head in a run.
         rank_pattern: ranks of the layers that match a pattern; the last match wins.
         alpha_pattern: alphas likewise.
-        method: ``"lora"`` or ``"rslora"``.
+        method: ``"lora"``, ``"rslora"``, ``"dora"``, ``"lokr"``, or one that was registered.
         batchnorm: ``"frozen"`` (also under ``model.train()``), ``"recalibrate"`` (the running statistics
             follow the new images) or ``"train"`` (statistics, weight and bias).
 
@@ -52,11 +52,14 @@ class LoRAConfig:
     alpha: float = 16.0
     targets: str | list[str] = "all"
     exclude: list[str] = field(default_factory=list)
-    unfreeze: list[str] = field(default_factory=list)
+    unfreeze: list[str] | None = None
     rank_pattern: dict[str, int] = field(default_factory=dict)
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     method: str = "lora"
     batchnorm: str = "frozen"
+
+    # For the config of a run, which has this class as a section.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     def __new__(cls, *_args: Any, **settings: Any) -> Self:
         _check_known(cls, settings)

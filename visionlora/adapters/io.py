@@ -204,7 +204,7 @@ def _roots(model: nn.Module, keys: Iterable[str], unfrozen: list[str]) -> list[s
 def _base(model: nn.Module, name: str, config: LoRAConfig) -> dict[str, Tensor]:
     """The base's tensors, without the heads that the adapter was made with even if it came without them."""
     modules = dict(base_modules(model))
-    heads = [path for found in matched_unfrozen(config.unfreeze, modules).values() for path in found]
+    heads = [path for found in matched_unfrozen(config.unfreeze or [], modules).values() for path in found]
     for places in tied_parameters(modules).values():
         if any(is_under(place, heads) for place in places):
             heads += places

@@ -82,7 +82,7 @@ def resolve(model: nn.Module, config: LoRAConfig) -> tuple[list[Target], list[st
         if isinstance(module, ADAPTABLE) or any(True for _ in module.parameters(recurse=False))
     ]
     tied = tied_parameters(modules)
-    unfrozen = _unfrozen(modules, config.unfreeze, tied)
+    unfrozen = _unfrozen(modules, config.unfreeze or [], tied)
     reasons = {path: reason for path in layers if (reason := obstacle(modules[path], tied))}
     for path in layers:
         if weights := [name for name in weight_names(modules[path]) if join(path, name) in unfrozen]:

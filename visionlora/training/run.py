@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -144,14 +144,12 @@ def prepare(config: RunConfig, setup: SetUp) -> Report | None:
             if setup.keep_statistics and norm.has_running_stats(module):
                 norm.freeze(module)
         return None
-    values = lora.model_dump()
     if method == "lora" and not lora.targets:
         raise InputError("lora.targets is empty; name some layers, or train the head alone with train.method=head")
-    values["unfreeze"] = setup.built.head if lora.unfreeze is None else lora.unfreeze
-    values["exclude"] = [*lora.exclude, *setup.built.unused]
+    unfreeze = setup.built.head if lora.unfreeze is None else lora.unfreeze
     if method == "head":
-        values |= {"targets": [], "exclude": [], "rank_pattern": {}, "alpha_pattern": {}, "batchnorm": "frozen"}
-    return attach(setup.built.model, LoRAConfig(**values))
+        return attach(setup.built.model, LoRAConfig(targets=[], unfreeze=unfreeze))
+    return attach(setup.built.model, replace(lora, unfreeze=unfreeze, exclude=[*lora.exclude, *setup.built.unused]))
 
 
 def pick_device(name: str) -> torch.device:

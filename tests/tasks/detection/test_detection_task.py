@@ -1,5 +1,6 @@
 """The detection task: its batches, its loss, its evaluation samples and what it scores them against."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,7 @@ class Recorder(nn.Module):
 @pytest.mark.parametrize(("batchnorm", "sizes"), [("frozen", [4, 4, 1]), ("train", [4, 4]), ("recalibrate", [4, 4])])
 def test_a_lone_last_image_is_left_out_where_batchnorm_measures(scenes: Path, batchnorm: str, sizes: list[int]) -> None:
     config = make_detection_config(scenes, Path("unused"), {"name": "faster_rcnn"}, batch_size=4)
-    config = config.model_copy(update={"lora": config.lora.model_copy(update={"batchnorm": batchnorm})})
+    config = config.model_copy(update={"lora": replace(config.lora, batchnorm=batchnorm)})
     assert [len(batch) for batch in TASK.set_up(config).training.train_batches(0)] == sizes
 
 

@@ -165,3 +165,14 @@ class RunConfig(Section):
     lora: LoRAConfig = LoRAConfig()
     train: TrainSection = TrainSection()
     out: Path = Path("runs/run")
+
+
+def read_model_section(schema: type[RunConfig], values: object) -> ModelSection:
+    """What a file says of its plain model, as the section of its task's schema.
+
+    Raises:
+        pydantic.ValidationError: it isn't one.
+    """
+    kind = schema.model_fields["model"].annotation
+    assert kind is not None and issubclass(kind, ModelSection)
+    return kind.model_validate(values)

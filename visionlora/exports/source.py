@@ -10,9 +10,8 @@ from torch import nn
 
 from visionlora.adapters.header import FORMAT
 from visionlora.config import load_config
-from visionlora.config_errors import sections_of
 from visionlora.errors import InputError
-from visionlora.sections import RunConfig
+from visionlora.sections import RunConfig, read_model_section
 from visionlora.tasks.base import Task, Trained
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained
@@ -52,7 +51,7 @@ class Source:
     @property
     def library(self) -> str:
         """Whose code builds the plain model: ``timm`` or ``torchvision``; else ``visionlora``, over timm's backbone."""
-        section = sections_of(self.task.SCHEMA)["model"].model_validate(self.trained.about["model"])
+        section = read_model_section(self.task.SCHEMA, self.trained.about["model"])
         return self.task.library(section)
 
     def about_model(self) -> dict[str, Any]:

@@ -13,9 +13,9 @@ from torch import nn
 from visionlora.adapters.header import FORMAT, read_header
 from visionlora.adapters.io import load_adapter
 from visionlora.adapters.model import merge
-from visionlora.config_errors import sections_of
 from visionlora.errors import InputError
 from visionlora.files import write_atomic, write_tensors
+from visionlora.sections import read_model_section
 from visionlora.tasks.base import Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
 
@@ -54,7 +54,7 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
     name = about.get("task", next(iter(TASKS)))
     task = task_of(name, str(path))
     try:
-        section: Any = sections_of(schema_of(name))["model"].model_validate(about["model"])
+        section: Any = read_model_section(schema_of(name), about["model"])
     except ValidationError as error:
         raise InputError(f"{path}: the settings of its base are damaged; save it again") from error
     adapted = fields.get("format") == FORMAT

@@ -174,5 +174,5 @@ def read_model_section(schema: type[RunConfig], values: object) -> ModelSection:
         pydantic.ValidationError: it isn't one.
     """
     kind = schema.model_fields["model"].annotation
-    assert kind is not None and issubclass(kind, ModelSection)
+    assert isinstance(kind, type) and issubclass(kind, ModelSection)
     return kind.model_validate(values)

@@ -1,4 +1,4 @@
-"""Export a trained model: the same as `visionlora export`, as a script to copy from.
+"""Export a trained model: the same as ``visionlora export``, as a script to copy from.
 
 python scripts/export.py runs/site --to timm --out site
 """

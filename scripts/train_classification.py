@@ -1,4 +1,4 @@
-"""Adapt a classifier: the same as `visionlora train`, as a script.
+"""Adapt a classifier: the same as ``visionlora train``, as a script.
 
 python scripts/train_classification.py --config classification_vit_tiny data.root=PATH train.epochs=5
 """

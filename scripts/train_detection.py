@@ -1,4 +1,4 @@
-"""Adapt a detector: the same as `visionlora train`, as a script.
+"""Adapt a detector: the same as ``visionlora train``, as a script.
 
 python scripts/train_detection.py --config detection_fcos_vit_tiny data.annotations=FILE train.epochs=5
 """

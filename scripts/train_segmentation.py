@@ -1,4 +1,4 @@
-"""Adapt a segmenter: the same as `visionlora train`, as a script.
+"""Adapt a segmenter: the same as ``visionlora train``, as a script.
 
 python scripts/train_segmentation.py --config segmentation_vit_tiny data.root=PATH data.classes=FILE train.epochs=5
 """

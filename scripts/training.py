@@ -1,4 +1,4 @@
-"""What the scripts that train have in common: `visionlora train` with a config of their own by default."""
+"""What the scripts that train have in common: ``visionlora train`` with a config of their own by default."""
 
 import argparse
 import sys

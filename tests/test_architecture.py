@@ -56,7 +56,7 @@ def imports(file: Path) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{file}: a relative import"
             assert node.module
-            # `from visionlora.models import timm_models` names modules as well
+            # ``from visionlora.models import timm_models`` names modules as well
             names = [f"{node.module}.{alias.name}" for alias in node.names]
             yield from (name if is_module(name) else node.module for name in names)
 
@@ -71,7 +71,7 @@ SETTINGS = "visionlora.adapters.config"
 
 
 def room_of(module: str) -> str:
-    """`visionlora.data.images` -> `data`; `visionlora` -> empty."""
+    """``visionlora.data.images`` -> ``data``; ``visionlora`` -> empty."""
     return module.removeprefix("visionlora").lstrip(".").split(".")[0]
 
 
@@ -93,7 +93,7 @@ def test_a_room_imports_only_rooms_below_it(room: str) -> None:
 
 
 def module_of(file: Path) -> str:
-    """`visionlora/data/images.py` -> `visionlora.data.images`."""
+    """``visionlora/data/images.py`` -> ``visionlora.data.images``."""
     parts = file.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
@@ -106,7 +106,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
 
 
 SIBLINGS = {"classification", "detection", "segmentation"}
-"""Folders of `data` and of `tasks`; what two of them need lies above them."""
+"""Folders of ``data`` and of ``tasks``; what two of them need lies above them."""
 
 
 def test_no_task_imports_anothers_folder() -> None:

@@ -63,7 +63,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Torch takes seconds to import, so `visionlora --help` must not pay for it.
+    # Torch takes seconds to import, so ``visionlora --help`` must not pay for it.
     if name in _HOMES:
         return getattr(import_module(_HOMES[name]), name)
     raise AttributeError(f"module 'visionlora' has no attribute '{name}'")

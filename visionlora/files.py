@@ -34,14 +34,14 @@ def new_file(path: Path) -> Iterator[Path]:
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
-    """Let ``write`` fill what becomes ``path``; see `new_file`."""
+    """Let ``write`` fill what becomes ``path``; see ``new_file``."""
     with new_file(path) as temporary:
         write(temporary)
 
 
 @contextmanager
 def growing_json(path: Path) -> Iterator[Callable[[Any], None]]:
-    """What to call with each entry of a list of any length, which is written as it grows; see `new_file`.
+    """What to call with each entry of a list of any length, which is written as it grows; see ``new_file``.
 
     Where the name ends in ``.jsonl``, each entry is a line of its own; else the file is one JSON list.
     """

@@ -33,7 +33,7 @@ REASON = 100
 
 @dataclass(frozen=True)
 class Row:
-    """One export. ``difference`` and ``ratios`` are as `Exported` has them; ``folded`` is the
+    """One export. ``difference`` and ``ratios`` are as ``Exported`` has them; ``folded`` is the
     merged model's time with BatchNorm folded relative to its time without; ``reason`` is why it failed."""
 
     group: str

@@ -64,7 +64,7 @@ def _peft(case: Case, setup: Setup) -> nn.Module:
     from peft import LoraConfig, get_peft_model
 
     names = [name for name, layer in _adapted(case) if getattr(layer, "groups", 1) == 1]
-    # The head's layers, and not the head: PEFT takes every name that ends so, a `head` and its `conv_head` alike.
+    # The head's layers, and not the head: PEFT takes every name that ends so, a ``head`` and its ``conv_head`` alike.
     head = [
         name
         for name, module in case.model.named_modules()

@@ -222,7 +222,7 @@ def test_a_subclass_that_may_order_otherwise_is_refused() -> None:
 
 
 def test_a_projection_that_is_not_q_k_v_is_refused() -> None:
-    """GCViT's global blocks have (k, v) in what they call `qkv`; `proj` has no parts at all."""
+    """GCViT's global blocks have (k, v) in what they call ``qkv``; ``proj`` has no parts at all."""
     model = nn.Sequential(
         timm_models.gcvit.WindowAttentionGlobal(8, 2, WINDOW, use_global=True), timm_layers.Attention(9, 3)
     )

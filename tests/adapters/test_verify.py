@@ -1,4 +1,4 @@
-"""Which adapters `verify` names as without effect, and that it leaves the model alone."""
+"""Which adapters ``verify`` names as without effect, and that it leaves the model alone."""
 
 import random
 from collections.abc import Callable

@@ -11,7 +11,7 @@ from visionlora.cli.main import main
 
 @pytest.fixture
 def visionlora(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
-    """`visionlora("train", "--config", path, ...)` as on the command line."""
+    """``visionlora("train", "--config", path, ...)`` as on the command line."""
 
     def run(*arguments: object) -> Outcome:
         capsys.readouterr()
@@ -39,7 +39,7 @@ def squares(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def config(tmp_path: Path, squares: Path) -> Path:
-    """A config over the squares whose run folder is `run` beside it."""
+    """A config over the squares whose run folder is ``run`` beside it."""
     return write_config(tmp_path, squares)
 
 

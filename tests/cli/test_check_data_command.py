@@ -1,4 +1,4 @@
-"""`visionlora check-data`: what is printed, written and returned."""
+"""``visionlora check-data``: what is printed, written and returned."""
 
 import json
 from pathlib import Path

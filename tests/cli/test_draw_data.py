@@ -1,4 +1,4 @@
-"""`visionlora check-data --draw`: annotations of every task as pictures."""
+"""``visionlora check-data --draw``: annotations of every task as pictures."""
 
 import sys
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""`visionlora export`, and `predict` with what it wrote."""
+"""``visionlora export``, and ``predict`` with what it wrote."""
 
 import json
 import runpy

@@ -14,7 +14,7 @@ from visionlora.errors import InputError
 
 
 def found(root: Path, name: object, *files: str) -> tuple[str | None, list[Fault]]:
-    """The file inside `root`, and the faults."""
+    """The file inside ``root``, and the faults."""
     for number, file in enumerate(files):
         write_image(root / file, number)
     faults: list[Fault] = []

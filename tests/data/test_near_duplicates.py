@@ -48,7 +48,7 @@ def copies(generator: np.random.Generator, count: int) -> Bits:
 
 
 def at_the_limit(generator: np.random.Generator, count: int) -> Bits:
-    """Pairs that differ in exactly `NEAR` bits or one more, wherever these lie."""
+    """Pairs that differ in exactly ``NEAR`` bits or one more, wherever these lie."""
     bits = unrelated(generator, count)
     for i in range(0, count - 1, 2):
         bits[i + 1] = bits[i]

@@ -12,7 +12,7 @@ from visionlora.exports.result import Exported
 
 @pytest.fixture(scope="session")
 def adapter(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """`adapter("fcos")` is the file of one of `MODELS`."""
+    """``adapter("fcos")`` is the file of one of ``MODELS``."""
     root, made = tmp_path_factory.mktemp("adapters"), {}
 
     def make(name: str) -> Path:
@@ -36,7 +36,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def exported(
     tmp_path_factory: pytest.TempPathFactory, adapter: Callable[[str], Path], images: Path
 ) -> Callable[[str, str], Exported]:
-    """`exported("fcos", "onnx")` is what the export of one of `MODELS` came to."""
+    """``exported("fcos", "onnx")`` is what the export of one of ``MODELS`` came to."""
     root, made = tmp_path_factory.mktemp("exported"), {}
 
     def make(name: str, to: str) -> Exported:

@@ -75,7 +75,7 @@ def voc_text(*objects: str, size: str = SIZE, filename: str = "1.jpg") -> str:
 
 
 def write_voc(folder: Path, text: str | bytes | None = None) -> Path:
-    """JPEGImages/1.jpg and 2.jpg, Annotations of both; `text` is that of the first."""
+    """JPEGImages/1.jpg and 2.jpg, Annotations of both; ``text`` is that of the first."""
     (folder / "Annotations").mkdir(parents=True, exist_ok=True)
     for number in (1, 2):
         write_image(folder / "JPEGImages" / f"{number}.jpg", number)
@@ -97,7 +97,7 @@ YAML = "train: images/train\nval: images/val\nnames: [van, car]\n"
 
 
 def write_yolo(folder: Path, lines: str = "0 0.333333 0.375 0.333333 0.25", yaml: str = YAML) -> Path:
-    """images/train/1.jpg and 2.jpg, images/val/3.jpg; `lines` are the labels of the first, 3 has one as well."""
+    """images/train/1.jpg and 2.jpg, images/val/3.jpg; ``lines`` are the labels of the first, 3 has one as well."""
     for number, part in ((1, "train"), (2, "train"), (3, "val")):
         write_image(folder / "images" / part / f"{number}.jpg", number)
         (folder / "labels" / part).mkdir(parents=True, exist_ok=True)

@@ -57,9 +57,9 @@ def encode(
 
 
 def interlaced(path: Path, codec: str, frames: int = 20, progressive: int = 0) -> Path:
-    """A video whose frame n shows `scene` 4 n on the even lines and 4 n + 2 on the odd ones, but for the first few.
+    """A video whose frame n shows ``scene`` 4 n on the even lines and 4 n + 2 on the odd ones, but for the first few.
 
-    Of `progressive` frames at the beginning both are 4 n, and the codec isn't told of any lines.
+    Of ``progressive`` frames at the beginning both are 4 n, and the codec isn't told of any lines.
     """
     fields = {"x264-params": "tff=1"} if codec == "libx264" else {"flags": "+ilme+ildct"}
     with av.open(str(path), "w") as container:

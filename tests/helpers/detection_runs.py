@@ -77,7 +77,7 @@ SHAPES = ((96, 64), (64, 96), (96, 30), (96, 96), (30, 96), (120, 70))
 
 
 def of_many_shapes(annotations: Path) -> Path:
-    """Stretch the pictures of `make_scenes` to `SHAPES`, one after the other, with their boxes. The same path."""
+    """Stretch the pictures of ``make_scenes`` to ``SHAPES``, one after the other, with their boxes. The same path."""
     content = json.loads(annotations.read_text())
     for index, image in enumerate(content["images"]):
         width, height = SHAPES[index % len(SHAPES)]

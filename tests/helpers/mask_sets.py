@@ -33,7 +33,7 @@ def labels(seed: int) -> np.ndarray:
 
 
 def write_set(root: Path, count: int = 3) -> tuple[Path, Path]:
-    """`images/0.jpg` ..., `masks/0.png` ...; their folders."""
+    """``images/0.jpg`` ..., ``masks/0.png`` ...; their folders."""
     for seed in range(count):
         pixels = np.random.default_rng(seed).integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
         save(root / "images" / f"{seed}.jpg", pixels)

@@ -87,7 +87,7 @@ def make_segmentation_config(
     data: dict[str, Any] | None = None,
     **train: Any,
 ) -> SegmentationConfig:
-    """A run of a few seconds over what `make_masks` left in ``root``; the others replace settings."""
+    """A run of a few seconds over what ``make_masks`` left in ``root``; the others replace settings."""
     settings = {"epochs": 2, "batch_size": 4, "log_every": 1, "lr": 5e-3, "head_lr": 5e-3}
     settings |= {"checkpoint_every": 2, "evaluate_every": 2}
     masks = {} if root is None else {"root": str(root), "classes": str(root / "classes.yaml")}

@@ -1,4 +1,4 @@
-"""`scripts/benchmark.py coverage` on a sample of models, and that it reports what is broken."""
+"""``scripts/benchmark.py coverage`` on a sample of models, and that it reports what is broken."""
 
 import json
 from dataclasses import replace

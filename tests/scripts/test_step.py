@@ -1,4 +1,4 @@
-"""`scripts/benchmark.py step` and `routes` on a tiny model: what is counted, and what is printed."""
+"""``scripts/benchmark.py step`` and ``routes`` on a tiny model: what is counted, and what is printed."""
 
 import json
 from pathlib import Path

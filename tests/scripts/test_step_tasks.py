@@ -1,4 +1,4 @@
-"""`scripts/benchmark.py step` on detectors and segmenters: every method does the same work on the same numbers."""
+"""``scripts/benchmark.py step`` on detectors and segmenters: every method does the same work on the same numbers."""
 
 import json
 import re

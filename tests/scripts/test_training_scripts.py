@@ -1,4 +1,4 @@
-"""The scripts that train take what `visionlora train` takes, and end as it does."""
+"""The scripts that train take what ``visionlora train`` takes, and end as it does."""
 
 import os
 import subprocess

@@ -235,7 +235,7 @@ def _agrees(batchnorm: nn.Module, x: Tensor, output: Tensor) -> bool:
 
 def _is_frozen_conv(layer: nn.Module) -> bool:
     base = base_of(layer) if is_adapted(layer) else type(layer)
-    # A hook sees, and may change, what the convolution gives; the old weight_norm leaves no parameter `weight`.
+    # A hook sees, and may change, what the convolution gives; the old weight_norm leaves no parameter ``weight``.
     if not is_known_conv(base) or layer._forward_hooks or "weight" not in layer._parameters:
         return False
     weight, bias = layer._parameters["weight"], layer._parameters["bias"]

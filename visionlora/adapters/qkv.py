@@ -12,7 +12,7 @@ from visionlora.errors import InputError
 
 PARTS = ("q", "k", "v")
 
-# timm 1.0.31 and torchvision 0.29: classes whose `qkv` is read as (3, heads, head_dim).
+# timm 1.0.31 and torchvision 0.29: classes whose ``qkv`` is read as (3, heads, head_dim).
 _THIRDS = frozenset(
     {
         "timm.layers.attention.Attention",
@@ -58,7 +58,7 @@ _HEAD_BY_HEAD = frozenset(
         "timm.models.tiny_vit.Attention",
     }
 )
-# Either of the two, as the instance's `head_first` says.
+# Either of the two, as the instance's ``head_first`` says.
 _HEAD_FIRST_OPTION = frozenset(
     {
         "timm.layers.attention2d.Attention2d",
@@ -102,7 +102,7 @@ def _reader(model: nn.Module, path: str) -> tuple[nn.Module, str]:
 
 def _layout(reader: nn.Module, attribute: str, layer: nn.Module, path: str) -> dict[str, Tensor]:
     name, n_rows = _class_name(reader), _n_rows(layer)
-    # gcvit's global blocks call a (k, v) projection `qkv`.
+    # gcvit's global blocks call a (k, v) projection ``qkv``.
     if attribute in ("qkv", "to_qkv") and not getattr(reader, "use_global", False):
         if name in _HEAD_BY_HEAD:
             return _head_by_head(n_rows, reader.num_heads, reader.key_dim, reader.val_dim)  # type: ignore[arg-type]

@@ -43,7 +43,7 @@ def check_data(
 ) -> int:
     """Print what is in a data set and what is wrong with it; returns the exit code, 1 if training would refuse it.
 
-    With `draw`, as many images are written into the folder `drawings` with what is known of them.
+    With ``draw``, as many images are written into the folder ``drawings`` with what is known of them.
     """
     check_out(out)
     check_folder(drawings if draw else None, "--drawings")

@@ -25,7 +25,7 @@ _UNMOVED = np.eye(3)[:2]
 
 
 def draw_data(survey: Survey, count: int, folder: Path) -> int:
-    """Write up to `count` pictures, spread over the data set: boxes, masks, classes over pixels, or an image's labels.
+    """Write up to ``count`` pictures, spread over the data set: boxes, masks, classes over pixels, or labels.
 
     The folder has one for each part that has a name, and is whole or absent. Returns how many there are.
 

@@ -43,7 +43,7 @@ class Augmentation:
 def classification_chain(
     strength: str, height: int, width: int, resample: Image.Resampling, fill: tuple[int, int, int]
 ) -> Chain:
-    """A crop of the size given, what else moves pixels, then `photometric_chain`; `fill` colours the holes."""
+    """A crop of the size given, what else moves pixels, then ``photometric_chain``; ``fill`` colours the holes."""
     if strength == "none":
         return []
     crop = _RandomCrop(size=(height, width), scale=(0.25 if strength == "strong" else 0.5, 1.0))
@@ -59,7 +59,7 @@ def classification_chain(
 
 
 def photometric_chain(strength: str) -> Chain:
-    """What changes colours and sharpness, and moves nothing. Raises InputError for a word not in `STRENGTHS`."""
+    """What changes colours and sharpness, and moves nothing. Raises InputError for a word not in ``STRENGTHS``."""
     refuse_unknown_strength(strength)
     if strength == "none":
         return []
@@ -81,7 +81,7 @@ def photometric_chain(strength: str) -> Chain:
 
 
 def refuse_unknown_strength(strength: str) -> None:
-    """Raises InputError unless it is one of `STRENGTHS`."""
+    """Raises InputError unless it is one of ``STRENGTHS``."""
     if strength not in STRENGTHS:
         raise InputError(
             f"unknown augmentation strength '{strength}'{did_you_mean(strength, STRENGTHS)}; "

@@ -89,11 +89,11 @@ class Fault:
     """One thing that is wrong, or worth knowing.
 
     Attributes:
-        kind: a key of `ERRORS` or `REMARKS`.
+        kind: a key of ``ERRORS`` or ``REMARKS``.
         file: where it was found.
         where: in that file ("annotation 17", "line 3"), or empty.
         message: one line: what is wrong, and what to do.
-        mended: what the mended copy of `check-data --fix` does about it; empty: nothing.
+        mended: what the mended copy of ``check-data --fix`` does about it; empty: nothing.
     """
 
     kind: str
@@ -137,7 +137,7 @@ def count_by_title(faults: Iterable[Fault]) -> dict[str, int]:
 def refuse_errors(faults: Iterable[Fault], path: Path, advice: str | None = None) -> None:
     """Raises InputError, with the kinds and the first few in full, if there is a fault that is no remark.
 
-    `advice` is how to see all; without it, check-data on the path.
+    ``advice`` is how to see all; without it, check-data on the path.
     """
     errors = [fault for fault in faults if fault.is_error]
     if not errors:

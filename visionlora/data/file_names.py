@@ -22,7 +22,7 @@ class ImageFolder:
 
     Attributes:
         root: what names are relative to.
-        search: the folder that a misnamed file is looked for in, `root` or one above it.
+        search: the folder that a misnamed file is looked for in, ``root`` or one above it.
     """
 
     def __init__(self, root: Path, search: Path | None = None):
@@ -30,17 +30,17 @@ class ImageFolder:
         self.search = search or root
 
     def locate(self, name: object, spot: Spot, base: Path | None = None, elsewhere: str = "elsewhere") -> Path | None:
-        """The file `base`/`name`, or None, noted as a fault: no name, outside of the folder, or no such file.
+        """The file ``base``/``name``, or None, noted as a fault: no name, outside of the folder, or no such file.
 
         The same path spelled otherwise (Windows separators, ``%20``, another Unicode form, upper or lower case) is
         taken with a remark. Where only a file in another place has the name, that is taken and noted as
-        `elsewhere`: an error that a mended copy takes, or, with ``other-path``, a remark, for formats that never
+        ``elsewhere``: an error that a mended copy takes, or, with ``other-path``, a remark, for formats that never
         write where a file lies here. A link that leads out of the folder is outside.
 
         Args:
             name: as written.
             spot: of the entry that wrote it.
-            base: what it is relative to, by default `root`.
+            base: what it is relative to, by default ``root``.
             elsewhere: the kind of fault for a file in another place.
         """
         if not isinstance(name, str) or not name.strip():
@@ -167,7 +167,7 @@ class ImageFolder:
 
 
 def locate(root: Path, name: object, spot: Spot) -> Path | None:
-    """`ImageFolder.locate` for a single name."""
+    """``ImageFolder.locate`` for a single name."""
     return ImageFolder(root).locate(name, spot)
 
 
@@ -178,7 +178,7 @@ def leaves(name: str) -> bool:
 
 
 def is_file(path: Path) -> bool:
-    """`Path.is_file`, and False for a name that is too long for a file."""
+    """``Path.is_file``, and False for a name that is too long for a file."""
     try:
         return path.is_file()
     except (OSError, ValueError):  # ValueError: a null character

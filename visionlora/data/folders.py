@@ -57,7 +57,7 @@ def what_there_is(path: Path) -> str:
 
 
 def subfolders(root: Path) -> list[Path]:
-    """The folders directly in `root`, sorted, without hidden ones, and without links that lead back to it."""
+    """The folders directly in ``root``, sorted, without hidden ones, and without links that lead back to it."""
     above = {root.resolve(), *root.resolve().parents}
     folders = [path for path in root.iterdir() if not is_hidden(path.name) and path.is_dir()]
     return sorted(path for path in folders if not (path.is_symlink() and path.resolve() in above))

@@ -76,7 +76,7 @@ def random_view(
 ) -> View:
     """A view that is zoomed, moved, tilted and mirrored at random.
 
-    Of a few draws it is the first that leaves no object visible yet below `MIN_VISIBLE`, else the one with the
+    Of a few draws it is the first that leaves no object visible yet below ``MIN_VISIBLE``, else the one with the
     fewest: such an object is in the picture without being a target. Where none keeps an object, the whole
     image is shown.
 
@@ -107,7 +107,7 @@ def random_view(
 
 
 def show(image: np.ndarray, view: View) -> np.ndarray:
-    """(H, W, 3) uint8 -> (view.height, view.width, 3) uint8. Averages where it shrinks; `FILL` beside the image."""
+    """(H, W, 3) uint8 -> (view.height, view.width, 3) uint8. Averages where it shrinks; ``FILL`` beside the image."""
     return _show_upright(image, view) if view.upright else _show_tilted(image, view)
 
 

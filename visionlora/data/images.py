@@ -32,10 +32,10 @@ class ImageFacts:
 
     Attributes:
         path: the file.
-        width, height: in pixels, as `read_image` returns it (EXIF orientation applied); 0 if it can't be read.
+        width, height: in pixels, as ``read_image`` returns it (EXIF orientation applied); 0 if it can't be read.
         orientation: EXIF's, 1 to 8, where the stored pixels are otherwise: from 5 on, width and height are swapped.
-        fingerprint: for `near_duplicates`.
-        reason: why `read_image` would refuse it; None if it can be read.
+        fingerprint: for ``near_duplicates``.
+        reason: why ``read_image`` would refuse it; None if it can be read.
     """
 
     path: Path
@@ -65,7 +65,7 @@ def read_image(path: Path) -> np.ndarray:
 
     Raises:
         InputError: no such file, not an image of a known format, damaged or truncated, or more pixels than
-            `PIL.Image.MAX_IMAGE_PIXELS`.
+            ``PIL.Image.MAX_IMAGE_PIXELS``.
     """
     try:
         with opened(path) as image:
@@ -92,7 +92,7 @@ def examine_images(paths: Iterable[Path], on_progress: Callable[[int], None] | N
     """Decode every file, and say what it is, in the order given.
 
     JPEGs are decoded at an eighth of their size: the whole stream is still read, so truncation shows, for a
-    fraction of the time. `on_progress` is called in this thread with the number of files done so far.
+    fraction of the time. ``on_progress`` is called in this thread with the number of files done so far.
     """
     facts = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # PIL decodes without holding the GIL
@@ -104,18 +104,18 @@ def examine_images(paths: Iterable[Path], on_progress: Callable[[int], None] | N
 
 
 def find_unreadable(paths: Iterable[Path], on_progress: Callable[[int], None] | None = None) -> list[tuple[Path, str]]:
-    """Decode every file and return those that `read_image` would refuse, with the reason, in the order given.
+    """Decode every file and return those that ``read_image`` would refuse, with the reason, in the order given.
 
-    `on_progress` is called in this thread with the number of files done so far.
+    ``on_progress`` is called in this thread with the number of files done so far.
     """
     return [(facts.path, facts.reason) for facts in examine_images(paths, on_progress) if facts.reason is not None]
 
 
 def check_readable(paths: Iterable[Path], skip: bool, on_progress: Callable[[int], None] | None = None) -> set[Path]:
-    """Return the files that can't be read if `skip`, for the caller to leave out and report.
+    """Return the files that can't be read if ``skip``, for the caller to leave out and report.
 
     Raises:
-        InputError: a file can't be read and `skip` is False.
+        InputError: a file can't be read and ``skip`` is False.
     """
     unreadable = find_unreadable(paths, on_progress)
     if unreadable and not skip:

@@ -22,7 +22,7 @@ Key = tuple[int, int]
 """(epoch, index): which image, and in which epoch, so that its augmentation differs from epoch to epoch."""
 
 REPEAT = 2**32
-"""Added to a key's epoch for each earlier draw of the same image in that epoch (see `batches`)."""
+"""Added to a key's epoch for each earlier draw of the same image in that epoch (see ``batches``)."""
 
 
 def sample_seed(seed: int, epoch: int, index: int) -> int:
@@ -39,7 +39,7 @@ def epoch_order(n: int, seed: int, epoch: int) -> list[int]:
 def balanced_order(labels: Sequence[Sequence[int]], n_classes: int, seed: int, epoch: int) -> list[int]:
     """len(labels) draws with replacement, each class equally likely, from (seed, epoch) alone.
 
-    `labels[i]` are the classes of image i. A draw picks a class, then one of its images; classes without
+    ``labels[i]`` are the classes of image i. A draw picks a class, then one of its images; classes without
     images are left out, and images without any label (multi-label only) count as one more class.
     """
     groups: list[list[int]] = [[] for _ in range(n_classes + 1)]
@@ -55,7 +55,7 @@ def balanced_order(labels: Sequence[Sequence[int]], n_classes: int, seed: int, e
 def batches(order: list[int], epoch: int, batch_size: int, drop_last: bool) -> list[list[Key]]:
     """Cut an epoch's order into batches of keys.
 
-    An image that is drawn again in the same epoch gets `epoch + REPEAT`, then `epoch + 2 * REPEAT`: under
+    An image that is drawn again in the same epoch gets ``epoch + REPEAT``, then ``epoch + 2 * REPEAT``: under
     one key a rare class would be seen under the same augmentation all epoch long. Pass the whole epoch's
     order and slice the result, so that repeats stay the same when a run resumes or uses several processes.
     """
@@ -84,7 +84,7 @@ def make_loader(
 ) -> DataLoader[Any]:
     """A loader over exactly these batches; an InputError in a worker arrives as the one line that it was.
 
-    `collate` makes a batch of a list of samples; without it, their tensors are stacked.
+    ``collate`` makes a batch of a list of samples; without it, their tensors are stacked.
     """
     return _Loader(
         dataset,

@@ -39,7 +39,7 @@ def fingerprint(image: Image.Image) -> bytes:
 
 @dataclass(frozen=True)
 class Twin:
-    """Images `first` and `second` differ in `bits` of 256."""
+    """Images ``first`` and ``second`` differ in ``bits`` of 256."""
 
     first: int
     second: int
@@ -47,9 +47,9 @@ class Twin:
 
 
 def find_bursts(prints: list[bytes]) -> list[list[int]]:
-    """Indices in groups of two and more, within which one comes to each other by steps of `NEAR` bits or less.
+    """Indices in groups of two and more, within which one comes to each other by steps of ``NEAR`` bits or less.
 
-    Only those are compared that share a key (see `_keys`), unless many do so by chance.
+    Only those are compared that share a key (see ``_keys``), unless many do so by chance.
     """
     if not prints:
         return []
@@ -64,9 +64,9 @@ def find_bursts(prints: list[bytes]) -> list[list[int]]:
 
 
 def find_twins(first: list[bytes], second: list[bytes]) -> list[Twin]:
-    """For each image of `second` that has one within `NEAR` bits in `first`: the nearest of them.
+    """For each image of ``second`` that has one within ``NEAR`` bits in ``first``: the nearest of them.
 
-    Only those are compared that share a key (see `_keys`), unless many do so by chance.
+    Only those are compared that share a key (see ``_keys``), unless many do so by chance.
     """
     if not first or not second:
         return []
@@ -84,7 +84,7 @@ def find_twins(first: list[bytes], second: list[bytes]) -> list[Twin]:
 
 
 def _nearest(first: np.ndarray, second: np.ndarray, radius: int) -> list[tuple[int, int, int]]:
-    """Of each of (M, 4) that has one within `radius` bits in (N, 4): its index, that of the nearest, and the bits."""
+    """Of each of (M, 4) that has one within ``radius`` bits in (N, 4): its index, that of the nearest, and the bits."""
     if not len(second):
         return []
     # Bits and index in one number, of which the least is sought.
@@ -125,7 +125,7 @@ class _Links:
         return self._parents
 
     def join(self, radius: int) -> None:
-        """Link all that differ in `radius` bits or less, and some that differ in `NEAR` or less."""
+        """Link all that differ in ``radius`` bits or less, and some that differ in ``NEAR`` or less."""
         count = len(self._words)
         allowed = count * count // _SHARE
         for keys in _keys(self._words, radius):
@@ -192,7 +192,7 @@ class _Links:
 
 
 def _keys(words: np.ndarray, radius: int) -> Iterator[np.ndarray]:
-    """(N,) uint64 again and again; who differs in `radius` bits or less has at least one of these keys in common.
+    """(N,) uint64 again and again; who differs in ``radius`` bits or less has at least one of these keys in common.
 
     The pigeonhole principle: of radius + 1 bands of bits one is equal, of radius + 2 bands two are. The bits that tell
     most apart are dealt out, so that each band has some: much of what a fixed camera sees is always the same.

@@ -1,6 +1,6 @@
 """Orders of an epoch for detection: rare classes more often, images of one shape side by side.
 
-Like `loading.epoch_order`, each is a function of seed and epoch; `loading.batches` cuts them.
+Like ``loading.epoch_order``, each is a function of seed and epoch; ``loading.batches`` cuts them.
 """
 
 import math
@@ -47,11 +47,11 @@ def repeat_factor_order(
 
 
 def group_by_shape(order: list[int], ratios: Sequence[float], batch_size: int, seed: int, epoch: int) -> list[int]:
-    """The same indices, so that batches of `batch_size` hold images of similar shape: they are padded to the largest.
+    """The same indices, so that batches of ``batch_size`` hold images of similar shape: they are padded to the largest.
 
     Shapes are similar whose width / height lies in the same step of sqrt(2): 4:3 with 3:2, 16:9 by itself, 1:1 by
     itself. What is left over of each shape comes together in mixed batches, neighbours first. Within a shape
-    `order` holds; the batches are shuffled, and an incomplete one stays last.
+    ``order`` holds; the batches are shuffled, and an incomplete one stays last.
 
     Args:
         ratios: width / height of every image, by index.

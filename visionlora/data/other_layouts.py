@@ -14,7 +14,7 @@ _LABEL_SUFFIXES = (".xml", ".json", ".txt", ".csv", ".data", ".names", ".mat", "
 
 
 def refuse_what_is_no_class_folders(root: Path) -> None:
-    """Raises InputError for labelled objects, with the name of their format, and as `refuse_other_layouts`."""
+    """Raises InputError for labelled objects, with the name of their format, and as ``refuse_other_layouts``."""
     layout = recognise(root)
     if layout is not None:
         raise InputError(

@@ -27,7 +27,7 @@ def files_with(folder: Path, *suffixes: str) -> list[Path]:
 
 
 def files_below(folder: Path, *suffixes: str) -> list[Path]:
-    """As `files_with`, in its subfolders too, by path."""
+    """As ``files_with``, in its subfolders too, by path."""
     return sorted(_below(folder, suffixes))
 
 
@@ -38,7 +38,7 @@ def shows_images(folder: Path) -> bool:
 
 
 def shows_below(folder: Path, *suffixes: str) -> bool:
-    """Whether `files_below` finds any."""
+    """Whether ``files_below`` finds any."""
     return next(_below(folder, suffixes), None) is not None
 
 

@@ -38,7 +38,7 @@ class VideoFrames:
     """The frames of a video file, decoded while they are iterated over; each iteration starts anew.
 
     A fault in the file doesn't end an iteration: damaged frames are left out, and after the last good one
-    `DamagedVideo` says how many were read and where the first fault is. Frames behind a fault keep their seconds,
+    ``DamagedVideo`` says how many were read and where the first fault is. Frames behind a fault keep their seconds,
     but not always their number. What is odd and no fault is in ``remarks`` when an iteration has come to its end.
     Interlaced frames are deinterlaced. Of several videos in a file the largest is read.
 
@@ -153,7 +153,7 @@ class _Seen:
 
 
 def import_av() -> ModuleType:
-    """PyAV, or an `InputError` that says how to install it."""
+    """PyAV, or an ``InputError`` that says how to install it."""
     try:
         import av
     except ImportError as error:

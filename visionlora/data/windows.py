@@ -7,10 +7,10 @@ Window = tuple[int, int, int, int]
 
 
 def windows(width: int, height: int, side: int, overlap: int) -> list[Window]:
-    """Windows of `side` x `side` pixels, evenly spread over an image, row by row; clipped to a smaller image.
+    """Windows of ``side`` x ``side`` pixels, evenly spread over an image, row by row; clipped to a smaller image.
 
     Raises:
-        InputError: `overlap` isn't between 0 and `side`.
+        InputError: ``overlap`` isn't between 0 and ``side``.
     """
     if not 0 <= overlap < side:
         raise InputError(f"tiles of {side} px can't overlap by {overlap} px; give 0 to {side - 1}")

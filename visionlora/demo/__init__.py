@@ -1,1 +1,1 @@
-"""`make demo`: a small base model from generated day-time street scenes, adapted to a night camera."""
+"""``make demo``: a small base model from generated day-time street scenes, adapted to a night camera."""

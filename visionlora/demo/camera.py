@@ -53,7 +53,7 @@ NIGHT = Camera(
 
 
 class View:
-    """The pinhole projection of one camera on a square picture of `size` pixels."""
+    """The pinhole projection of one camera on a square picture of ``size`` pixels."""
 
     def __init__(self, camera: Camera, size: int) -> None:
         yaw, pitch, roll = np.radians([camera.yaw, camera.pitch, camera.roll])

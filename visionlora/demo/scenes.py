@@ -32,7 +32,7 @@ class Scene:
 
 
 def make_scene(camera: Camera, seed: int, index: int, size: int = 96) -> Scene:
-    """Scene `index` of the endless series `seed` of this camera; `size` pixels each way.
+    """Scene ``index`` of the endless series ``seed`` of this camera; ``size`` pixels each way.
 
     Its class is index modulo len(CLASSES), so that any run of scenes is balanced. The same arguments give the
     same bytes. Raises ValueError for a negative seed or index.

@@ -33,7 +33,7 @@ SKINS: tuple[Colour, ...] = ((236, 200, 172), (198, 150, 116), (134, 92, 66))
 
 @dataclass(frozen=True)
 class Part:
-    """A polygon, or with `radius` (metres) a line with round ends; `points` is (n, 3) in metres.
+    """A polygon, or with ``radius`` (metres) a line with round ends; ``points`` is (n, 3) in metres.
 
     A polygon is seen only from the side where its points run counter-clockwise.
     """
@@ -60,7 +60,7 @@ def stroke(points: list[tuple[float, float, float]], radius: float, colour: Colo
 
 
 def prism(profile: list[Point], width: float, colour: Colour) -> list[Part]:
-    """A side view (x, z), counter-clockwise as seen from the right, stretched over `width` along y."""
+    """A side view (x, z), counter-clockwise as seen from the right, stretched over ``width`` along y."""
     y = width / 2
     parts = [
         polygon([(x, -y, z) for x, z in profile], colour),

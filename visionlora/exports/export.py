@@ -82,7 +82,7 @@ def write_checked(
     by: str | None = None,
     progress: Progress = silent,
 ) -> Exported:
-    """Write, load again, compare, score, time and describe; see `export`."""
+    """Write, load again, compare, score, time and describe; see ``export``."""
     form, task = FORMATS[to], source.task
     data, why = _validation(source)
     groups = groups_of(task, data, by)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 def over_images(
     models: Mapping[str, nn.Module], run: Callable[[nn.Module, Tensor], object], images: Sequence[Tensor], rounds: int
 ) -> dict[str, float]:
-    """`interleaved` for models: ``run`` takes one and an image, and each round has another image."""
+    """``interleaved`` for models: ``run`` takes one and an image, and each round has another image."""
 
     def call(model: nn.Module, number: int) -> None:
         run(model, images[number % len(images)])

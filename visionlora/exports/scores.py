@@ -72,7 +72,7 @@ def check_scores(
         source: what was exported.
         model: the exported one, with the plain model's interface.
         data: the run's validation images, as the task reads them.
-        groups: see `groups_of`.
+        groups: see ``groups_of``.
         progress: shows what is being done.
 
     Raises:

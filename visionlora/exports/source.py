@@ -69,7 +69,7 @@ class Source:
 
 
 def load_source(path: Path, trained: Trained, checkpoint: Path | None) -> Source:
-    """The other two states of a model that `load_trained` has read, and its run's settings and report.
+    """The other two states of a model that ``load_trained`` has read, and its run's settings and report.
 
     Raises:
         InputError: the run's config or report is damaged.

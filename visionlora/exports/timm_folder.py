@@ -57,7 +57,7 @@ def loader(source: Source, where: str = ".") -> str:
 
 
 def example(source: Source) -> str:
-    """Python that goes on from `loader` to the name of an image's class."""
+    """Python that goes on from ``loader`` to the name of an image's class."""
     pick = "model.pretrained_cfg['label_names'][logits.argmax()]"
     if source.task.reading(source.trained).get("multilabel"):
         pick = "[model.pretrained_cfg['label_names'][i] for i in (logits[0] > 0).nonzero()[:, 0]]"
@@ -70,7 +70,7 @@ def example(source: Source) -> str:
 
 
 def load(source: Source, folder: Path) -> nn.Module:
-    """The model as `loader` makes it.
+    """The model as ``loader`` makes it.
 
     Raises:
         InputError: the folder does not say the same classes and preprocessing as the run.

@@ -44,11 +44,11 @@ def loader(source: Source, where: str = ".") -> str:
 
 
 def example(source: Source) -> str:
-    """Python that goes on from `loader` to what is in an image."""
+    """Python that goes on from ``loader`` to what is in an image."""
     return source.task.example_code(source.trained)
 
 
 def load(source: Source, folder: Path) -> nn.Module:
-    """The model as `loader` makes it, with the plain model's interface."""
+    """The model as ``loader`` makes it, with the plain model's interface."""
     model: nn.Module = run_loader(loader(source, str(folder)))
     return source.task.as_ours(model) if source.library == "torchvision" else model

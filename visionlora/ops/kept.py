@@ -66,7 +66,7 @@ def scale_gradient(output: Tensor, gradient: Tensor, bias: Tensor | None, row_sc
     Where ``s`` is 0 nothing of ``u`` is left in the output; the gradient then counts as 0.
 
     Args:
-        output: (N, C, ...), or what `Kept.take` gives in its place.
+        output: (N, C, ...), or what ``Kept.take`` gives in its place.
         gradient: of the output.
         bias: (C,) or None.
         row_scale: (C,).

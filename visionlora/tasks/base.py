@@ -147,7 +147,7 @@ class PredictOptions:
 
 
 AddLabels = Callable[[Path, Path | None, np.ndarray, list[dict[str, Any]]], None]
-"""Takes an image into a data set: its name, its file where it is one, (H, W, 3) uint8, and its `Prediction.entries`."""
+"""Takes an image into a data set: name, file where it is one, (H, W, 3) uint8, and its ``Prediction.entries``."""
 
 
 class Prediction(Protocol):

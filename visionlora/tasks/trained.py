@@ -84,7 +84,7 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
 def write_plain(
     model: nn.Module, path: Path, classes: list[str], preprocessing: dict[str, Any], about: dict[str, Any]
 ) -> None:
-    """Write the model's state dict, with what `load_trained` asks for, atomically. Raises OSError if that fails."""
+    """Write the model's state dict, with what ``load_trained`` asks for, atomically. Raises OSError if that fails."""
     fields = {"classes": classes, "preprocessing": preprocessing, "extra": about}
     header = {"format": "pt", **{key: json.dumps(value) for key, value in fields.items()}}
     # Tied tensors share memory, which the format refuses.

@@ -33,7 +33,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
     Args:
         state: of the run; its progress changes in place.
         monitor: takes what is logged.
-        stop: the number of the signal by which the run is asked to stop, or 0; see `stop_requests`. It is asked after
+        stop: the number of the signal by which the run is asked to stop, or 0; see ``stop_requests``. It is asked after
             each step, and in an evaluation after each batch.
 
     Raises:

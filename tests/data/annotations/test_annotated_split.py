@@ -16,7 +16,7 @@ from visionlora.tasks.detection.config import DetectionData
 
 
 def write_days(folder: Path, count: int = 10) -> Path:
-    """Each image has a van, every third a car; `day` changes after five, `frame` counts backwards."""
+    """Each image has a van, every third a car; ``day`` changes after five, ``frame`` counts backwards."""
     for number in range(count):
         write_image(folder / "images" / f"{number}.jpg", number)
     images = [{**entry(n), "day": str(n // 5), "frame": count - n} for n in range(count)]

@@ -72,7 +72,7 @@ def test_class_names_stay_text(tmp_path: Path) -> None:
 
 
 def test_paths_for_another_folder_are_a_remark(tmp_path: Path) -> None:
-    """As after a download: `path` is the author's, and Roboflow writes ../train/images."""
+    """As after a download: ``path`` is the author's, and Roboflow writes ../train/images."""
     path = write_yolo(tmp_path, yaml="path: /content/set\ntrain: ../images/train\nval: images/val\nnames: [van, car]\n")
     reading = read_yolo(path)
     assert kinds(reading.faults) == ["other-path", "other-path"]

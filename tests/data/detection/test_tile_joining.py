@@ -18,7 +18,7 @@ STILL = np.eye(2, 3)
 def found_in_tiles(
     objects: list[LabelledObject], found: list[Window], masks: bool, generator: np.random.Generator, noise: float = 0
 ) -> list[dict[str, torch.Tensor]]:
-    """A perfect detector's answer in every tile, or one that is off by up to `noise` pixels."""
+    """A perfect detector's answer in every tile, or one that is off by up to ``noise`` pixels."""
     parts = []
     for window in found:
         width, height = window[2] - window[0], window[3] - window[1]

@@ -15,7 +15,7 @@ CLASSES = ["road", "car", "wall", "sky", "never"]
 
 
 def pictures(seed: int) -> list[tuple[Tensor, Tensor]]:
-    """Labels and targets of two sizes; `sky` is only found, `never` neither found nor true."""
+    """Labels and targets of two sizes; ``sky`` is only found, ``never`` neither found nor true."""
     generator = torch.Generator().manual_seed(seed)
     made = []
     for size in ((2, 5, 7), (1, 4, 3)):

@@ -61,7 +61,7 @@ class Method(nn.Module):
         self.register_buffer("rows", None, persistent=False)
 
     def adapted(self, weight: Tensor) -> Tensor:
-        """The adapted weight. ``weight`` is in the precision of `exact`, and so is the answer; shapes agree."""
+        """The adapted weight. ``weight`` is in the precision of ``exact``, and so is the answer; shapes agree."""
         raise NotImplementedError
 
     def factors(self, weight: Tensor) -> Factors | None:
@@ -108,7 +108,7 @@ class Method(nn.Module):
 
     @torch.no_grad()
     def whole_update(self, weight: Tensor) -> Tensor:
-        """What the method adds to the weight as it is, in the precision of `exact`, without a graph."""
+        """What the method adds to the weight as it is, in the precision of ``exact``, without a graph."""
         rows = exact(weight)
         if self.rows is None:
             return self.update(rows)

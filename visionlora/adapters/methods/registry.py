@@ -48,7 +48,7 @@ def method_of(name: str) -> "type[Method]":
 
 
 def check_method(name: str) -> None:
-    """Raise the InputError of `method_of` for a name that there is no method of."""
+    """Raise the InputError of ``method_of`` for a name that there is no method of."""
     if name not in list(METHODS):
         raise UnknownMethodError(
             f"method is {name!r}; choose from {some(METHODS, 12)}{did_you_mean(str(name), METHODS)}"

@@ -37,8 +37,8 @@ def numbers(values: object, what: str, spot: Spot, mended: str = DROPPED) -> lis
 def check_box(corners: Sequence[float], width: float, height: float, spot: Spot, text: str = "") -> Box | None:
     """(x1, y1, x2, y2) in pixels -> the part inside the image, or None for a box that is none.
 
-    More than `TOLERANCE` beyond the image is an error even though the part inside is returned; less is a
-    remark, and less than `NOISE` is nothing. `text` is how messages call the box where its file has other numbers.
+    More than ``TOLERANCE`` beyond the image is an error even though the part inside is returned; less is a
+    remark, and less than ``NOISE`` is nothing. ``text`` is how messages call the box where its file has other numbers.
     """
     x1, y1, x2, y2 = corners
     text = text or f"the box {span((x1, y1, x2, y2))}"
@@ -58,7 +58,7 @@ def check_box(corners: Sequence[float], width: float, height: float, spot: Spot,
 
 
 def note_overhang(beyond: float, kind: str, what: str, image: str, spot: Spot) -> None:
-    """A fault of this kind, a remark, or nothing, by how many pixels lie `beyond` the image."""
+    """A fault of this kind, a remark, or nothing, by how many pixels lie ``beyond`` the image."""
     if beyond > TOLERANCE:
         spot.note(kind, f"{what} reaches {beyond:.4g} px beyond {image}; correct it", "clipped to the image")
     elif beyond > NOISE:

@@ -60,7 +60,7 @@ def without_classes(data: AnnotatedImages, names: Sequence[str], drop_images: bo
 
     By default every image stays: to a detector of the other classes, what is left out is background, and an
     image that holds nothing else is a negative, the more valuable the more it looks like what is sought. Where
-    that is not meant, because the objects belong to a class that stays or nobody knows, `drop_images` leaves
+    that is not meant, because the objects belong to a class that stays or nobody knows, ``drop_images`` leaves
     out all images that show one.
 
     Raises:
@@ -86,10 +86,10 @@ def without_classes(data: AnnotatedImages, names: Sequence[str], drop_images: bo
 
 
 def every_nth(data: AnyImages, every: int) -> AnyImages:
-    """The first image and every `every`-th after it: enough of a video, whose neighbours are nearly the same.
+    """The first image and every ``every``-th after it: enough of a video, whose neighbours are nearly the same.
 
     Raises:
-        InputError: `every` is less than 1.
+        InputError: ``every`` is less than 1.
     """
     if every < 1:
         raise InputError(f"every {every}-th image can't be taken; give 1 or more")
@@ -99,12 +99,12 @@ def every_nth(data: AnyImages, every: int) -> AnyImages:
 def split_in_order(
     data: AnyImages, fraction: float, gap: int = 0, by: str | None = None
 ) -> tuple[AnyImages, AnyImages]:
-    """The first `fraction` of the images for training, the last for validation, and `gap` images between unused.
+    """The first ``fraction`` of the images for training, the last for validation, and ``gap`` images between unused.
 
-    In the order of the file, or of the field `by`, whose values must then be all numbers or all text.
+    In the order of the file, or of the field ``by``, whose values must then be all numbers or all text.
 
     Raises:
-        InputError: `fraction` is not between 0 and 1, `gap` is negative, a part would be empty, or `by` can't
+        InputError: ``fraction`` is not between 0 and 1, ``gap`` is negative, a part would be empty, or ``by`` can't
             be sorted by.
     """
     if not 0 < fraction < 1:

@@ -32,13 +32,13 @@ class _Entry:
 
 
 def read_coco(path: Path, root: Path | None = None, options: Options = PLAIN) -> Reading:
-    """Read a COCO json with `images`, `annotations` and `categories`.
+    """Read a COCO json with ``images``, ``annotations`` and ``categories``.
 
-    File names are relative to `root`; without it, to the folder where they are: of the json, ``images`` beside it,
-    or another one there (see `find_root`). Classes are in the order of their ids. `bbox` is x, y, width, height;
-    `segmentation` a list of polygons, or run lengths as a list or compressed; `iscrowd` 0 or 1. Other ways of
-    writing these are read with a remark. An image's other keys become its `fields`; other keys of an annotation,
-    `area` among them, are not read.
+    File names are relative to ``root``; without it, to the folder where they are: of the json, ``images`` beside it,
+    or another one there (see ``find_root``). Classes are in the order of their ids. ``bbox`` is x, y, width, height;
+    ``segmentation`` a list of polygons, or run lengths as a list or compressed; ``iscrowd`` 0 or 1. Other ways of
+    writing these are read with a remark. An image's other keys become its ``fields``; other keys of an annotation,
+    ``area`` among them, are not read.
 
     Raises:
         InputError: the file as a whole can't be used: not JSON, no COCO file, no categories, no file names.

@@ -16,7 +16,7 @@ Id = int | str
 class Document:
     """The three lists of a COCO file; images and annotations as they stand, categories by id, in order.
 
-    `category_ids` are those of the categories as they are written.
+    ``category_ids`` are those of the categories as they are written.
     """
 
     images: list[Any]
@@ -26,7 +26,7 @@ class Document:
 
 
 def load_document(path: Path, faults: list[Fault]) -> Document:
-    """Raises InputError, as `coco.read_coco` says."""
+    """Raises InputError, as ``coco.read_coco`` says."""
     content = read_whole(path)
     _refuse_video(content["images"], path)
     annotations, categories = content["annotations"], content["categories"]

@@ -7,7 +7,7 @@ from visionlora.data.annotations.annotated import AnnotatedImages, LabelledObjec
 
 
 def to_coco(data: AnnotatedImages, names: list[str]) -> dict[str, Any]:
-    """A COCO document; `names` are the images' file names in it. Fields become keys of the images."""
+    """A COCO document; ``names`` are the images' file names in it. Fields become keys of the images."""
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
     for number, (image, name) in enumerate(zip(data.images, names, strict=True), start=1):

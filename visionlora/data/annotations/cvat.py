@@ -24,7 +24,7 @@ _SIDES = ("xtl", "ytl", "xbr", "ybr")
 
 
 def read_cvat(path: Path, root: Path | None = None, options: Options = PLAIN) -> Reading:
-    """Read an annotations.xml with images in `root`, or in the file's folder: ``images``, or anywhere below.
+    """Read an annotations.xml with images in ``root``, or in the file's folder: ``images``, or anywhere below.
 
     Boxes (turned ones become outlines), polygons, ellipses and masks are objects, the lower ``z_order`` first;
     lines, points, cuboids, skeletons and tags are none, with a remark. Classes are in the order of the labels that

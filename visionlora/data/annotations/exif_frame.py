@@ -10,7 +10,7 @@ from visionlora.data.annotations.run_lengths import as_coco
 
 
 def turn_object(thing: LabelledObject, orientation: int, width: int, height: int) -> LabelledObject:
-    """Turn one object; `width` and `height` are those of the stored pixels, `orientation` is 5 to 8."""
+    """Turn one object; ``width`` and ``height`` are those of the stored pixels, ``orientation`` is 5 to 8."""
     ax, ay = turn_point(*thing.box[:2], orientation, width, height)
     bx, by = turn_point(*thing.box[2:], orientation, width, height)
     box = (min(ax, bx), min(ay, by), max(ax, bx), max(ay, by))

@@ -31,7 +31,7 @@ def read_json(path: Path) -> Any:
 
 
 def kind_of_json(path: Path) -> str | None:
-    """``coco``, ``labelme``, ``via``, ``label-studio``, a key of `OTHERS`, or None for none of them."""
+    """``coco``, ``labelme``, ``via``, ``label-studio``, a key of ``OTHERS``, or None for none of them."""
     if path.stat().st_size > _PEEKED:
         return _kind_of_text(path)
     try:

@@ -23,7 +23,7 @@ _NO_AREA = ("keypointlabels", "choices", "textarea", "rating", "number", "taxono
 
 
 def read_label_studio(path: Path, root: Path | None = None, options: Options = PLAIN) -> Reading:
-    """Read an export as JSON or JSON-MIN, with the images anywhere below `root`, or the file's folder.
+    """Read an export as JSON or JSON-MIN, with the images anywhere below ``root``, or the file's folder.
 
     Paths and URLs that Label Studio writes are of its server, so that a file of the same name is taken, with or
     without the number that it puts before the names of uploads. Rectangles become boxes (turned ones outlines),
@@ -90,7 +90,7 @@ def _kind(value: dict[str, Any]) -> str | None:
 
 
 def _image_name(data: dict[str, Any]) -> str | None:
-    """The value that names an image file, `image` first."""
+    """The value that names an image file, ``image`` first."""
     texts = [data.get(key) for key in ("image", "img", *data)]
     names = [text for text in texts if isinstance(text, str) and text.strip()]
     suffix = re.compile(rf"({'|'.join(map(re.escape, IMAGE_SUFFIXES))})\b", re.IGNORECASE)

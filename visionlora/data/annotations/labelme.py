@@ -28,7 +28,7 @@ _OUTLINES = {"polygon", "oriented_rectangle", "rotation", None}
 def read_labelme(path: Path, root: Path | None = None, options: Options = PLAIN) -> Reading:
     """Read a folder of LabelMe's JSON files, or a single one.
 
-    The image is the one with the JSON file's name beside it or in `root`; where there is none, `imagePath`, which
+    The image is the one with the JSON file's name beside it or in ``root``; where there is none, ``imagePath``, which
     is relative to the JSON file, or a file of its name anywhere in the folder. Rectangles become boxes, polygons and
     circles outlines, masks pixels; shapes of one label and one ``group_id`` are one object. Lines and points are no
     objects, with a remark. A file without shapes is a negative.

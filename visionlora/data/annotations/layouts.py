@@ -50,16 +50,16 @@ def read_annotations(
 ) -> AnnotatedImages:
     """Read a data set for training or evaluation; anything wrong with it is refused, and nothing repaired.
 
-    Every image is decoded once. What is a fault and what only a remark is listed in `faults`.
+    Every image is decoded once. What is a fault and what only a remark is listed in ``faults``.
 
     Args:
-        path: a COCO .json, a YOLO data.yaml, or a folder: of Pascal VOC, or what else `recognising` knows. Several
+        path: a COCO .json, a YOLO data.yaml, or a folder: of Pascal VOC, or what else ``recognising`` knows. Several
             are parts of one data set.
         root: the folder of the images; by default the layout's own.
         part: one part of it: of YOLO train, val or test, of VOC a list in ImageSets/Main, of COCO the images
-            whose field `part` says so. None takes everything.
+            whose field ``part`` says so. None takes everything.
         classes: those of the training data; the file's are matched to them by name.
-        leave_out: classes whose objects are not read, while their images are (see `choosing.without_classes`).
+        leave_out: classes whose objects are not read, while their images are (see ``choosing.without_classes``).
         skip_unreadable: leave images out that can't be decoded.
         on_progress: called as images are decoded.
 
@@ -79,7 +79,7 @@ def examine_annotations(
     leave_out: Sequence[str] = (),
     options: Options = PLAIN,
 ) -> Reading:
-    """As `read_annotations`, with the faults collected instead of refused.
+    """As ``read_annotations``, with the faults collected instead of refused.
 
     Raises:
         InputError: the file can't be read at all, or has no such part, or class to leave out.
@@ -169,7 +169,7 @@ def _note_alike(reading: Reading, path: Path) -> None:
 
 
 def _match(reading: Reading, classes: list[str], leave_out: Sequence[str]) -> Reading:
-    """Number the objects as `classes` does; one of another class goes, and is a fault unless it is left out."""
+    """Number the objects as ``classes`` does; one of another class goes, and is a fault unless it is left out."""
     number = {name: index for index, name in enumerate(classes)}
     faults = list(reading.faults)
     images = []

@@ -26,7 +26,7 @@ class ListedObject:
         name: of its class.
         spot: where it is written.
         corners: x1, y1, x2, y2.
-        rings: polygons of x, y, x, y ...; where there are some, `corners` is None.
+        rings: polygons of x, y, x, y ...; where there are some, ``corners`` is None.
         mask: pixels of the whole image.
         unit: what coordinates are counted in: pixels, or per cent of the image's sides.
     """
@@ -49,7 +49,7 @@ class ListedImage:
         size: (width, height) where it is written.
         objects: in it.
         fields: what else is said of it.
-        base: what `name` is relative to, if that isn't the root.
+        base: what ``name`` is relative to, if that isn't the root.
     """
 
     name: object
@@ -76,7 +76,7 @@ def read_listed(
         faults: to add to.
         options: of the reader.
         declared: classes in their order; those that only objects name follow, sorted. By default all are sorted.
-        elsewhere: see `ImageFolder.locate`.
+        elsewhere: see ``ImageFolder.locate``.
     """
     images = [replace(image, objects=_named(image.objects)) for image in listed]
     found = {str(thing.name) for image in images for thing in image.objects}

@@ -53,7 +53,7 @@ def patch_through(mask: Mask, matrix: np.ndarray, width: int, height: int) -> Pa
 
 
 def rasterise(mask: Mask, matrix: np.ndarray, width: int, height: int) -> np.ndarray:
-    """As `patch_through`, but all of the image: (height, width) uint8 of 0 and 1."""
+    """As ``patch_through``, but all of the image: (height, width) uint8 of 0 and 1."""
     pixels, x, y = patch_through(mask, matrix, width, height)
     whole = np.zeros((height, width), np.uint8)
     whole[y : y + pixels.shape[0], x : x + pixels.shape[1]] = pixels

@@ -54,14 +54,14 @@ class Reading:
 
 @dataclass(frozen=True)
 class Frame:
-    """The size in pixels that the annotations of an image mean, and how to turn them into that of `read_image`."""
+    """The size in pixels that the annotations of an image mean, and how to turn them into that of ``read_image``."""
 
     width: int
     height: int
     orientation: int = 1
 
     def turned(self, things: list[LabelledObject]) -> tuple[LabelledObject, ...]:
-        """The objects in the image as `read_image` returns it."""
+        """The objects in the image as ``read_image`` returns it."""
         if self.orientation == 1:
             return tuple(things)
         return tuple(turn_object(thing, self.orientation, self.width, self.height) for thing in things)

@@ -16,7 +16,7 @@ from visionlora.sections import AnnotatedData, Selection
 class AnnotatedSplit:
     """The images of a run, the files that were left out because they can't be read, and the faults passed over.
 
-    `faulty` has a line for each fault of a data set that training would refuse otherwise, with what was done.
+    ``faulty`` has a line for each fault of a data set that training would refuse otherwise, with what was done.
     """
 
     train: AnnotatedImages

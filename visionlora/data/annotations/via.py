@@ -36,7 +36,7 @@ def read_via(path: Path, root: Path | None = None, options: Options = PLAIN) -> 
 
     Rectangles become boxes; polygons, circles and ellipses outlines; points and lines no objects, with a remark. The
     class is a region's only attribute, or the one called class, label, category, type or name. Images are relative
-    to `root`, else to the file's folder, and found by name below it. An image without regions is a negative.
+    to ``root``, else to the file's folder, and found by name below it. An image without regions is a negative.
 
     Raises:
         InputError: no JSON, no regions as VIA writes them, or none with an attribute that can be the class.

@@ -41,15 +41,15 @@ class _Entry:
 def read_voc(
     folder: Path, part: str | None = None, options: Options = PLAIN, images_root: Path | None = None
 ) -> Reading:
-    """Read Annotations/*.xml with JPEGImages or images, or XML files that lie beside their images in `folder`.
+    """Read Annotations/*.xml with JPEGImages or images, or XML files that lie beside their images in ``folder``.
 
     Folders may have other names: the XML files are in the folder itself, in one called annotations, labels or xml, or
-    in the only one that holds some; the images in `images_root`, or one called JPEGImages, images, imgs or data.
+    in the only one that holds some; the images in ``images_root``, or one called JPEGImages, images, imgs or data.
 
-    `part` takes the images that ImageSets/Main/`part`.txt lists. None takes every XML file, and where there are
+    ``part`` takes the images that ImageSets/Main/``part``.txt lists. None takes every XML file, and where there are
     such lists, ``fields["part"]`` of an image says in which it is. The image is the one with the XML file's
-    name; only where there is none, the one that its `filename` says. Classes are the names that occur, sorted.
-    An object marked `difficult` becomes a crowd: no training target, and no false alarm. An outline is read where
+    name; only where there is none, the one that its ``filename`` says. Classes are the names that occur, sorted.
+    An object marked ``difficult`` becomes a crowd: no training target, and no false alarm. An outline is read where
     there is no <bndbox>; masks in files are not.
 
     Raises:
@@ -154,7 +154,7 @@ def _known_stem(name: str, files: dict[str, Path]) -> str:
 
 
 def voc_parts(folder: Path) -> list[str]:
-    """The lists in ImageSets/Main, but for those of single classes, and `trainval` where its halves are there."""
+    """The lists in ImageSets/Main, but for those of single classes, and ``trainval`` where its halves are there."""
     lists = (folder / "ImageSets" / "Main").glob("*.txt")
     names = {path.stem for path in lists if all(len(line.split()) == 1 for line in _lines(path))}
     if {"train", "val"} <= names:

@@ -16,7 +16,7 @@ _TURNED = ("cx", "cy", "w", "h", "angle")
 
 @dataclass(frozen=True)
 class VocObject:
-    """An object: `corners` are xmin, ymin, xmax, ymax as in the file, or `ring` its outline where there are none."""
+    """An object: ``corners`` are xmin, ymin, xmax, ymax as in the file, or ``ring`` its outline if there are none."""
 
     name: str
     corners: tuple[float, ...] | None
@@ -27,7 +27,7 @@ class VocObject:
 
 @dataclass(frozen=True)
 class VocFile:
-    """The contents of one file. `size` is (width, height), None where the file has none."""
+    """The contents of one file. ``size`` is (width, height), None where the file has none."""
 
     filename: str
     size: tuple[float, float] | None

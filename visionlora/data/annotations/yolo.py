@@ -31,11 +31,11 @@ class _Entry:
 def read_yolo(path: Path, root: Path | None = None, part: str | None = None, options: Options = PLAIN) -> Reading:
     """Read the images of one part, or of all, with ``fields["part"]``: train, val or test.
 
-    `path` is a data.yaml, darknet's obj.data, or a folder of images and labels with a file of the classes' names
-    (see `yolo_yaml`, `yolo_folder`). A part is a folder of images, a .txt file that lists some, or a list of these,
-    relative to the data folder. The labels of a/images/b/c.jpg are a/labels/b/c.txt, the last `images` counting; if
+    ``path`` is a data.yaml, darknet's obj.data, or a folder of images and labels with a file of the classes' names
+    (see ``yolo_yaml``, ``yolo_folder``). A part is a folder of images, a .txt file that lists some, or a list of these,
+    relative to the data folder. The labels of a/images/b/c.jpg are a/labels/b/c.txt, the last ``images`` counting; if
     there is none, they lie beside the image. An image without a label file is a negative, with a remark. A line
-    is `class cx cy w h`, or `class x1 y1 x2 y2 x3 y3 ...` for a polygon, as shares of the image as it is shown
+    is ``class cx cy w h``, or ``class x1 y1 x2 y2 x3 y3 ...`` for a polygon, as shares of the image as it is shown
     (EXIF applied).
 
     Raises:
@@ -73,7 +73,7 @@ def read_yolo(path: Path, root: Path | None = None, part: str | None = None, opt
 
 
 def label_path(image: Path, root: Path | None = None) -> Path:
-    """Where the labels of an image are; folders above `root` have no say."""
+    """Where the labels of an image are; folders above ``root`` have no say."""
     path = image.absolute()
     parts = list(path.parts)
     first = len(root.absolute().parts) if root is not None and path.is_relative_to(root.absolute()) else 0
@@ -135,7 +135,7 @@ def _images_of(given: str, part: str, path: Path, root: Path, faults: list[Fault
 
 
 def _find(given: str, root: Path, spot: Spot) -> Path | None:
-    """A folder or a .txt file inside `root`, or None, noted."""
+    """A folder or a .txt file inside ``root``, or None, noted."""
     name = _relative(given, root)
     if (leaves(name) or not (root / name).exists()) and (there := _end_that_is_there(name, root)):
         # of another machine; or Roboflow's, for a folder that it doesn't make
@@ -174,7 +174,7 @@ def _end_that_is_there(name: str, root: Path) -> str | None:
 
 
 def _relative(name: str, root: Path) -> str:
-    """An absolute path inside `root` as a relative one; any other as it stands."""
+    """An absolute path inside ``root`` as a relative one; any other as it stands."""
     path = Path(name)
     if path.is_absolute() and path.is_relative_to(root.absolute()):
         return path.relative_to(root.absolute()).as_posix()
@@ -182,7 +182,7 @@ def _relative(name: str, root: Path) -> str:
 
 
 def _listed(name: str, root: Path) -> str:
-    """As `_relative`; CVAT lists a/1.jpg as data/a/1.jpg, the folder that darknet was once run in."""
+    """As ``_relative``; CVAT lists a/1.jpg as data/a/1.jpg, the folder that darknet was once run in."""
     name = _relative(name, root)
     plain = name.removeprefix("data/")
     return plain if plain != name and not is_file(root / name) and not leaves(plain) and is_file(root / plain) else name

@@ -61,7 +61,7 @@ def load_yolo_folder(folder: Path, root: Path | None = None) -> YoloSet:
 
 
 def is_yolo_folder(folder: Path) -> bool:
-    """Whether it holds images with YOLO labels, in one of the layouts of `load_yolo_folder`."""
+    """Whether it holds images with YOLO labels, in one of the layouts of ``load_yolo_folder``."""
     return bool(yolo_parts(folder))
 
 

@@ -13,9 +13,9 @@ from visionlora.errors import some
 def read_label_file(
     path: Path, classes: list[str], width: int, height: int, faults: list[Fault], keypoints: int = 0
 ) -> list[LabelledObject]:
-    """The objects; a line with a fault is left out. `width` and `height` are those of the image.
+    """The objects; a line with a fault is left out. ``width`` and ``height`` are those of the image.
 
-    `keypoints` is how many numbers a line has behind a box, which are not read.
+    ``keypoints`` is how many numbers a line has behind a box, which are not read.
     """
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

@@ -18,7 +18,7 @@ PARTS = ORDER
 class YoloSet:
     """Folder, classes, and for each part the folders of images, or .txt files that list some.
 
-    A single part without a name is all of the data. `keypoints` is how many numbers a line has for its points,
+    A single part without a name is all of the data. ``keypoints`` is how many numbers a line has for its points,
     behind those of the box.
     """
 
@@ -38,8 +38,8 @@ _TextLoader.yaml_implicit_resolvers = {}
 def load_yolo_yaml(path: Path, root: Path | None, faults: list[Fault]) -> YoloSet:
     """Read a data.yaml in the layout of ultralytics.
 
-    `path` in it is the data folder, absolute or relative to the file, and may be missing. Where it is not there,
-    as after a download, the folder of the file is taken, with a remark. `root` goes before either.
+    ``path`` in it is the data folder, absolute or relative to the file, and may be missing. Where it is not there,
+    as after a download, the folder of the file is taken, with a remark. ``root`` goes before either.
 
     Raises:
         InputError: no such file, no YAML, no names or no parts, or another value that makes no sense.

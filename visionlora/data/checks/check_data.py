@@ -43,19 +43,19 @@ def check(
     """Read a data set of boxes or masks, or of classes, and report on it; what is given isn't changed.
 
     Args:
-        paths: as for `read_annotations`, a folder of class folders or of images and mask files, with or without train
+        paths: as for ``read_annotations``, a folder of class folders or of images and mask files, with or without train
             and val above them, or a table of labels. Several are parts of one data set, as in train.json and val.json.
         root: the folder of the images; by default the layout's own.
-        by: a field of the images that makes the parts (day, camera); by default `part`.
+        by: a field of the images that makes the parts (day, camera); by default ``part``.
         fix: an empty or absent folder for a mended copy: COCO's annotations.json, or masks and classes.yaml; images,
             and changes.txt, which lists every change. What can't be mended with certainty is left out of it. It is
             written whole or not at all.
         on_progress: called as images are decoded.
-        masks: of images with mask files, what isn't found by itself; `root` and `by` then don't apply.
+        masks: of images with mask files, what isn't found by itself; ``root`` and ``by`` then don't apply.
         on_survey: called with what was read, before it is reported on.
 
     Raises:
-        InputError: a path can't be read at all, or `fix` can't be written for or to this.
+        InputError: a path can't be read at all, or ``fix`` can't be written for or to this.
     """
     paths = [paths] if isinstance(paths, Path) else list(paths)
     if fix is not None:

@@ -1,4 +1,4 @@
-"""Class folders and tables of labels as `check-data` sees them: every fault, where training stops at the first."""
+"""Class folders and tables of labels as ``check-data`` sees them: every fault, where training stops at the first."""
 
 from pathlib import Path
 

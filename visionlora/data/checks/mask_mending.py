@@ -22,15 +22,15 @@ def write_mended_masks(readings: Mapping[str, MaskReading], root: Path, out: Pat
     """Write images/PART/NAME, masks/PART/NAME.png and classes.yaml with what is left once every fault is mended.
 
     Masks are written as the values of their classes, whatever they were; what is ignored stays so. What was read
-    isn't touched, and `out` is whole or absent. Returns the changes, one line each, which changes.txt holds as well.
+    isn't touched, and ``out`` is whole or absent. Returns the changes, one line each, which changes.txt holds as well.
 
     Args:
         readings: by part; a single one has no name.
-        root: which `out` must lie outside of.
+        root: which ``out`` must lie outside of.
         out: an empty or absent folder.
 
     Raises:
-        InputError: `out` is no such folder, or nothing is left.
+        InputError: ``out`` is no such folder, or nothing is left.
     """
     refuse_target(out)
     if out.resolve().is_relative_to(root.resolve()):
@@ -64,7 +64,7 @@ def _grey(index: int) -> tuple[int, int, int]:
 
 
 def _ignored_value(class_map: ClassMap) -> int:
-    """A value that means `IGNORE`: one of the data's own, or the first that is no class."""
+    """A value that means ``IGNORE``: one of the data's own, or the first that is no class."""
     ignored = [value for value, index in class_map.values if index == IGNORE]
     taken = {value for value, _ in class_map.values}
     return ignored[0] if ignored else next(value for value in range(255, 65536) if value not in taken)

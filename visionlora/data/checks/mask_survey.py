@@ -1,4 +1,4 @@
-"""Images with mask files as `check-data` sees them."""
+"""Images with mask files as ``check-data`` sees them."""
 
 from collections import Counter
 from dataclasses import dataclass

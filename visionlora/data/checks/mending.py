@@ -14,19 +14,19 @@ ANNOTATIONS, IMAGES, CHANGES = "annotations.json", "images", "changes.txt"
 
 
 def refuse_target(out: Path) -> None:
-    """Raises InputError unless `out` is absent or an empty folder."""
+    """Raises InputError unless ``out`` is absent or an empty folder."""
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists already and is no empty folder; give another for the mended copy")
 
 
 def write_mended(reading: Reading, out: Path) -> list[str]:
-    """Write `reading.data` with copies of its images; what was read isn't touched.
+    """Write ``reading.data`` with copies of its images; what was read isn't touched.
 
-    A folder beside `out` is filled and then renamed, so that `out` is whole or absent. Returns the changes, one
+    A folder beside ``out`` is filled and then renamed, so that ``out`` is whole or absent. Returns the changes, one
     line each, which changes.txt holds as well. Ids are counted anew from 1, in order.
 
     Raises:
-        InputError: `out` is no empty or absent folder, lies in the folder of the images, or no object is left.
+        InputError: ``out`` is no empty or absent folder, lies in the folder of the images, or no object is left.
     """
     refuse_target(out)
     if out.resolve().is_relative_to(reading.root.resolve()):

@@ -1,4 +1,4 @@
-"""What `check-data` found, as plain data."""
+"""What ``check-data`` found, as plain data."""
 
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -27,7 +27,7 @@ class BoxSizes:
 
     Attributes:
         small, medium, large: how many, by COCO's areas of the box: below 32 x 32, below 96 x 96, and above.
-        width, height: quantiles in pixels, by `QUANTILES`.
+        width, height: quantiles in pixels, by ``QUANTILES``.
         share: quantiles of the box's area over the image's.
     """
 
@@ -41,9 +41,9 @@ class BoxSizes:
 
 @dataclass(frozen=True)
 class PartReport:
-    """One part of the data set. `negatives` are images without any object; crowds count as objects there.
+    """One part of the data set. ``negatives`` are images without any object; crowds count as objects there.
 
-    `pixels` and `ignored_pixels` are those of mask files that have a class, and that have none.
+    ``pixels`` and ``ignored_pixels`` are those of mask files that have a class, and that have none.
     """
 
     name: str
@@ -68,7 +68,7 @@ class Burst:
 
 @dataclass(frozen=True)
 class Leak:
-    """Images of `second` that nearly equal one of `first`: how many, and the nearest pairs."""
+    """Images of ``second`` that nearly equal one of ``first``: how many, and the nearest pairs."""
 
     first: str
     second: str

@@ -1,4 +1,4 @@
-"""A data set as `check-data` sees it, whatever its layout: parts, files and faults."""
+"""A data set as ``check-data`` sees it, whatever its layout: parts, files and faults."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -39,7 +39,7 @@ class Survey:
     """Everything that was found.
 
     Attributes:
-        layout: a key of `recognising.NAMES`, ``folders`` or ``masks``.
+        layout: a key of ``recognising.NAMES``, ``folders`` or ``masks``.
         parts: with the images that can be read.
         facts: each image file that was looked at.
         faults: all of them.
@@ -56,7 +56,7 @@ class Survey:
 
 
 def survey_annotations(paths: Sequence[Path], root: Path | None, by: str | None, options: Options) -> Survey:
-    """Read annotated images; several paths are parts of one data set, and `by` is a field that makes parts.
+    """Read annotated images; several paths are parts of one data set, and ``by`` is a field that makes parts.
 
     Raises:
         InputError: a path can't be read at all, or no image has the field.

@@ -35,7 +35,7 @@ _ADVICE = (
 
 
 def class_folders(root: Path) -> dict[str, Path]:
-    """The folders directly in `root` by name, hidden ones left out.
+    """The folders directly in ``root`` by name, hidden ones left out.
 
     Raises:
         InputError: no such folder, no folders in it, nothing but train, val and the like, or folders that hold

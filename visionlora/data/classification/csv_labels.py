@@ -54,11 +54,11 @@ def read_csv(
     classes: list[str] | None = None,
     multilabel: bool = False,
 ) -> LabelledImages:
-    """Read a table of the columns `path`, `label` and optionally `split`; anything wrong is refused.
+    """Read a table of the columns ``path``, ``label`` and optionally ``split``; anything wrong is refused.
 
-    Paths are relative to `root`, or else to the table's folder. `split` takes the rows with this value, None
-    takes every row. If `multilabel`, a label cell holds classes separated by `|`, or nothing; or each class has a
-    column of 0 and 1. `classes` are those of the training images; without them, the classes of the rows taken,
+    Paths are relative to ``root``, or else to the table's folder. ``split`` takes the rows with this value, None
+    takes every row. If ``multilabel``, a label cell holds classes separated by ``|``, or nothing; or each class has a
+    column of 0 and 1. ``classes`` are those of the training images; without them, the classes of the rows taken,
     sorted by name.
 
     Raises:
@@ -71,7 +71,7 @@ def read_csv(
 
 
 def examine_rows(csv_path: Path, root: Path | None = None, multilabel: bool | None = None) -> Rows:
-    """Every row of a table, with the faults collected. `multilabel` None: if some row has several labels, or none.
+    """Every row of a table, with the faults collected. ``multilabel`` None: if some row has several labels, or none.
 
     Raises:
         InputError: the table can't be read at all.
@@ -106,7 +106,7 @@ def examine_rows(csv_path: Path, root: Path | None = None, multilabel: bool | No
 def choose_rows(
     table: Rows, csv_path: Path, split: str | None = None, classes: list[str] | None = None
 ) -> LabelReading:
-    """The rows of one split, None for all, as labelled images; `classes` are those of the training images.
+    """The rows of one split, None for all, as labelled images; ``classes`` are those of the training images.
 
     Raises:
         InputError: no such split, or no row is left.

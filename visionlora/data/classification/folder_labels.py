@@ -11,14 +11,14 @@ from visionlora.errors import InputError, did_you_mean, some
 
 
 def read_folder(root: Path, classes: list[str] | None = None) -> LabelledImages:
-    """Read `root`/class/**/image, the layout of torchvision's ImageFolder, sorted by name.
+    """Read ``root``/class/**/image, the layout of torchvision's ImageFolder, sorted by name.
 
-    Hidden files and folders, files that are no images, and images that lie directly in `root` are not read.
-    `classes` are those of the training images: a folder may then be missing, but none may be new.
+    Hidden files and folders, files that are no images, and images that lie directly in ``root`` are not read.
+    ``classes`` are those of the training images: a folder may then be missing, but none may be new.
 
     Raises:
         InputError: no such folder, no class folders, fewer than two classes, a class folder without an image
-            or not among `classes`, or images in a format that isn't read (HEIC, AVIF ...).
+            or not among ``classes``, or images in a format that isn't read (HEIC, AVIF ...).
     """
     reading = examine_folder(root, classes)
     refuse_errors(reading.faults, root, f"Run visionlora check-data {root} to see all")
@@ -26,7 +26,7 @@ def read_folder(root: Path, classes: list[str] | None = None) -> LabelledImages:
 
 
 def examine_folder(root: Path, classes: list[str] | None = None) -> LabelReading:
-    """As `read_folder`, with the faults collected. InputError where there are no class folders at all."""
+    """As ``read_folder``, with the faults collected. InputError where there are no class folders at all."""
     faults: list[Fault] = []
     folders = class_folders(root)
     loose = [path.name for path in sorted(root.iterdir()) if is_image(path) and path.name[0] != "." and path.is_file()]

@@ -13,7 +13,7 @@ from visionlora.errors import InputError
 
 @dataclass(frozen=True)
 class LabelledImages:
-    """Image files with the indices of their classes: exactly one each, or any number if `multilabel`."""
+    """Image files with the indices of their classes: exactly one each, or any number if ``multilabel``."""
 
     paths: list[Path]
     labels: list[tuple[int, ...]]
@@ -51,13 +51,13 @@ class LabelReading:
 
 
 def split_train_val(data: LabelledImages, fraction: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
-    """Put about `fraction` of the images aside for validation, by (seed) alone.
+    """Put about ``fraction`` of the images aside for validation, by (seed) alone.
 
     Drawn class by class: at least one image of each class that has two, and never the last one. Multi-label
     images are drawn from all together. Frames of one camera must not be split like this (data/README.md).
 
     Raises:
-        InputError: `fraction` isn't between 0 and 1, or one of the two parts would be empty.
+        InputError: ``fraction`` isn't between 0 and 1, or one of the two parts would be empty.
     """
     if not 0 < fraction < 1:
         raise InputError(f"the fraction for validation is {fraction}; give a number between 0 and 1")

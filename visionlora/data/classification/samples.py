@@ -14,8 +14,8 @@ from visionlora.data.loading import Key, sample_seed
 class ClassificationDataset(Dataset[dict[str, Any]]):
     """Images with labels, by key (epoch, index).
 
-    A sample is `image` (3, H, W) float32; `target`, an int64 scalar or, if multilabel, (classes,) float32 of 0
-    and 1; and `index`. With `train`, `transform` is called with (image, seed of this key), else with (image).
+    A sample is ``image`` (3, H, W) float32; ``target``, an int64 scalar or, if multilabel, (classes,) float32 of 0
+    and 1; and ``index``. With ``train``, ``transform`` is called with (image, seed of this key), else with (image).
     """
 
     def __init__(self, data: LabelledImages, transform: Callable[..., torch.Tensor], seed: int, train: bool) -> None:

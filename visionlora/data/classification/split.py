@@ -70,7 +70,7 @@ def read_part(
 ) -> LabelledImages:
     """One folder inside the root (None: the root itself), or the table's rows of one split (None: all).
 
-    `faulty` is where a line is added for each fault that ``data.faulty=leave_out`` passes over.
+    ``faulty`` is where a line is added for each fault that ``data.faulty=leave_out`` passes over.
 
     Raises:
         InputError: whatever is wrong with the folder or the table, unless it may be left out.

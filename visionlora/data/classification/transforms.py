@@ -22,7 +22,7 @@ CROP_MODES = ("center", "squash", "border")
 class Preprocessing:
     """What a model expects of its input, in timm's terms.
 
-    `height` and `width` in pixels; `mean` and `std` per RGB channel of values in 0 to 1; `crop_pct` is the
+    ``height`` and ``width`` in pixels; ``mean`` and ``std`` per RGB channel of values in 0 to 1; ``crop_pct`` is the
     cropped part of the resized image's side. Raises InputError for values that can't be used.
     """
 
@@ -46,7 +46,7 @@ class Preprocessing:
 
     @classmethod
     def from_timm(cls, data_config: dict[str, Any]) -> "Preprocessing":
-        """From what `timm.data.resolve_data_config` returns. Raises InputError unless the input is RGB."""
+        """From what ``timm.data.resolve_data_config`` returns. Raises InputError unless the input is RGB."""
         channels, height, width = data_config["input_size"]
         if channels != 3:
             raise InputError(f"the model takes {channels}-channel images; only RGB models can be used")
@@ -66,7 +66,7 @@ class Preprocessing:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "Preprocessing":
-        """The inverse of `to_dict`. Raises InputError if a value is missing or unknown."""
+        """The inverse of ``to_dict``. Raises InputError if a value is missing or unknown."""
         names = {field.name for field in fields(cls)}
         if values.keys() != names:
             wrong = ", ".join(sorted(values.keys() ^ names))
@@ -83,14 +83,14 @@ def eval_transform(pre: Preprocessing) -> Callable[[np.ndarray], torch.Tensor]:
 
 
 def train_transform(pre: Preprocessing, strength: str = "light") -> "TrainTransform":
-    """Augmentation of one of `augmentations.STRENGTHS`; raises InputError for any other word."""
+    """Augmentation of one of ``augmentations.STRENGTHS``; raises InputError for any other word."""
     return TrainTransform(pre, strength)
 
 
 class TrainTransform:
     """(H, W, 3) uint8 RGB and a seed >= 0 -> (3, pre.height, pre.width) float32.
 
-    A pure function of the two, as `Augmentation` is.
+    A pure function of the two, as ``Augmentation`` is.
     """
 
     def __init__(self, pre: Preprocessing, strength: str) -> None:

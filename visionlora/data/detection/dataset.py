@@ -20,17 +20,17 @@ class DetectionDataset(Dataset[dict[str, Any]]):
 
     A sample is:
 
-    - `image`: (3, H, W) float32 in 0 to 1, not normalised;
-    - `target`: `targets.Target`, with `image_id`: the index of the image, of a tile the one it was cut from;
-    - `index`: of the sample;
-    - `window`: (4,) int64, x1 y1 x2 y2 of what is shown of the image file: all of it, or a tile;
-    - `original_size`: (2,) int64, height and width of the image file, EXIF applied.
+    - ``image``: (3, H, W) float32 in 0 to 1, not normalised;
+    - ``target``: ``targets.Target``, with ``image_id``: the index of the image, of a tile the one it was cut from;
+    - ``index``: of the sample;
+    - ``window``: (4,) int64, x1 y1 x2 y2 of what is shown of the image file: all of it, or a tile;
+    - ``original_size``: (2,) int64, height and width of the image file, EXIF applied.
 
-    `window` and the image's size lead back to the file (`mapping`), except after a random view.
+    ``window`` and the image's size lead back to the file (``mapping``), except after a random view.
 
     Args:
-        data: the images, or their tiles (`tiling.cut`).
-        transform: with a `DetectionTrainTransform` a sample depends on `seed` and its key.
+        data: the images, or their tiles (``tiling.cut``).
+        transform: with a ``DetectionTrainTransform`` a sample depends on ``seed`` and its key.
         seed: >= 0, of the run.
 
     Raises:
@@ -69,7 +69,7 @@ class DetectionDataset(Dataset[dict[str, Any]]):
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch: `image` and `target` are lists, as torchvision's detectors take them; the others are stacked."""
+    """A batch: ``image`` and ``target`` are lists, as torchvision's detectors take them; the others are stacked."""
     return {
         "image": [sample["image"] for sample in samples],
         "target": [sample["target"] for sample in samples],

@@ -10,7 +10,7 @@ from visionlora.data.windows import Window
 def boxes_to_original(boxes: Tensor, width: int, height: int, window: Window) -> Tensor:
     """(n, 4) boxes in an evaluation sample of width x height pixels -> in pixels of the image file.
 
-    `window` is what the sample shows of it.
+    ``window`` is what the sample shows of it.
     """
     x1, y1, x2, y2 = window
     scale = boxes.new_tensor([(x2 - x1) / width, (y2 - y1) / height] * 2)

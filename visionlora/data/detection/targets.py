@@ -11,8 +11,8 @@ from visionlora.data.annotations.masks import Patch, area_through, box_of, patch
 from visionlora.data.geometry import MIN_VISIBLE, View, areas, clip_boxes, move_boxes, visible_share
 
 Target = dict[str, Any]
-"""torchvision's: `boxes` (n, 4) float32 x1 y1 x2 y2; `labels` (n,) int64, from 0; `iscrowd` (n,) int64; `area`
-(n,) float32, of the mask if there is one; and maybe `masks` (n, H, W) uint8. All in pixels of the view."""
+"""torchvision's: ``boxes`` (n, 4) float32 x1 y1 x2 y2; ``labels`` (n,) int64, from 0; ``iscrowd`` (n,) int64; ``area``
+(n,) float32, of the mask if there is one; and maybe ``masks`` (n, H, W) uint8. All in pixels of the view."""
 
 MIN_SIDE = 1.0
 """An object with a side below this many pixels of the view is no training target."""
@@ -23,8 +23,8 @@ _ROUNDING = 1e-6
 def make_target(objects: Sequence[LabelledObject], view: View, masks: bool, train: bool) -> Target:
     """The objects as a view shows them.
 
-    To train on, crowds are left out, and so is what is hardly visible (less than `MIN_VISIBLE` of the mask's
-    area, or of the box's without masks) or too small (`MIN_SIDE`). In evaluation all stays that lies in the
+    To train on, crowds are left out, and so is what is hardly visible (less than ``MIN_VISIBLE`` of the mask's
+    area, or of the box's without masks) or too small (``MIN_SIDE``). In evaluation all stays that lies in the
     view. A box moves with the view; where that cuts the object or tilts it, it becomes the box around the
     mask's visible part. A mask of which no pixel is left gets the one at its box's centre.
     """

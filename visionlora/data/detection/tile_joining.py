@@ -11,7 +11,7 @@ from visionlora.data.detection.mapping import resize_mask
 from visionlora.data.windows import Window
 
 Detections = dict[str, Tensor]
-"""`boxes` (n, 4) float, `labels` (n,) int64, `scores` (n,) float, and maybe `masks` (n, h, w)."""
+"""``boxes`` (n, 4) float, ``labels`` (n,) int64, ``scores`` (n,) float, and maybe ``masks`` (n, h, w)."""
 
 
 def join_tiles(
@@ -26,10 +26,10 @@ def join_tiles(
     """Join the detections of one image's tiles.
 
     Two detections of overlapping tiles show the same object if they agree on what both tiles see: they are of
-    one class, cut to the common part they overlap by `iou`, and neither has a better partner. Of such a group
+    one class, cut to the common part they overlap by ``iou``, and neither has a better partner. Of such a group
     the best detection that no tile cuts stands for all. Where there is none, as with objects larger than the
     overlap, it is the box (and mask) around all the pieces, with the best score. A piece that lies in a larger
-    detection of its class goes, and then `batched_nms` is applied.
+    detection of its class goes, and then ``batched_nms`` is applied.
 
     Args:
         parts: per tile, at least one. Boxes are in pixels of the whole image, masks are the tile's (0 to 1 or
@@ -41,7 +41,7 @@ def join_tiles(
         limit: so many detections are kept at most.
 
     Returns:
-        Detections by falling score; `masks` (n, height, width) bool if all parts have them.
+        Detections by falling score; ``masks`` (n, height, width) bool if all parts have them.
     """
     boxes, labels, scores = (torch.cat([part[name] for part in parts]) for name in ("boxes", "labels", "scores"))
     tile = torch.repeat_interleave(torch.tensor([len(part["boxes"]) for part in parts])).to(boxes.device)

@@ -13,7 +13,7 @@ from visionlora.errors import InputError
 
 @dataclass(frozen=True)
 class Tile(AnnotatedImage):
-    """A window of an image file as an image of its own: `width`, `height` and `objects` are the window's.
+    """A window of an image file as an image of its own: ``width``, ``height`` and ``objects`` are the window's.
 
     Attributes:
         window: where in the file.
@@ -27,9 +27,9 @@ class Tile(AnnotatedImage):
 
 
 def cut(data: AnnotatedImages, side: int, overlap: int, empty: bool = True) -> AnnotatedImages:
-    """The tiles of every image, row by row, as a data set of `Tile`.
+    """The tiles of every image, row by row, as a data set of ``Tile``.
 
-    An object belongs to every tile that shows at least `MIN_VISIBLE` of it (of its mask, or else its box), clipped
+    An object belongs to every tile that shows at least ``MIN_VISIBLE`` of it (of its mask, or else its box), clipped
     to the tile. One that is no larger than the overlap is whole in at least one. A crowd belongs wherever it shows.
 
     Args:
@@ -38,7 +38,7 @@ def cut(data: AnnotatedImages, side: int, overlap: int, empty: bool = True) -> A
         empty: whether tiles without an object are kept.
 
     Raises:
-        InputError: `overlap` isn't between 0 and `side`, or no tile has an object and `empty` is False.
+        InputError: ``overlap`` isn't between 0 and ``side``, or no tile has an object and ``empty`` is False.
     """
     tiles: list[AnnotatedImage] = []
     for index, image in enumerate(data.images):

@@ -21,7 +21,7 @@ _MOVES = {
 class DetectionEvalTransform:
     """(H, W, 3) uint8 RGB and its objects -> (3, h, w) float32 in 0 to 1, and the target.
 
-    The whole image, its longest side resized to `size` with averaging (PIL, bilinear). No object is left out.
+    The whole image, its longest side resized to ``size`` with averaging (PIL, bilinear). No object is left out.
     The result can be pickled.
 
     Args:
@@ -42,8 +42,8 @@ class DetectionEvalTransform:
 class DetectionTrainTransform:
     """(H, W, 3) uint8 RGB, its objects and a seed >= 0 -> (3, h, w) float32 in 0 to 1, and the target.
 
-    A pure function of the three, as `Augmentation` is. The image has the size that it has in evaluation. First
-    the view changes (zoom, place, tilt, mirror), then light, weather and sensor (`photometric_chain`). Zooming out
+    A pure function of the three, as ``Augmentation`` is. The image has the size that it has in evaluation. First
+    the view changes (zoom, place, tilt, mirror), then light, weather and sensor (``photometric_chain``). Zooming out
     and tilting show grey beside the image.
 
     Geometry isn't left to albumentations, whose masks would have to be laid out in the size of the file, whose
@@ -51,7 +51,7 @@ class DetectionTrainTransform:
 
     Args:
         size: longest side in pixels. Raises InputError below 2.
-        strength: one of `augmentations.STRENGTHS`. Raises InputError for any other word.
+        strength: one of ``augmentations.STRENGTHS``. Raises InputError for any other word.
         masks: whether targets hold masks.
     """
 

@@ -31,7 +31,7 @@ def find_class_file(root: Path) -> Path | None:
 def read_classes(path: Path, nearest: bool = False) -> ClassMap:
     """Read a file of classes, in whatever of these forms it is.
 
-    - ``.yaml``: as `read_class_map` says;
+    - ``.yaml``: as ``read_class_map`` says;
     - CVAT's ``labelmap.txt``: ``name:red,green,blue:parts:actions`` in each line;
     - another ``.txt``: a name in each line;
     - CamVid's ``class_dict.csv``: columns name, r, g, b; Roboflow's ``_classes.csv``: Pixel Value, Class;

@@ -49,7 +49,7 @@ class ClassMap:
     Attributes:
         names: in the order of a model's outputs.
         colors: of the same classes; None where they have none.
-        values: pairs of a value in index masks and the index of its class, or `IGNORE`.
+        values: pairs of a value in index masks and the index of its class, or ``IGNORE``.
         codes: pairs of a colour in colour masks, as 0xRRGGBB, and the same.
         nearest: whether what stands for no class is rounded to the nearest that does: of smoothed or lossy masks.
     """
@@ -66,7 +66,7 @@ class ClassMap:
         return [by_class[index] for index in range(len(self.names))]
 
     def classes_of(self, mask: np.ndarray) -> np.ndarray:
-        """(H, W) values of 0 to 65535, or (H, W, 3) uint8 RGB -> (H, W) uint8: class, `IGNORE` or `UNKNOWN`."""
+        """(H, W) values of 0 to 65535, or (H, W, 3) uint8 RGB -> (H, W) uint8: class, ``IGNORE`` or ``UNKNOWN``."""
         if mask.ndim == 2:
             return _table(2**16, self.values)[mask]
         return _table(2**24, self.codes)[codes_of(mask)]
@@ -82,9 +82,9 @@ class ClassMap:
         return self.names[owners[one]], self.names[owners[other]], int(apart.min())
 
     def rounded(self, mask: np.ndarray, classes: np.ndarray) -> np.ndarray:
-        """`classes` of a mask, with the nearest class or `IGNORE` for what is `UNKNOWN`, but for what is no edge.
+        """``classes`` of a mask, with the nearest class or ``IGNORE`` for what is ``UNKNOWN``, but for what is no edge.
 
-        As they are where classes are less than `SPREAD` apart.
+        As they are where classes are less than ``SPREAD`` apart.
         """
         if self.nearest_classes(mask.ndim == 3)[2] < SPREAD:
             return classes
@@ -173,8 +173,8 @@ def read_class_map(path: Path) -> ClassMap:
           - void
         ignore: void
 
-    A class's value is its place in the list, from 0, unless it has its own. `color` is for masks that are
-    colour pictures. `ignore` is a name or a value, or a list of them; without it, 255. ``values: {255: person}``
+    A class's value is its place in the list, from 0, unless it has its own. ``color`` is for masks that are
+    colour pictures. ``ignore`` is a name or a value, or a list of them; without it, 255. ``values: {255: person}``
     gives values to classes as well, and if there is no list, the classes in their order.
 
     Raises:
@@ -264,7 +264,7 @@ def _ignored(given: Any, entries: list[ClassEntry]) -> int:
 
 
 def _number(given: Any, most: int) -> int | None:
-    """Digits as a number of 0 to `most`; None if it isn't one."""
+    """Digits as a number of 0 to ``most``; None if it isn't one."""
     if not isinstance(given, str) or not (given.isascii() and given.isdigit()) or len(given) > 5 or int(given) > most:
         return None
     return int(given)

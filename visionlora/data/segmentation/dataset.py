@@ -20,14 +20,14 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     A sample is:
 
-    - `image`: (3, h, w) float32, normalised;
-    - `target`: int64 of classes and `IGNORE`: (h, w) to train on, of the image file's own size in evaluation;
-    - `index`: of the image;
-    - `original_size`: (2,) int64, height and width of the image file, EXIF applied.
+    - ``image``: (3, h, w) float32, normalised;
+    - ``target``: int64 of classes and ``IGNORE``: (h, w) to train on, of the image file's own size in evaluation;
+    - ``index``: of the image;
+    - ``original_size``: (2,) int64, height and width of the image file, EXIF applied.
 
     Args:
         data: the images.
-        transform: with a `SegmentationTrainTransform` a sample depends on `seed` and its key.
+        transform: with a ``SegmentationTrainTransform`` a sample depends on ``seed`` and its key.
         seed: >= 0, of the run.
     """
 
@@ -61,10 +61,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
 
 def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch to train on: all stacked, `image` (N, 3, H, W) and `target` (N, H, W), and `size` (N, 2).
+    """A batch to train on: all stacked, ``image`` (N, 3, H, W) and ``target`` (N, H, W), and ``size`` (N, 2).
 
     Images of several sizes are filled up at the right and at the bottom, with 0, which is the mean colour, and
-    `IGNORE`; `size` is each one's height and width before that.
+    ``IGNORE``; ``size`` is each one's height and width before that.
     """
     batch = _stacked(samples)
     height, width = batch["image"].shape[2:]
@@ -74,7 +74,7 @@ def collate(samples: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def collate_eval(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """As `collate`, but `target` is a list, each of its image file's own size."""
+    """As ``collate``, but ``target`` is a list, each of its image file's own size."""
     return {**_stacked(samples), "target": [sample["target"] for sample in samples]}
 
 

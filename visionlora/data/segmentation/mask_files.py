@@ -29,11 +29,11 @@ class MaskFacts:
         path: the file.
         width, height: in pixels, EXIF orientation applied; 0 if it can't be read.
         colored: whether it is a colour picture.
-        counts: (256,) pixels of each class, of `IGNORE` and of `UNKNOWN`.
+        counts: (256,) pixels of each class, of ``IGNORE`` and of ``UNKNOWN``.
         strange: what stands for no class, and how many pixels have it; the most frequent first.
         rounded: how many pixels were rounded to the nearest class.
         grey: whether it is grey saved as colours, of which the one channel was taken.
-        kind: of the fault, if it can't be read: a key of `faults.ERRORS`.
+        kind: of the fault, if it can't be read: a key of ``faults.ERRORS``.
         reason: why not.
     """
 
@@ -50,7 +50,7 @@ class MaskFacts:
 
 
 def read_mask(path: Path, class_map: ClassMap) -> np.ndarray:
-    """Read a mask file as (H, W) uint8 of classes and `IGNORE`.
+    """Read a mask file as (H, W) uint8 of classes and ``IGNORE``.
 
     Raises:
         InputError: it can't be read, or has a value or a colour that stands for no class.
@@ -64,8 +64,8 @@ def read_mask(path: Path, class_map: ClassMap) -> np.ndarray:
 
 
 def fit_mask(mask: np.ndarray, width: int, height: int, orientation: int = 1) -> np.ndarray:
-    """(h, w) classes, turned as EXIF's `orientation` turns an image, or scaled by the nearest neighbour, if they don't
-    fit: (height, width).
+    """(h, w) classes as (height, width): where they don't fit, turned as EXIF's ``orientation`` turns an image, or
+    scaled by the nearest neighbour.
     """
     if orientation >= 5 and mask.shape == (width, height):
         methods = {5: "TRANSPOSE", 6: "ROTATE_270", 7: "TRANSVERSE", 8: "ROTATE_90"}
@@ -76,7 +76,7 @@ def fit_mask(mask: np.ndarray, width: int, height: int, orientation: int = 1) ->
 
 
 def write_mask(path: Path, mask: np.ndarray, values: Sequence[int], colors: Sequence[Color]) -> None:
-    """Write classes as a PNG of their values, which `read_mask` reads, atomically.
+    """Write classes as a PNG of their values, which ``read_mask`` reads, atomically.
 
     Args:
         path: of the file.
@@ -98,7 +98,7 @@ def examine_masks(
 ) -> list[MaskFacts]:
     """Decode every file and count its classes, in the order given.
 
-    `on_progress` is called in this thread with the number of files done so far.
+    ``on_progress`` is called in this thread with the number of files done so far.
     """
     facts = []
     with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:  # PIL decodes without holding the GIL

@@ -21,7 +21,7 @@ _LISTS = ("ImageSets", "Segmentation")
 
 @dataclass(frozen=True)
 class MaskPlace:
-    """The folders of images and of masks, which may be one; `names` are the images that are meant, None for all."""
+    """The folders of images and of masks, which may be one; ``names`` are the images that are meant, None for all."""
 
     images: Path
     masks: Path
@@ -29,7 +29,7 @@ class MaskPlace:
 
 
 def find_mask_folders(root: Path, part: str | None = None) -> MaskPlace:
-    """The folders of images and masks of a part, or of everything if `part` is None.
+    """The folders of images and masks of a part, or of everything if ``part`` is None.
 
     Known are, with ``masks``, ``annotations``, ``labels`` and more names of the kind for masks: ``images/train`` and
     ``masks/train``, ``train/images`` and ``train/masks``, ``train`` and ``trainannot`` or ``train_labels``, ``train``
@@ -65,7 +65,7 @@ def find_mask_folders(root: Path, part: str | None = None) -> MaskPlace:
 
 
 def has_part(root: Path, part: str) -> bool:
-    """Whether `find_mask_folders` would find a part of that name."""
+    """Whether ``find_mask_folders`` would find a part of that name."""
     parts = find_mask_parts(root)
     return part in parts or find_part(part, parts) is not None if part in ("train", "val") else part in parts
 

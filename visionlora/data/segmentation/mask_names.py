@@ -39,7 +39,7 @@ def pair(
 ) -> list[tuple[Path, Path]]:
     """Each image with its mask, sorted; who has no partner, or two, is noted and left out.
 
-    Partners have the same path in their folders, but for the ending of the file and for `suffix`, which the masks'
+    Partners have the same path in their folders, but for the ending of the file and for ``suffix``, which the masks'
     names have before it: ``a/1.jpg`` and ``a/1_mask.png`` with ``_mask``. Both may then lie in one folder. Where none
     has, and no suffix is given, what all have in common besides is found, and noted.
 

@@ -44,8 +44,8 @@ def read_masks(
 ) -> SegmentedImages:
     """Read a folder of images and one of masks; anything wrong is refused, and nothing repaired.
 
-    Every image and every mask is decoded once. `find_mask_folders` finds the folders of known layouts, and
-    `mask_names.pair` says which mask belongs to which image.
+    Every image and every mask is decoded once. ``find_mask_folders`` finds the folders of known layouts, and
+    ``mask_names.pair`` says which mask belongs to which image.
 
     Raises:
         InputError: the folders can't be read at all, or there are faults; they are counted, and the first are shown.
@@ -58,7 +58,7 @@ def read_masks(
 def examine_mask_folders(
     place: MaskPlace, class_map: ClassMap, suffix: str = "", options: Options = PLAIN
 ) -> MaskReading:
-    """As `read_masks`, with the faults collected instead of refused. InputError where nothing can be read at all."""
+    """As ``read_masks``, with the faults collected instead of refused. InputError where nothing can be read at all."""
     faults: list[Fault] = []
     pairs = pair(place.images, place.masks, suffix, faults, place.names)
     tell, total = options.on_progress, 2 * len(pairs)

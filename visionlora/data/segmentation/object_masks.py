@@ -20,12 +20,12 @@ _UNMOVED = np.eye(3)[:2]
 def segment_objects(data: AnnotatedImages, background: str | None = "background") -> SegmentedImages:
     """The same images with a class for every pixel; every mask is drawn once, to count.
 
-    Later objects lie over earlier ones. `background` becomes the first class, of all that no object covers; with
+    Later objects lie over earlier ones. ``background`` becomes the first class, of all that no object covers; with
     None that is ignored. A crowd's mask counts as any other; a crowd that has only a box makes the box ignored,
     since nobody knows which of its pixels are meant.
 
     Raises:
-        InputError: an object has no mask, `background` is a class, or less than two classes or more than 254.
+        InputError: an object has no mask, ``background`` is a class, or less than two classes or more than 254.
     """
     refuse_missing_masks(data)
     if background in data.classes:
@@ -46,7 +46,7 @@ def segment_objects(data: AnnotatedImages, background: str | None = "background"
 
 
 def draw_objects(objects: Sequence[LabelledObject], width: int, height: int, ground: int) -> np.ndarray:
-    """(height, width) uint8 of the objects' labels, `ground` where there is none; later ones over earlier ones."""
+    """(height, width) uint8 of the objects' labels, ``ground`` where there is none; later ones over earlier ones."""
     mask = np.full((height, width), ground, np.uint8)
     for thing in objects:
         if thing.mask is None:
@@ -59,7 +59,7 @@ def draw_objects(objects: Sequence[LabelledObject], width: int, height: int, gro
 
 
 def class_mask(data: SegmentedImages, index: int) -> np.ndarray:
-    """(H, W) uint8: class of each pixel of an image, or `IGNORE`, from its file or its objects.
+    """(H, W) uint8: class of each pixel of an image, or ``IGNORE``, from its file or its objects.
 
     Raises:
         InputError: the mask can't be read, or isn't of the image's size any more.

@@ -41,7 +41,7 @@ class SegmentedImages:
     Attributes:
         images: the files.
         class_map: the classes, and what mask files write for them.
-        ground: class of the pixels that no object covers, where masks are drawn; `IGNORE` for none.
+        ground: class of the pixels that no object covers, where masks are drawn; ``IGNORE`` for none.
     """
 
     images: list[SegmentedImage]

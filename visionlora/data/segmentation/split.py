@@ -64,11 +64,11 @@ def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -
     Args:
         data: the settings.
         part: of masks, its name, or what ``train`` and ``val`` stand for in the settings; of annotated images, as in
-            `choose_part`. ``all`` is every annotated image, or masks in folders without parts.
+            ``choose_part``. ``all`` is every annotated image, or masks in folders without parts.
         classes: of the model.
 
     Raises:
-        InputError: as `load_segmented_split`, or there is no such part.
+        InputError: as ``load_segmented_split``, or there is no such part.
     """
     _refuse_settings(data)
     if data.annotations is not None:
@@ -110,7 +110,7 @@ def _read_masks(
     training: bool = False,
     faulty: list[str] | None = None,
 ) -> tuple[SegmentedImages, list[Path]]:
-    """A part, None for everything, and the files left out; `faulty` gets a line for each fault that is passed over."""
+    """A part, None for everything, and the files left out; ``faulty`` gets a line for each fault passed over."""
     place, class_file = _place(data, part), _class_file(data)
     class_map = read_classes(class_file, data.round_masks)
     if classes is not None and list(class_map.names) != classes:

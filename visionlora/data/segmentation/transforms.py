@@ -24,12 +24,12 @@ _NO_BOXES = np.zeros((0, 4))
 class SegmentationEvalTransform:
     """(H, W, 3) uint8 RGB and its mask -> (3, h, w) float32, normalised, and the mask at its own size.
 
-    The whole image, its longest side resized to `size` with averaging (PIL, bilinear). Scores are of the image's own
+    The whole image, its longest side resized to ``size`` with averaging (PIL, bilinear). Scores are of the image's own
     pixels, so the mask is left as it is: (H, W) int64.
 
     Args:
         size: longest side in pixels. Raises InputError below 2.
-        mean, std: per channel of values in 0 to 1, as `Preprocessing` has them.
+        mean, std: per channel of values in 0 to 1, as ``Preprocessing`` has them.
     """
 
     def __init__(self, size: int, mean: Triple, std: Triple) -> None:
@@ -43,14 +43,14 @@ class SegmentationEvalTransform:
 class SegmentationTrainTransform:
     """(H, W, 3) uint8 RGB, its mask and a seed >= 0 -> (3, h, w) float32, normalised, and (h, w) int64.
 
-    A pure function of the three, as `Augmentation` is. First the view changes (zoom, place, tilt, mirror), for the
-    image with averaging and for the mask by the nearest pixel; then light, weather and sensor (`photometric_chain`).
-    What lies outside the image is `IGNORE`.
+    A pure function of the three, as ``Augmentation`` is. First the view changes (zoom, place, tilt, mirror), for the
+    image with averaging and for the mask by the nearest pixel; then light, weather and sensor (``photometric_chain``).
+    What lies outside the image is ``IGNORE``.
 
     Args:
         size: longest side of the whole image in pixels, at zoom 1. Raises InputError below 2.
-        mean, std: per channel of values in 0 to 1, as `Preprocessing` has them.
-        strength: one of `augmentations.STRENGTHS`. Raises InputError for any other word.
+        mean, std: per channel of values in 0 to 1, as ``Preprocessing`` has them.
+        strength: one of ``augmentations.STRENGTHS``. Raises InputError for any other word.
         crop: height and width of a window at a random place; by default all of the image's frame.
     """
 
@@ -77,12 +77,12 @@ class SegmentationTrainTransform:
 
 
 def whole_image(image: np.ndarray, size: int, mean: Triple, std: Triple) -> torch.Tensor:
-    """(H, W, 3) uint8 RGB -> (3, h, w) float32, normalised, as `SegmentationEvalTransform` does it."""
+    """(H, W, 3) uint8 RGB -> (3, h, w) float32, normalised, as ``SegmentationEvalTransform`` does it."""
     return _normalised(show(image, whole_view(image.shape[1], image.shape[0], size)), mean, std)
 
 
 def show_mask(mask: np.ndarray, view: View) -> np.ndarray:
-    """(H, W) uint8 -> (view.height, view.width): at each pixel's centre the nearest one; `IGNORE` beside the image."""
+    """(H, W) uint8 -> (view.height, view.width): at each pixel's centre the nearest; ``IGNORE`` beside the image."""
     if not view.upright:
         return cv2.warpAffine(
             mask,

@@ -33,7 +33,7 @@ def has_attention(model: nn.Module) -> bool:
 
 
 def fields_of(source: Source) -> dict[str, Any]:
-    """What one must know of the model: field -> value, as `read_onnx` and predict.py read it."""
+    """What one must know of the model: field -> value, as ``read_onnx`` and predict.py read it."""
     trained, about = source.trained, source.public_about()
     return {
         "task": trained.task,
@@ -56,7 +56,7 @@ def loader(source: Source, where: str = ".") -> str:
 
 
 def example(source: Source) -> str:
-    """Python that goes on from `loader` to what is in an image."""
+    """Python that goes on from ``loader`` to what is in an image."""
     return f'found = model("image.jpg")  # {source.task.answer}\nprint(found)'
 
 

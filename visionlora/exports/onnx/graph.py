@@ -21,7 +21,7 @@ OPSET = 20
 
 
 def import_onnx() -> tuple[ModuleType, ModuleType]:
-    """onnx and onnxruntime, or an `InputError` that says how to install them (and onnxscript, which torch asks for)."""
+    """onnx and onnxruntime, or an ``InputError`` that says how to install them (and onnxscript, for torch)."""
     try:
         import onnx
         import onnxruntime

@@ -1,4 +1,4 @@
-"""A one-stage detector's graph up to its raw heads; what follows is NumPy, in `shipped.heads`."""
+"""A one-stage detector's graph up to its raw heads; what follows is NumPy, in ``shipped.heads``."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ def is_one_stage(model: nn.Module) -> bool:
 
 
 def write_heads(model: nn.Module, example: Tensor, path: Path, fields: dict[str, Any]) -> None:
-    """Write the graph of a detector for which `is_one_stage` holds, for any number of images of any size.
+    """Write the graph of a detector for which ``is_one_stage`` holds, for any number of images of any size.
 
     Args:
         model: plain, in eval mode, on the CPU.

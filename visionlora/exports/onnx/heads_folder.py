@@ -1,4 +1,4 @@
-"""As `folder`, of a detector up to its raw heads: for many images at once, and runtimes without suppression."""
+"""As ``folder``, of a detector up to its raw heads: for many images at once, and runtimes without suppression."""
 
 from pathlib import Path
 

@@ -48,7 +48,7 @@ class DetectorOnnx(nn.Module):
 
 
 class HeadsOnnx(nn.Module):
-    """As `DetectorOnnx`, of a file that ends at the raw heads; images of one shape go through it together."""
+    """As ``DetectorOnnx``, of a file that ends at the raw heads; images of one shape go through it together."""
 
     def __init__(self, session: Any, about: dict[str, Any]) -> None:
         super().__init__()

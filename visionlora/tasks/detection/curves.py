@@ -147,7 +147,7 @@ def overlaps(detections: Sequence[Any], objects: Sequence[Any], crowd: np.ndarra
     """Intersection over union, (D, G); for a crowd, the share of the detection that lies in it.
 
     Args:
-        detections, objects: shapes as in `ImageResult`.
+        detections, objects: shapes as in ``ImageResult``.
         crowd: (G,) bool.
     """
     from faster_coco_eval.core import mask

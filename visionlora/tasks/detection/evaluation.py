@@ -64,17 +64,17 @@ class DetectionEvaluation:
             self._windows.append(target["window"])
 
     def scores(self) -> Scores:
-        """As `DetectionMetrics.scores`; one that nothing in the images can be measured by is missing."""
+        """As ``DetectionMetrics.scores``; one that nothing in the images can be measured by is missing."""
         self._finish()
         return self._metrics.scores()
 
     def per_class(self) -> dict[str, Scores]:
-        """As `DetectionMetrics.per_class`."""
+        """As ``DetectionMetrics.per_class``."""
         self._finish()
         return self._metrics.per_class()
 
     def curves(self, masks: bool = False) -> dict[str, Curve]:
-        """As `DetectionMetrics.curves`."""
+        """As ``DetectionMetrics.curves``."""
         self._finish()
         return self._metrics.curves(masks)
 
@@ -100,12 +100,12 @@ class DetectionEvaluation:
 
 
 def evaluation_set(data: AnnotatedImages, shown: DetectorInput) -> DetectionDataset:
-    """The samples that a detector is evaluated on; `DetectionEvaluation` looks up the truth itself."""
+    """The samples that a detector is evaluated on; ``DetectionEvaluation`` looks up the truth itself."""
     return DetectionDataset(shown.samples(data), DetectionEvalTransform(shown.size), seed=0)
 
 
 def evaluation_loader(dataset: DetectionDataset, batch_size: int, workers: int) -> DataLoader[Any]:
-    """All samples of a dataset, those together that a detector pads to one size (see `as_alone`).
+    """All samples of a dataset, those together that a detector pads to one size (see ``as_alone``).
 
     The tiles of an image are of one size, and so stay in a row.
     """
@@ -117,7 +117,7 @@ def evaluation_loader(dataset: DetectionDataset, batch_size: int, workers: int) 
 
 
 def _collate_places(samples: list[dict[str, Any]]) -> dict[str, Any]:
-    """A batch whose ``target`` says what of which image each sample shows, as `DetectionEvaluation.update` asks."""
+    """A batch whose ``target`` says what of which image each sample shows, as ``DetectionEvaluation.update`` asks."""
     places = [
         {
             "image_id": sample["target"]["image_id"],

@@ -44,7 +44,7 @@ class DetectorInput:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "DetectorInput":
-        """The inverse of `to_dict`. Raises InputError if a value is missing or unknown."""
+        """The inverse of ``to_dict``. Raises InputError if a value is missing or unknown."""
         try:
             return cls(**values)
         except TypeError as error:
@@ -76,7 +76,7 @@ def thresholds_of(trained: TrainedDetector, min_score: float | None = None) -> l
 def predict_detections(
     trained: TrainedDetector, images: Sequence[np.ndarray], thresholds: Sequence[float], device: torch.device
 ) -> list[Detections]:
-    """Detect in (H, W, 3) uint8 RGB images; see `detect`. The model must be on the device."""
+    """Detect in (H, W, 3) uint8 RGB images; see ``detect``. The model must be on the device."""
     return [keep(found, thresholds) for found in detect(trained.built, images, trained.preprocessing, device)]
 
 
@@ -89,7 +89,7 @@ def as_alone(model: Model) -> Model:
     """The model, but that each image of a list gets what it gets alone.
 
     A detector pads images to the largest of its list, and sees the padding. So it gets those of one padded size
-    together, and no others. The images must be of the size that it looks at, as `DetectionEvalTransform` gives them.
+    together, and no others. The images must be of the size that it looks at, as ``DetectionEvalTransform`` gives them.
     """
 
     def run(images: list[Tensor]) -> list[dict[str, Tensor]]:

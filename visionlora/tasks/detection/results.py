@@ -44,10 +44,10 @@ def to_results(prediction: Mapping[str, Tensor], image_id: int | str, category_i
 def from_results(
     results: Sequence[Result], category_ids: Sequence[int], size: tuple[int, int] | None = None
 ) -> dict[str, Tensor]:
-    """One image's results as detections, the reverse of `to_results`.
+    """One image's results as detections, the reverse of ``to_results``.
 
     Args:
-        results: of one image, as `read_results` gives them.
+        results: of one image, as ``read_results`` gives them.
         category_ids: of the classes, in the order of the labels.
         size: (height, width) of the image; with it masks are decoded, which every result must then have.
 

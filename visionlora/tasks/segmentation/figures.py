@@ -50,7 +50,7 @@ def class_colors(class_map: ClassMap) -> list[Color]:
 
 
 def colour_mask(mask: np.ndarray, colors: Sequence[Color]) -> np.ndarray:
-    """(H, W) classes -> (H, W, 3) uint8; what is no class (`IGNORE`) is black."""
+    """(H, W) classes -> (H, W, 3) uint8; what is no class (``IGNORE``) is black."""
     return _lookup(colors)[mask]
 
 

@@ -54,7 +54,7 @@ class SegmenterInput:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "SegmenterInput":
-        """The inverse of `to_dict`. Raises InputError if a value is missing or unknown."""
+        """The inverse of ``to_dict``. Raises InputError if a value is missing or unknown."""
         try:
             return cls(**{**values, "mean": tuple(values["mean"]), "std": tuple(values["std"])})
         except (TypeError, KeyError) as error:
@@ -62,7 +62,7 @@ class SegmenterInput:
 
 
 def over_windows(model: nn.Module, shown: SegmenterInput) -> Callable[[Tensor], Tensor]:
-    """(N, 3, H, W) -> (N, classes, H, W) logits of a model as `shown` says: of the whole, or of windows, averaged."""
+    """(N, 3, H, W) -> (N, classes, H, W) logits of a model as ``shown`` says: of the whole, or of windows, averaged."""
     side = shown.window
     if side is None:
         return model
@@ -111,7 +111,7 @@ def colors_of(trained: TrainedSegmenter) -> list[Color]:
 
 
 def predict_masks(trained: TrainedSegmenter, images: Sequence[np.ndarray], device: torch.device) -> list[np.ndarray]:
-    """Classes of the pixels of (H, W, 3) uint8 RGB images; see `segment`. The model must be there."""
+    """Classes of the pixels of (H, W, 3) uint8 RGB images; see ``segment``. The model must be there."""
     return segment(trained.model, images, trained.preprocessing, device)
 
 

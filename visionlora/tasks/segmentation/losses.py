@@ -1,4 +1,4 @@
-"""Losses of a segmenter: (N, C, H, W) logits against (N, H, W) int64 classes and `IGNORE`.
+"""Losses of a segmenter: (N, C, H, W) logits against (N, H, W) int64 classes and ``IGNORE``.
 
 All are means over what is not ignored, in float32 whatever the logits are. Where everything is ignored the loss is 0,
 and so are its gradients.
@@ -26,7 +26,7 @@ def segmentation_loss(
     """The weighted losses by name, for their sum to be trained on: ``{"cross_entropy": 1, "dice": 0.5}``.
 
     Args:
-        weights: of the names in `LOSSES`.
+        weights: of the names in ``LOSSES``.
         class_weights: (C,) for cross-entropy and focal; dice weighs classes alike as it is.
         gamma: of focal.
 
@@ -47,7 +47,7 @@ def segmentation_loss(
 
 
 def refuse_weights(weights: Mapping[str, float]) -> None:
-    """Raises InputError unless there is a weight, each is above 0, and each has a name of `LOSSES`."""
+    """Raises InputError unless there is a weight, each is above 0, and each has a name of ``LOSSES``."""
     if not weights:
         raise InputError(f"no loss is given; choose from {some(LOSSES)}")
     for name, weight in weights.items():
@@ -58,7 +58,7 @@ def refuse_weights(weights: Mapping[str, float]) -> None:
 
 
 def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
-    """Scalar, as `F.cross_entropy`: the mean over pixels, weighted by their class."""
+    """Scalar, as ``F.cross_entropy``: the mean over pixels, weighted by their class."""
     loss = F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="sum")
     return loss / _total_weight(target, class_weights)
 
@@ -101,7 +101,7 @@ def median_frequency_weights(pixels: Sequence[Sequence[int]]) -> Tensor:
     Surface Normals and Semantic Labels, 2015). A class that no image shows has weight 0.
 
     Args:
-        pixels: for each image its pixels per class, as `SegmentedImage.pixels`.
+        pixels: for each image its pixels per class, as ``SegmentedImage.pixels``.
     """
     counts = torch.tensor(pixels, dtype=torch.float64)  # (N, C)
     there = (counts > 0).double()

@@ -28,7 +28,7 @@ class SegmentationMetrics:
         from torchmetrics.classification import MulticlassConfusionMatrix
 
         self.classes, self.ignore = classes, ignore
-        # Its own checks look for all values in each batch, which costs more than to count; `update` checks instead.
+        # Its own checks look for all values in each batch, which costs more than to count; ``update`` checks instead.
         metric = MulticlassConfusionMatrix(len(classes), ignore_index=ignore, validate_args=False)
         self._confusion: Any = metric.to(device)
 
@@ -63,9 +63,9 @@ class SegmentationMetrics:
     def scores(self) -> Scores:
         """The scalars.
 
-        - `mIoU`: mean over the classes that occur, in the target or in the output;
-        - `pixel_accuracy`: share of the pixels that are right;
-        - `mean_accuracy`: mean over the classes that the target shows, of the share of their pixels that is right.
+        - ``mIoU``: mean over the classes that occur, in the target or in the output;
+        - ``pixel_accuracy``: share of the pixels that are right;
+        - ``mean_accuracy``: mean over the classes that the target shows, of the share of their pixels that is right.
 
         All are 0 where there is no pixel.
         """

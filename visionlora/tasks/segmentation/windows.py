@@ -14,7 +14,7 @@ def predict_windows(
 ) -> Tensor:
     """Logits of images, averaged over overlapping windows.
 
-    Windows are spread evenly, share at least `overlap` pixels with the next one, and weigh most at their
+    Windows are spread evenly, share at least ``overlap`` pixels with the next one, and weigh most at their
     centre, where the model sees most of the surroundings. An image that is smaller than a window is filled up with 0.
     No gradients.
 
@@ -28,7 +28,7 @@ def predict_windows(
         (N, C, H, W) float32.
 
     Raises:
-        InputError: `overlap` isn't between 0 and `side`.
+        InputError: ``overlap`` isn't between 0 and ``side``.
     """
     height, width = image.shape[2:]
     filled = F.pad(image, (0, max(0, side - width), 0, max(0, side - height)))
@@ -53,7 +53,7 @@ def predict_windows(
 
 def classes_at(logits: Tensor, size: tuple[int, int]) -> Tensor:
     """(C, h, w) logits of an image -> (H, W) int64, the class of each pixel of its file, which has the height and width
-    `size`.
+    ``size``.
 
     Logits are resized bilinearly, one class after the other: all at once would take C times the memory.
     """

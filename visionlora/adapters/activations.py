@@ -12,18 +12,21 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.swap import is_swapped, swap, unswap
-from visionlora.ops.clamp import clamp
+from visionlora.ops.clamp import clamp_
 from visionlora.ops.kept import asked_to_keep
 from visionlora.ops.recompute import leave_note
 
 _RUN_AGAIN = {
-    "torch.nn.modules.activation": {"GELU", "SiLU", "Hardswish", "Mish", "ELU", "Softplus"},
+    "torch.nn.modules.activation": {"GELU", "SiLU", "Hardswish", "Mish", "ELU", "Softplus", "ReLU6", "Hardtanh"},
     "timm.layers.activations": {"GELU", "GELUTanh", "QuickGELU", "Swish", "Mish", "HardSwish"},
 }
 """Activations that need their input in the backward, and are cheap to run: module -> classes."""
 
-_FROM_OUTPUT = {"torch.nn.modules.activation": {"ReLU", "ReLU6", "Hardtanh"}}
+_FROM_OUTPUT = {"torch.nn.modules.activation": {"ReLU"}}
 """Activations whose gradient follows from their output."""
+
+_FROM_OUTPUT_IN_PLACE = {"torch.nn.modules.activation": {"ReLU6", "Hardtanh"}}
+"""Those that do so in place, where torch's own keep a copy of the input."""
 
 
 def keep_less(module: nn.Module) -> None:
@@ -31,12 +34,13 @@ def keep_less(module: nn.Module) -> None:
     name, home = type(module).__name__, type(module).__module__
     if is_swapped(module, _run_again) or is_swapped(module, _from_output):
         return
-    if name == "ELU" and vars(module).get("inplace"):
+    in_place = bool(vars(module).get("inplace"))
+    if name == "ELU" and in_place:
         return  # It takes its gradient from its output already.
-    if name in _RUN_AGAIN.get(home, ()):
-        swap(module, _run_again, "inplace" in vars(module))
-    elif name in _FROM_OUTPUT.get(home, ()):
+    if name in _FROM_OUTPUT.get(home, ()) or (in_place and name in _FROM_OUTPUT_IN_PLACE.get(home, ())):
         swap(module, _from_output)
+    elif name in _RUN_AGAIN.get(home, ()):
+        swap(module, _run_again, "inplace" in vars(module))
 
 
 def keep_all(module: nn.Module) -> None:
@@ -69,8 +73,8 @@ def _from_output(base: Any) -> dict[str, Any]:
         trains = _in_training(input) and (input.grad_fn is not None or not self.inplace)
         kept = asked_to_keep(input) if trains else None
         output: Tensor
-        if trains and base.__name__ != "ReLU":
-            output = clamp(input, self.min_val, self.max_val, self.inplace)
+        if trains and self.inplace and base.__name__ != "ReLU":
+            output = clamp_(input, self.min_val, self.max_val)
         else:
             output = base.forward(self, input)  # Of torch's own, ReLU's gradient does follow from its output.
         if kept is not None:

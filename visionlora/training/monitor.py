@@ -7,6 +7,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -111,9 +113,13 @@ class Monitor:
 
     def figure(self, name: str, figure: "Figure", step: int) -> None:
         """Log a picture, and keep the last one of each name as a file."""
-        path = self._figures / f"{name}.png"
-        write_atomic(path, lambda temporary: figure.savefig(temporary, format="png", dpi=figure.dpi))
-        self._events.add_figure(name, figure, step)
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()  # once for both
+        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+        write_atomic(self._figures / f"{name}.png", lambda temporary: Image.fromarray(pixels).save(temporary, "PNG"))
+        self._events.add_image(name, pixels, step, dataformats="HWC")
 
     def hyperparameters(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
         """Log the settings beside the final scores, for TensorBoard's comparison of runs."""

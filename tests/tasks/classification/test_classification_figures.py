@@ -1,4 +1,4 @@
-"""Figures: as many axes as images, the counts in their cells, and legible when saved."""
+"""Figures: every image under its caption, the counts in their cells, and legible when saved."""
 
 import io
 from pathlib import Path
@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
-from visionlora.tasks.classification.figures import confusion_figure, prediction_figure, to_pixels
+from visionlora.tasks.classification.figures import BAD, GOOD, confusion_figure, prediction_figure, to_pixels
 
 
 def rendered(figure: object) -> np.ndarray:
@@ -19,28 +19,34 @@ def rendered(figure: object) -> np.ndarray:
     return np.asarray(Image.open(file).convert("RGB"))
 
 
-@pytest.mark.parametrize("count", [1, 6, 7, 18])
-def test_every_image_has_an_axis_with_its_caption(count: int) -> None:
-    images = torch.rand(count, 3, 8, 8)
+@pytest.mark.parametrize("count", [0, 1, 6, 7, 18])
+@pytest.mark.parametrize("size", [(8, 8), (300, 400)])
+def test_every_image_is_shown_under_its_caption(count: int, size: tuple[int, int]) -> None:
+    images = (torch.arange(count).float() / 20).view(-1, 1, 1, 1).expand(-1, 3, *size)
     captions = [f"class {i}" for i in range(count)]
     figure = prediction_figure(images, captions, [i % 2 == 0 for i in range(count)])
-    shown = [axis for axis in figure.axes if axis.images]
-    assert [axis.get_title() for axis in shown] == captions
-    assert len({axis.title.get_color() for axis in shown}) == min(2, count)
-    for axis, image in zip(shown, images, strict=True):
-        assert np.array_equal(axis.images[0].get_array(), image.permute(1, 2, 0).numpy())
-    assert rendered(figure).std() > 10
+    (axis,) = figure.axes
+    assert [text.get_text() for text in axis.texts] == captions
+    assert [text.get_color() for text in axis.texts] == [BAD if i % 2 else GOOD for i in range(count)]
+    grid = np.asarray(axis.images[0].get_array())
+    for i, text in enumerate(axis.texts):
+        x, y = (round(value) for value in text.get_position())
+        assert (grid[y + 4 : y + 104, x - 90 : x + 90] == round(i / 20 * 255)).all()
+        assert (grid[y - 10 : y, x] == 255).all()
+    assert rendered(figure).shape[2] == 3
 
 
 def test_a_long_caption_stays_over_its_image() -> None:
     captions = ["a very long name of a class that nobody would choose", "b\n(is another_very_long_name_of_a_class)"]
-    figure = prediction_figure(torch.rand(2, 3, 8, 8), captions, [True, False])
+    figure = prediction_figure(torch.rand(7, 3, 8, 8), captions + ["c"] * 5, [True, False] * 3 + [True])
     rendered(figure)
-    boxes = [axis.title.get_window_extent() for axis in figure.axes]
-    assert "".join(figure.axes[0].get_title().split()) == "".join(captions[0].split())
+    texts = figure.axes[0].texts
+    boxes = [text.get_window_extent() for text in texts]
+    assert "".join(texts[0].get_text().split()) == "".join(captions[0].split())
     assert boxes[0].x1 <= boxes[1].x0
     assert boxes[0].x0 >= 0
-    assert boxes[1].x1 <= figure.bbox.width
+    assert max(box.x1 for box in boxes) <= figure.bbox.width
+    assert boxes[0].y1 <= figure.bbox.height
 
 
 def test_the_cells_of_the_confusion_matrix_hold_the_counts() -> None:

@@ -5,6 +5,8 @@ import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,8 +20,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 GOOD, BAD = "#1a7f37", "#b3261e"
-WIDTH = 22
+WIDTH = 28
 """Letters that fit over an image."""
+_TILE, _GAP, _LINE, _DPI = 200, 10, 14, 100
+"""Pixels of an image's longer side, between images, of a caption's line, and of an inch."""
 _SHOWN = 18
 """Validation images in the picture of each evaluation."""
 _MATRIX = 100
@@ -37,7 +41,7 @@ def evaluation_figures(
 
 
 def prediction_figure(images: Tensor, captions: Sequence[str], correct: Sequence[bool]) -> "Figure":
-    """A grid of images with a caption each, green where it is right.
+    """A grid of images with a caption over each, green where it is right.
 
     Args:
         images: (N, 3, H, W) in 0 to 1.
@@ -46,18 +50,34 @@ def prediction_figure(images: Tensor, captions: Sequence[str], correct: Sequence
     """
     from matplotlib.figure import Figure
 
+    texts = ["\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH)) for text in captions]
+    band = _LINE * (1 + max((text.count("\n") + 1 for text in texts), default=0))
     columns = min(6, max(1, len(images)))
-    rows = math.ceil(len(images) / columns)
-    figure = Figure(figsize=(2.1 * columns, 2.45 * rows), layout="constrained")
-    axes = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axis in axes:
-        axis.axis("off")
-    for axis, image, caption, right in zip(axes, images, captions, correct, strict=False):
-        axis.imshow(image.permute(1, 2, 0).clamp(0, 1).cpu().numpy())
-        lines = [line for part in caption.split("\n") for line in textwrap.wrap(part, WIDTH)]
+    rows = max(1, math.ceil(len(images) / columns))
+    # One axis for all: matplotlib takes longer for an axis than for what is in it.
+    grid = np.full((rows * (band + _TILE), columns * (_TILE + _GAP), 3), 255, np.uint8)
+    figure = Figure(figsize=(grid.shape[1] / _DPI, grid.shape[0] / _DPI), dpi=_DPI)
+    axis = figure.add_axes((0, 0, 1, 1))
+    axis.set_axis_off()
+    for index, (image, text, right) in enumerate(zip(images, texts, correct, strict=True)):
+        tile = _tile(image)
+        height, width, _ = tile.shape
+        top = index // columns * (band + _TILE) + band
+        left = index % columns * (_TILE + _GAP) + (_GAP + _TILE - width) // 2
+        grid[top : top + height, left : left + width] = tile
         # A class name with a $ would otherwise be typeset as a formula, or fail as one.
-        axis.set_title("\n".join(lines), fontsize=9, color=GOOD if right else BAD, parse_math=False)
+        place, color = (left + width / 2, top - 3), GOOD if right else BAD
+        axis.text(*place, text, fontsize=9, color=color, ha="center", va="bottom", parse_math=False)
+    axis.imshow(grid, aspect="auto")
     return figure
+
+
+def _tile(image: Tensor) -> np.ndarray:
+    """(3, H, W) in 0 to 1 -> uint8 RGB whose longer side has ``_TILE`` pixels."""
+    pixels = (image.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).cpu().numpy()  # (H, W, 3)
+    scale = _TILE / max(pixels.shape[:2])
+    size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
+    return cv2.resize(np.ascontiguousarray(pixels), size, interpolation=cv2.INTER_AREA)
 
 
 def confusion_figure(matrix: Sequence[Sequence[int]], classes: Sequence[str]) -> "Figure":

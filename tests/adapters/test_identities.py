@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 import visionlora as vl
 from helpers.cases import LAYERS, METHODS, MODELS, LayerCase, ModelCase, is_factor, perturb, wake
+from visionlora.adapters.layer import adapted_layers, methods_of
 
 Case = LayerCase | ModelCase
 CASES: list[tuple[Case, str]] = [(case, method) for case in LAYERS for method in METHODS]
@@ -110,6 +111,17 @@ def test_merged_equals_adapted_and_loads_strictly(model: nn.Module, x: Tensor, c
     assert torch.equal(run(base, x), expected)
     again = copy.deepcopy(vl.merge(model).state_dict())
     assert all(torch.equal(again[key], value) for key, value in base.state_dict().items())
+
+
+def test_the_norm_of_an_update_is_that_of_what_it_adds(model: nn.Module, config: vl.LoRAConfig) -> None:
+    vl.attach(model, config)
+    perturb(model, 0.5)
+    for _, layer in adapted_layers(model):
+        for parameter, method in methods_of(layer, "default").items():
+            weight = layer._parameters[parameter]
+            assert weight is not None
+            norm = method.whole_update(weight).double().norm().item()
+            assert method.update_norm(weight).item() == pytest.approx(norm, rel=1e-4)
 
 
 def test_saved_equals_loaded(model: nn.Module, x: Tensor, config: vl.LoRAConfig, tmp_path: Path) -> None:

@@ -1,7 +1,7 @@
 """How far each adapted layer has moved, and how hard it is pulled."""
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from visionlora.adapters.layer import adapted_layers, adapters_of, methods_of
 
@@ -13,16 +13,22 @@ def layer_statistics(model: nn.Module) -> dict[str, float]:
     Returns:
         TensorBoard tags -> values, such as ``update_over_weight/blocks.0.attn.qkv``.
     """
-    found: dict[str, float] = {}
+    found: dict[str, Tensor] = {}
     for path, layer in adapted_layers(model):
         for name in adapters_of(layer).active:
             for parameter, method in methods_of(layer, name).items():
                 weight = layer._parameters[parameter]
                 assert weight is not None
                 layer_name = path if parameter == "weight" else f"{path}.{parameter}"
-                ratio = method.whole_update(weight).norm() / weight.float().norm().clamp(min=1e-12)
-                found[f"update_over_weight/{layer_name}"] = float(ratio)
+                found[f"update_over_weight/{layer_name}"] = method.update_norm(weight) / _norm(weight).clamp(min=1e-12)
                 for factor, tensor in method.named_parameters():
                     if tensor.grad is not None:
-                        found[f"gradient_{factor}/{layer_name}"] = float(tensor.grad.norm())
-    return found
+                        found[f"gradient_{factor}/{layer_name}"] = _norm(tensor.grad)
+    if not found:
+        return {}
+    # One wait for the device instead of hundreds.
+    return dict(zip(found, torch.stack(list(found.values())).tolist(), strict=True))
+
+
+def _norm(tensor: Tensor) -> Tensor:
+    return torch.linalg.vector_norm(tensor.float())

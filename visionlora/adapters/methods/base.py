@@ -114,6 +114,11 @@ class Method(nn.Module):
             return self.update(rows)
         return torch.zeros_like(rows).index_copy(0, self.rows, self.update(rows[self.rows]))
 
+    @torch.no_grad()
+    def update_norm(self, weight: Tensor) -> Tensor:
+        """Frobenius norm of ``whole_update``, a scalar."""
+        return self.whole_update(weight).norm()
+
     def extra_repr(self) -> str:
         parts = [f"rank={self.rank}, alpha={self.alpha:g}"] if self.has_rank else []
         return ", ".join([*parts, *([f"parts={self.parts}"] if self.parts else [])])

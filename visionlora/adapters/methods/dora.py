@@ -2,7 +2,7 @@
 
 from torch import Tensor, nn
 
-from visionlora.adapters.methods.base import Factors, exact
+from visionlora.adapters.methods.base import Factors, Method, exact
 from visionlora.adapters.methods.lora import LoRA
 from visionlora.ops.weight import adapted_weight, row_norms, unit_scale
 
@@ -35,3 +35,5 @@ class DoRA(LoRA):
 
     def update(self, weight: Tensor) -> Tensor:
         return self.adapted(weight) - weight
+
+    update_norm = Method.update_norm

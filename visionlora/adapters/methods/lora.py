@@ -2,6 +2,7 @@
 
 import math
 
+import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.methods.base import Factors, Method, exact
@@ -46,6 +47,13 @@ class LoRA(Method):
     def update(self, weight: Tensor) -> Tensor:
         A, B, *_ = self.factors(weight)
         return (B @ A.flatten(1)).view(weight.shape)
+
+    @torch.no_grad()
+    def update_norm(self, weight: Tensor) -> Tensor:
+        A, B, *_ = self.factors(weight)
+        A = A.flatten(1)
+        # |BA|^2 = <B'B, AA'>: products of r x r numbers, and none of the weight's size.
+        return ((B.t() @ B) * (A @ A.t())).sum().clamp(min=0).sqrt()
 
     def note(self, weight: Tensor) -> str:
         full = min(weight.shape[0], weight[0].numel())

@@ -4,9 +4,11 @@ A swapped class bears its base's name and module, so that ``torch.fx`` and peopl
 they know. Pickle would look that name up and find the base, hence ``__reduce_ex__``.
 """
 
+import sys
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import nn
 
 Namespace = dict[str, Any]
@@ -20,11 +22,13 @@ def swap(module: nn.Module, make: Callable[..., Namespace], *args: Any) -> None:
     are hashable and can be pickled.
     """
     module.__class__ = _subclass(type(module), make, *args)
+    _forget_compiled()
 
 
 def unswap(module: nn.Module) -> None:
     """Give ``module`` back the class that it had before ``swap``."""
     module.__class__ = base_of(module)
+    _forget_compiled()
 
 
 def is_swapped(module: nn.Module, make: Callable[..., Namespace]) -> bool:
@@ -43,6 +47,12 @@ def args_of(module: nn.Module) -> tuple[Any, ...]:
     """What the last ``swap`` of ``module`` gave to its ``make``."""
     args: tuple[Any, ...] = vars(type(module))["__swapped__"][2:]
     return args
+
+
+def _forget_compiled() -> None:
+    """Have torch.compile look at its models again: torch 2.10 does not notice that a module's class is another."""
+    if "torch._dynamo" in sys.modules:  # else nothing was compiled
+        torch.compiler.reset()
 
 
 def _subclass(base: type, make: Callable[..., Namespace], *args: Any) -> type:

@@ -8,9 +8,15 @@ from visionlora.data.annotations.layouts import first_of
 from visionlora.data.annotations.reading import Options
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
 from visionlora.data.faults import Fault, Spot, describe_left_out, refuse_errors
-from visionlora.data.folders import find_part, subfolders
+from visionlora.data.folders import find_part
 from visionlora.data.segmentation.class_files import find_class_file, read_classes
-from visionlora.data.segmentation.mask_folders import MaskPlace, find_mask_folders, find_mask_parts
+from visionlora.data.segmentation.mask_folders import (
+    MaskPlace,
+    find_given_folders,
+    find_mask_folders,
+    find_mask_parts,
+    given_parts,
+)
 from visionlora.data.segmentation.mask_reading import examine_mask_folders, note_classes
 from visionlora.data.segmentation.object_masks import segment_objects
 from visionlora.data.segmentation.segmented import SegmentedImages
@@ -148,9 +154,7 @@ def _place(data: SegmentationData, part: str | None) -> MaskPlace:
     if data.images is None or data.masks is None:
         assert data.root is not None
         return find_mask_folders(data.root, part)
-    if part is None:
-        return MaskPlace(data.images, data.masks)
-    return MaskPlace(data.images / part, data.masks / part)
+    return find_given_folders(data.images, data.masks, part)
 
 
 def _where(data: SegmentationData) -> Path:
@@ -162,10 +166,7 @@ def _part_names(data: SegmentationData) -> list[str]:
     """Of the parts that have images and masks."""
     if data.images is None or data.masks is None:
         return [] if data.root is None or not data.root.is_dir() else list(find_mask_parts(data.root))
-    if not data.images.is_dir() or not data.masks.is_dir():
-        return []
-    masks = {path.name for path in subfolders(data.masks)}
-    return [path.name for path in subfolders(data.images) if path.name in masks]
+    return list(given_parts(data.images, data.masks))
 
 
 def _refuse_settings(data: SegmentationData) -> None:

@@ -64,7 +64,9 @@ def load_segmented_split(data: SegmentationData, classes: list[str] | None = Non
     return split
 
 
-def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -> tuple[SegmentedImages, list[Path]]:
+def read_segmented_part(
+    data: SegmentationData, part: str, classes: list[str], faulty: list[str] | None = None
+) -> tuple[SegmentedImages, list[Path]]:
     """One part, to evaluate a trained model on, and the files that were left out because they can't be read.
 
     Args:
@@ -72,6 +74,7 @@ def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -
         part: of masks, its name, or what ``train`` and ``val`` stand for in the settings; of annotated images, as in
             ``choose_part``. ``all`` is every annotated image, or masks in folders without parts.
         classes: of the model.
+        faulty: to add a line to for each fault that ``data.faulty=leave_out`` passes over.
 
     Raises:
         InputError: as ``load_segmented_split``, or there is no such part.
@@ -79,12 +82,12 @@ def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -
     _refuse_settings(data)
     if data.annotations is not None:
         path = data.val_annotations if part == "val" and data.val_annotations is not None else data.annotations
-        annotated, skipped = read_annotated(data, path, _of_objects(data, classes))
+        annotated, skipped = read_annotated(data, path, _of_objects(data, classes), faulty)
         chosen = annotated if part == "all" else choose_part(data, annotated, part)
         images = segment_objects(chosen, data.background)
     else:
         named = {"train": data.train, "val": data.val}.get(part) or part
-        images, skipped = _read_masks(data, None if part == "all" else str(named), classes)
+        images, skipped = _read_masks(data, None if part == "all" else str(named), classes, faulty=faulty)
     _refuse_nothing_to_measure(images, _where(data))
     return images, skipped
 

@@ -317,6 +317,19 @@ def test_lists_of_pascal_voc_count_where_folders_are_given(tmp_path: Path, monke
     assert [len(split.train), len(split.val)] == [4, 1]
 
 
+def test_the_folder_below_the_one_that_was_given_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    write_voc(root)
+    for read in (
+        lambda: check(tmp_path, masks=MaskFiles(root / "classes.yaml")),
+        lambda: load_segmented_split(SegmentationData(root=tmp_path, classes=root / "classes.yaml")),
+    ):
+        with pytest.raises(InputError, match=f"directly in it; give {root.parent} or {root}$"):
+            read()
+    report = check(root.parent, masks=MaskFiles(root / "classes.yaml"))  # as one of several data sets, with its lists
+    assert ([(part.name, part.images) for part in report.parts], report.errors) == ([("VOC2012", 5)], [])
+
+
 def test_lists_of_pascal_voc_are_parts_and_name_the_images(tmp_path: Path) -> None:
     write_voc(tmp_path)
     assert list(find_mask_parts(tmp_path)) == ["train", "val"]

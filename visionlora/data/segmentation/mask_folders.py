@@ -50,6 +50,10 @@ def find_mask_folders(root: Path, part: str | None = None) -> MaskPlace:
             return place
         if parts:
             raise InputError(f"{root}: no part {part} with masks{did_you_mean(part, parts)}; there are {some(parts)}")
+    inside = [path for child in subfolders(root) for path in (child, *subfolders(child)) if find_mask_places(path)]
+    if inside:
+        meant = " or ".join(map(str, inside[:2]))
+        raise InputError(f"{root}: no folders of images and masks directly in it; give {meant}")
     there = sorted(path.name for path in subfolders(root))
     wanted = (
         "images with masks" if part is None else f"images/{part} with masks/{part}, {part}/images with {part}/masks"
@@ -78,7 +82,7 @@ def find_mask_parts(root: Path) -> dict[str, MaskPlace]:
         found = {name: place for name, place in _lists(pair, root).items() if name.lower() in PARTS}
     if not found:  # Supervisely's data sets in a project
         places = {path.name: _pair(_named(path, IMAGE_FOLDERS), _named(path, _MASKS)) for path in subfolders(root)}
-        found = {name: place for name, place in places.items() if place is not None}
+        found = {name: _of_all_lists(place, root / name) for name, place in places.items() if place is not None}
     order = {name: index for index, name in enumerate(PARTS)}
     return dict(sorted(found.items(), key=lambda item: (order.get(item[0].lower(), len(order)), item[0])))
 

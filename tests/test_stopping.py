@@ -3,10 +3,13 @@
 import os
 import signal
 import threading
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from visionlora.stopping import STOPPING, Interrupted, deaf_children, stop_requests
+from visionlora.files import growing_json, new_folder
+from visionlora.stopping import STOPPING, Interrupted, Stopped, deaf_children, stop_requests, stopping_raises
 
 
 @pytest.mark.parametrize("number", STOPPING)
@@ -30,6 +33,44 @@ def test_a_second_ctrl_c_stops_at_once_and_a_second_hangup_does_not() -> None:
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
     signal.signal(signal.SIGINT, before)
+
+
+@pytest.fixture
+def own_handlers() -> Iterator[None]:
+    """Python's, whatever started the tests: a shell's background jobs ignore Ctrl+C."""
+    handlers = dict.fromkeys(STOPPING, signal.SIG_DFL) | {signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_elsewhere_a_signal_leaves_nothing_half_written(
+    number: signal.Signals, tmp_path: Path, own_handlers: None
+) -> None:
+    with pytest.raises(Stopped) as stop, stopping_raises(), new_folder(tmp_path / "folder") as folder:
+        (folder / "part").touch()
+        with growing_json(tmp_path / "list.json") as add:
+            add("entry")
+            assert len(list(tmp_path.iterdir())) == 2
+            signal.raise_signal(number)
+    assert list(tmp_path.iterdir()) == []
+    assert stop.value.exit_code == 128 + number and str(stop.value).startswith(f"stopped by {number.name}; ")
+    with stopping_raises(), stop_requests() as asked:
+        signal.raise_signal(number)
+        assert asked() == number
+
+
+def test_a_hangup_counts_once_and_an_ignored_one_never(own_handlers: None) -> None:
+    with pytest.raises(Stopped), stopping_raises():
+        try:
+            signal.raise_signal(signal.SIGHUP)
+        finally:
+            signal.raise_signal(signal.SIGHUP)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with stopping_raises():
+        signal.raise_signal(signal.SIGHUP)
 
 
 def test_a_run_under_nohup_outlives_its_terminal() -> None:

@@ -1,4 +1,6 @@
-"""A polite end of a run: signals are requests, which the loop and evaluations answer between two batches."""
+"""A polite end: to a run signals are requests, which it answers between two batches; all else they end like an error,
+so that nothing half written stays.
+"""
 
 import signal
 import threading
@@ -24,6 +26,46 @@ class Interrupted(Exception):
     def __init__(self, where: str, number: int) -> None:
         super().__init__(f"stopped {where}; the same command with --resume goes on")
         self.exit_code = 128 + number
+
+
+class Stopped(BaseException):
+    """A command that is no run was asked to stop. No ``Exception``, so that nobody takes it for a fault of a file.
+
+    Attributes:
+        exit_code: as that of ``Interrupted``.
+    """
+
+    def __init__(self, number: int) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; what was not finished is not kept")
+        self.exit_code = 128 + number
+
+
+@contextmanager
+def stopping_raises() -> Iterator[None]:
+    """Signals raise ``Stopped`` in the main thread, unless they are ignored, or ``stop_requests`` takes them inside.
+
+    By itself SIGTERM ends a process where it stands, and leaves temporary files behind. SIGHUP, which may come several
+    times as a terminal is closed, raises once.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        if number not in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, signal.SIG_IGN)
+        raise Stopped(number)
+
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # nohup, or a shell's background job
+            signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager

@@ -346,6 +346,45 @@ def test_single_faults_are_left_out_and_told_when_asked(visionlora: Command, dam
     assert "17 images of 3 classes, 8 to validate\n3 faults of the annotations mended or left out" in trained.out
     assert [line.partition(" -> ")[2] for line in report(run)["faulty"]] == ["left out", *["image left out"] * 2]
     assert report(run)["skipped"] == []
+    out = tmp_path / "scores.json"
+    for part in ((), ("--part", "val")):
+        evaluated = visionlora("eval", run, *part, "--out", out)
+        scored = json.loads(out.read_text())
+        assert (evaluated.code, scored["images"], scored["skipped"]) == (0, 8, [])
+        faults = report(run)["faulty"] if not part else report(run)["faulty"][-1:]
+        assert scored["faulty"] == faults
+        number = f"{len(faults)} fault{'s' * (len(faults) > 1)} of the annotations mended or left out"
+        assert f"{number} (all are in {out}):\n  {faults[0]}\n" in evaluated.out
+    assert "(--out FILE lists all):" in visionlora("eval", run).out
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_prediction_that_is_stopped_leaves_nothing_half_written(
+    visionlora: Command,
+    trained: Path,
+    squares: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    number: signal.Signals,
+) -> None:
+    from visionlora.tasks.classification import task
+
+    before = signal.signal(number, signal.default_int_handler)
+    seen: list[list[str]] = []
+
+    def stopped(*given: object, **more: object) -> None:
+        seen.append([path.name for path in tmp_path.iterdir()])
+        signal.raise_signal(number)
+
+    monkeypatch.setattr(task, "classify", stopped)
+    outcome = visionlora("predict", trained, squares / "val", "--out", tmp_path / "found.json")
+    assert signal.signal(number, before) is signal.default_int_handler
+    assert (outcome.code, f"stopped by {number.name}; what was not finished is not kept" in outcome.err) == (
+        128 + number,
+        True,
+    )
+    assert len(seen) == 1 and seen[0][0].startswith(".found.json")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_an_interrupted_run_says_how_to_go_on_and_goes_on(

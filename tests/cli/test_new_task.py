@@ -23,7 +23,7 @@ from visionlora.data.loading import Key, batches, epoch_order, make_loader
 from visionlora.exports.opening import open_trained
 from visionlora.models.classifier import Classifier, create_classifier
 from visionlora.sections import DataSection, ModelSection, RunConfig
-from visionlora.tasks.base import Batch, Prediction, PredictOptions, SetUp, Task, Trained
+from visionlora.tasks.base import Batch, Chosen, Prediction, PredictOptions, SetUp, Task, Trained
 from visionlora.tasks.registry import TASKS, register
 from visionlora.tasks.trained import load_trained
 
@@ -129,9 +129,9 @@ class Regression(Task[RegressionConfig, ModelSection, Classifier, Preprocessing,
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Classifier:
         return Classifier(model, [], {})
 
-    def images(self, config: RegressionConfig, part: str, classes: list[str]) -> tuple[Table, list[Path]]:
+    def images(self, config: RegressionConfig, part: str, classes: list[str]) -> Chosen[Table]:
         shown = Preprocessing.from_timm(self.build(config.model, classes).data_config)
-        return read(config.data.csv, part or "val", shown), []
+        return Chosen(read(config.data.csv, part or "val", shown))
 
     def loader(self, trained: Regressor, data: Table, batch_size: int, workers: int) -> DataLoader[Any]:
         return make_loader(data, batches(list(range(len(data))), 0, batch_size, drop_last=False), workers)

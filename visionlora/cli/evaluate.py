@@ -4,6 +4,7 @@ from pathlib import Path
 
 from visionlora.cli.show import check_out, print_table, progress
 from visionlora.config import check_config, load_config, parse_overrides
+from visionlora.data.faults import tell_left_out
 from visionlora.errors import InputError, some
 from visionlora.exports.opening import open_trained
 from visionlora.files import write_json
@@ -36,9 +37,12 @@ def evaluate(
         config = config.model_copy(update={"data": config.data.model_copy(update={"skip_unreadable": True})})
     task = task_of(trained.task)
     trained = task.adjusted(trained, config)
-    data, left_out = task.images(config, part, trained.classes)
-    if left_out:
-        print(f"left out because they can't be read: {some(left_out)}")
+    chosen = task.images(config, part, trained.classes)
+    data = chosen.data
+    if chosen.skipped:
+        print(f"left out because they can't be read: {some(chosen.skipped)}")
+    if chosen.faulty:
+        print(tell_left_out(chosen.faulty, f"all are in {out}" if out else "--out FILE lists all"))
     if not len(data):
         raise InputError("no image is left: none of them can be read")
     metrics = score(trained, data, config.train.batch_size, config.data.workers, pick_device(device), progress=progress)
@@ -51,7 +55,8 @@ def evaluate(
         rows.append([name, str(count), *(f"{values[key]:.3f}" if key in values else "-" for key in columns)])
     print_table(["class", task.counted, *columns], rows)
     if out is not None:
-        write_json(out, {"images": len(data), "scores": scores, "per_class": per_class, **metrics.details()})
+        counted = {"images": len(data), "skipped": [str(path) for path in chosen.skipped], "faulty": chosen.faulty}
+        write_json(out, {**counted, "scores": scores, "per_class": per_class, **metrics.details()})
 
 
 def _config(run: Path, trained: Trained, overrides: list[str]) -> RunConfig:

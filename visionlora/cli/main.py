@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from visionlora.errors import InputError
-from visionlora.stopping import Interrupted
+from visionlora.stopping import Interrupted, Stopped, stopping_raises
 
 app = typer.Typer(
     help="LoRA for vision models: adapt, evaluate, merge.",
@@ -247,15 +247,16 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on stderr and exit code 2, a run that was stopped one and 128 + the
-    signal's number.
+    """Run the command line; bad input is one line on stderr and exit code 2, what was stopped one and 128 + the number
+    of the signal.
     """
     try:
-        app(prog_name="visionlora")
+        with stopping_raises():
+            app(prog_name="visionlora")
     except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except Interrupted as stop:
+    except (Interrupted, Stopped) as stop:
         with suppress(OSError):  # the terminal may be gone
             print(stop, file=sys.stderr)
         sys.exit(stop.exit_code)

@@ -1,12 +1,15 @@
 """What is wrong with a data set, one fault at a time."""
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from reprlib import Repr
 
 from visionlora.errors import InputError, some
+
+_TOLD = 3
+"""Of faults that were left out, so many lines are shown."""
 
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -152,6 +155,14 @@ def refuse_errors(faults: Iterable[Fault], path: Path, advice: str | None = None
 def describe_left_out(faults: Iterable[Fault]) -> list[str]:
     """A line for each fault that is no remark, with what becomes of it where faults are left out."""
     return [f"{fault} -> {fault.mended or 'left out'}" for fault in faults if fault.is_error]
+
+
+def tell_left_out(lines: Sequence[str], where: str) -> str:
+    """The first of ``describe_left_out``'s lines, how many there are, and where all are; empty for none."""
+    if not lines:
+        return ""
+    number = f"{len(lines)} fault{'s' * (len(lines) > 1)} of the annotations mended or left out ({where}):"
+    return "\n".join([number, *(f"  {line}" for line in lines[:_TOLD])])
 
 
 def shown(value: object) -> str:

@@ -5,11 +5,17 @@ from pathlib import Path
 from visionlora.data.annotations.recognising import NAMES, recognise
 from visionlora.data.folders import PARTS
 from visionlora.data.peeking import files_with, folders_in, image_stems, shows_images
+from visionlora.data.usual_names import (
+    AFTER_IMAGES,
+    IMAGE_FOLDERS,
+    LABEL_FOLDERS,
+    MASK_FOLDERS,
+    OTHER_MASK_FOLDERS,
+)
 from visionlora.errors import InputError, some
 
-_IMAGES = {"images", "imgs", "img", "image", "jpegimages", "img_dir", "obj_train_data", "pictures", "photos", "frames"}
-_MASKS = {"masks", "mask", "segmentationclass", "segmentationobject", "ann_dir", "segmentations", "gtfine", "gt"}
-_LABELS = {"labels", "label", "annotations", "annotation", "anns", "ann", "xml", "xmls", "json", "jsons", "imagesets"}
+_IMAGES, _LABELS = set(IMAGE_FOLDERS), set(LABEL_FOLDERS)
+_MASKS = {*MASK_FOLDERS, *OTHER_MASK_FOLDERS}
 _LABEL_SUFFIXES = (".xml", ".json", ".txt", ".csv", ".data", ".names", ".mat", ".npy")
 
 
@@ -38,7 +44,8 @@ def _refuse(folder: Path, root: Path) -> None:
     children = folders_in(folder)
     names = {child.name.lower() for child in children}
     seen = f"{folder}: holds {some(child.name for child in children)}"
-    if names & _IMAGES and (names & _MASKS or any(name.endswith(("annot", "_mask", "_masks")) for name in names)):
+    masks = any(child.name.lower() in _LABELS and shows_images(child) for child in children)
+    if names & _IMAGES and (masks or names & _MASKS or any(name.endswith(AFTER_IMAGES) for name in names)):
         raise InputError(
             f"{seen}: images and masks, and no class folders; give the file of their classes, as in "
             f"visionlora check-data {root} --classes classes.yaml, and train a segmenter on them"

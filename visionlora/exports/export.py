@@ -123,7 +123,7 @@ def _validation(source: Source) -> tuple[Labelled | None, str]:
     if source.config is None:
         return None, "the run's settings are not at hand"
     try:
-        return source.task.images(source.config, "", source.trained.classes)[0], ""
+        return source.task.images(source.config, "", source.trained.classes).data, ""
     except InputError as error:
         return None, f"the run's validation images can't be read: {error}"
 

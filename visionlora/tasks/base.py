@@ -197,6 +197,15 @@ class SetUp(Generic[BuiltT, ShownT, DataT]):
     keep_statistics: bool = False
 
 
+@dataclass(frozen=True)
+class Chosen(Generic[DataT]):
+    """Images to evaluate on; ``skipped`` and ``faulty`` say what was left out of them, as in ``SetUp``."""
+
+    data: DataT
+    skipped: list[Path] = field(default_factory=list)
+    faulty: list[str] = field(default_factory=list)
+
+
 class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
     """A task knows how to be trained, evaluated, used and exported; what most tasks do alike is done here.
 
@@ -251,8 +260,8 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
 
     # to be evaluated
 
-    def images(self, config: ConfigT, part: str, classes: list[str]) -> tuple[DataT, list[Path]]:
-        """The images of a part, by default the run's validation, and the files that can't be read.
+    def images(self, config: ConfigT, part: str, classes: list[str]) -> Chosen[DataT]:
+        """The images of a part, by default the run's validation.
 
         Raises:
             InputError: they can't be read, or have other classes than the model.

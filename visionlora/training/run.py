@@ -18,6 +18,7 @@ from visionlora.adapters.fingerprint import fingerprints
 from visionlora.adapters.folding import fold_batchnorm
 from visionlora.adapters.model import attach
 from visionlora.adapters.report import Report
+from visionlora.data.faults import tell_left_out
 from visionlora.errors import InputError, did_you_mean, some
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
@@ -99,8 +100,7 @@ def train(
     if setup.skipped:
         say(f"left out because they can't be read: {some(setup.skipped)}")
     if setup.faulty:
-        say(f"{len(setup.faulty)} faults of the annotations mended or left out (all are in {REPORT}):")
-        say("\n".join(f"  {line}" for line in setup.faulty[:3]))
+        say(tell_left_out(setup.faulty, f"all are in {REPORT}"))
     say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
 
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format

@@ -98,8 +98,19 @@ def test_parts_are_folders_in_either_order(tmp_path: Path) -> None:
 def test_labels_without_names_are_named(tmp_path: Path) -> None:
     label_studio(tmp_path)
     (tmp_path / "classes.txt").unlink(), (tmp_path / "notes.json").unlink()
-    with pytest.raises(InputError, match=r"is laid out as YOLO, and no file says what the classes are called"):
+    with pytest.raises(InputError, match=r"and no file in it says what the classes are called; write a classes.txt"):
         check(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "path"), [("coco128.yaml", ""), ("data.yaml", "path: ../datasets/coco128 # root\n")])
+def test_the_yaml_beside_a_folder_is_named(tmp_path: Path, name: str, path: str) -> None:
+    """As ultralytics lays out datasets/coco128.yaml and datasets/coco128."""
+    folder = tmp_path / "coco128"
+    image_and_labels(folder / "images" / "train2017" / "1.jpg", folder / "labels" / "train2017" / "1.txt")
+    (tmp_path / "other.yaml").write_text("train: other\nnames: [a]\n")
+    (tmp_path / name).write_text(f"{path}train: images/train2017\nnames: [van]\n")
+    with pytest.raises(InputError, match=f"{tmp_path / name} does, and lies beside it: give that instead"):
+        check(folder)
 
 
 def test_captions_are_no_labels(tmp_path: Path) -> None:

@@ -72,6 +72,10 @@ OTHERS: dict[str, Callable[[Path], object]] = {
     "masks beside": lambda root: (pairs(root, "ok", "ok", "_mask"), pairs(root, "ill", "ill", "_mask")),
     "Supervisely's": lambda root: (pairs(root, "one/img", "one/masks_machine"), pairs(root, "two/img", "two/ann")),
     "parts inside": lambda root: (photo(root / "set/train/car/1.jpg"), photo(root / "old/1.jpg")),
+    "CamVid's": lambda root: pairs(root, "701_StillsRaw_full", "LabeledApproved_full", "_L"),
+    "fastai's": lambda root: pairs(root, "images", "labels", "_P"),
+    "a telling ending": lambda root: pairs(root, "a", "b", "_gtFine_labelIds", values=(7, 7)),
+    "an ending that tells nothing": lambda root: pairs(root, "foto", "wahrheit", "-x"),
     "an empty folder of others": lambda root: (photo(root / "a/1.jpg"), (root / "ImageSets").mkdir()),
 }
 
@@ -92,6 +96,14 @@ def test_what_is_something_else_is_never_read_as_classes(tmp_path: Path, name: s
         assert report.layout != "folders"
 
 
+def test_masks_of_other_images_are_named_with_what_to_use(tmp_path: Path) -> None:
+    pairs(tmp_path, "stills", "labelled", "_L")
+    with pytest.raises(InputError, match=r"labelled holds masks of the images in stills \(0.jpg, 0_L.png\)") as caught:
+        read_folder(tmp_path)
+    assert f"check-data {tmp_path} --classes FILE --suffix _L, and train a segmenter" in str(caught.value)
+    assert "data.mask_suffix=_L" in str(caught.value)
+
+
 CLASSES: dict[str, Callable[[Path], object]] = {
     "the same names": lambda root: [photo(root / name / f"{n}.jpg", n) for name in ("car", "van") for n in range(4)],
     "mask and no_mask": lambda root: [photo(root / name / "1.jpg") for name in ("mask", "no_mask")],
@@ -101,6 +113,12 @@ CLASSES: dict[str, Callable[[Path], object]] = {
     "notes": lambda root: [photo(root / "car/1.jpg"), photo(root / "van/1.jpg"), text(root / "van/notes.txt")],
     "a few texts": lambda root: (
         [photo(root / f"{c}/{n}.jpg") for c in "ab" for n in range(5)] + [text(root / "a/1.txt")]
+    ),
+    "numbers that begin alike": lambda root: (
+        [photo(root / "a" / f"{n}.jpg", n) for n in (1, 2)] + [flat(root / "b" / f"{n}.png") for n in (10, 20)]
+    ),
+    "photos with an ending": lambda root: (
+        [photo(root / f"{name}/{n}{end}.jpg", n) for n in range(4) for name, end in (("a", ""), ("b", "_l"))]
     ),
     "other names, other masks": lambda root: [photo(root / "a/1.jpg"), flat(root / "b/2.png")],
 }

@@ -37,7 +37,9 @@ FILES = {
     "labelmap.txt": "# label:color_rgb:parts:actions\nroad:128,64,128::\ncar:0,0,142:a,b:\nwall:70,70,70::\n",
     "class_dict.csv": "name,r,g,b\nroad,128,64,128\ncar, 0, 0, 142\nwall,70,70,70\n",
     "_classes.csv": "Pixel Value, Class\n0, road\n1, car\n2, wall\n",
+    "label_colors.txt": "128 64 128\troad\r\n0 0 142\t\tcar\n70 70 70 wall\n",
     "classes.txt": "road\ncar\nwall\n",
+    "codes.txt": "road\ncar\nwall",
     "classes.yaml": "values: {0: road, 1: car, 2: wall}",
 }
 
@@ -49,7 +51,7 @@ def test_files_of_classes_that_tools_write_are_found_and_read(tmp_path: Path, na
     assert find_class_file(tmp_path) == path
     class_map = read_classes(path)
     assert (class_map.names, class_map.class_values()) == (CLASSES.names, [0, 1, 2])
-    assert class_map.colors == (COLORS if name in ("labelmap.txt", "class_dict.csv") else None)
+    assert class_map.colors == (COLORS if name in ("labelmap.txt", "class_dict.csv", "label_colors.txt") else None)
     report = check(tmp_path)
     assert (report.layout, report.faults) == ("masks", [])
     split = load_segmented_split(SegmentationData(root=tmp_path))
@@ -73,6 +75,7 @@ def test_supervisely_names_colours_and_not_the_background(tmp_path: Path) -> Non
     [
         ("labelmap.txt", "road:1,2::\ncar:0,0,0::", "road:1,2::: give a colour as red, green, blue"),
         ("labelmap.txt", "road:1,2,300::\ncar:0,0,0::", "'300' is no number from 0 to 255"),
+        ("label_colors.txt", "1 2 3 road\n1 2 300 car", "car: '300' is no number from 0 to 255"),
         ("class_dict.csv", "a,b\n1,2", "no columns name, r, g, b"),
         ("_classes.csv", "Pixel Value,Class\nx,road", "line 2: 'x' is no number"),
         ("obj_class_to_machine_color.json", "[1]", "holds no colours by name"),
@@ -266,14 +269,69 @@ def test_roboflow_masks_lie_beside_the_images_of_each_part(tmp_path: Path) -> No
     assert (len(split.train), len(split.val)) == (3, 3)
 
 
-def test_lists_of_pascal_voc_are_parts_and_name_the_images(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["", "train"])
+def test_two_folders_of_any_names_are_told_by_their_files(tmp_path: Path, part: str) -> None:
+    """As CamVid is handed out: 701_StillsRaw_full and LabeledApproved_full, with label_colors.txt."""
+    for seed in range(5):
+        pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        save(tmp_path / part / "stills" / f"a_{seed}.png", pixels)
+        save(tmp_path / part / "done" / f"a_{seed}_L.png", paint(np.eye(40, 60, dtype=np.uint8)))
+    message = r"stills with done.*classes: \[\{name: road, color: .* with each class's colour"
+    with pytest.raises(InputError, match=message):
+        check(tmp_path)
+    write(tmp_path, "label_colors.txt", FILES["label_colors.txt"])
+    report = check(tmp_path)
+    assert (report.layout, [(found.name, found.images) for found in report.parts]) == ("masks", [(part, 5)])
+    assert not report.errors
+    assert ["'_L' at the end (data.mask_suffix)" in fault.message for fault in report.remarks].count(True) == 1
+    split = load_segmented_split(SegmentationData(root=tmp_path))
+    assert (len(split.train), len(split.val)) == (4, 1)
+
+
+def write_voc(root: Path) -> None:
+    """Of six images five have a mask and are in a list; most of VOC's have none."""
     for seed in range(6):
-        photo(tmp_path / "JPEGImages" / f"{seed}.jpg", seed)
-        if seed < 5:  # the sixth has no mask, as most of VOC's
-            save(tmp_path / "SegmentationClass" / f"{seed}.png", labels(seed))
+        photo(root / "JPEGImages" / f"{seed}.jpg", seed)
+        if seed < 5:
+            save(root / "SegmentationClass" / f"{seed}.png", labels(seed))
     for part, names in {"train": "0\n1\n2\n", "val": "3\r\n4\r\n", "trainval": "0\n1\n2\n3\n4\n"}.items():
-        write(tmp_path / "ImageSets" / "Segmentation", f"{part}.txt", names)
-    write(tmp_path, "classes.yaml", NAMES)
+        write(root / "ImageSets" / "Segmentation", f"{part}.txt", names)
+    write(root, "classes.yaml", NAMES)
+
+
+def test_lists_of_pascal_voc_count_where_folders_are_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_voc(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    images, masks, classes = Path("JPEGImages"), Path("SegmentationClass"), Path("classes.yaml")
+    report = check(images, masks=MaskFiles(classes, masks))
+    assert ([(part.name, part.images) for part in report.parts], report.errors) == ([("train", 3), ("val", 2)], [])
+    data = SegmentationData(images=images, masks=masks, classes=classes)
+    for settings in (data, SegmentationData(root=tmp_path)):
+        split = load_segmented_split(settings)
+        assert [len(split.train), len(split.val)] == [3, 2]
+        parts = {part: read_segmented_part(settings, part, list(CLASSES.names)) for part in ("train", "val", "all")}
+        assert {part: len(images) for part, (images, _) in parts.items()} == {"train": 3, "val": 2, "all": 5}
+    for part in ("train", "val"):
+        Path("ImageSets/Segmentation", f"{part}.txt").unlink()
+    split = load_segmented_split(data)
+    assert [len(split.train), len(split.val)] == [4, 1]
+
+
+def test_the_folder_below_the_one_that_was_given_is_named(tmp_path: Path) -> None:
+    root = tmp_path / "VOCdevkit" / "VOC2012"
+    write_voc(root)
+    for read in (
+        lambda: check(tmp_path, masks=MaskFiles(root / "classes.yaml")),
+        lambda: load_segmented_split(SegmentationData(root=tmp_path, classes=root / "classes.yaml")),
+    ):
+        with pytest.raises(InputError, match=f"directly in it; give {root.parent} or {root}$"):
+            read()
+    report = check(root.parent, masks=MaskFiles(root / "classes.yaml"))  # as one of several data sets, with its lists
+    assert ([(part.name, part.images) for part in report.parts], report.errors) == ([("VOC2012", 5)], [])
+
+
+def test_lists_of_pascal_voc_are_parts_and_name_the_images(tmp_path: Path) -> None:
+    write_voc(tmp_path)
     assert list(find_mask_parts(tmp_path)) == ["train", "val"]
     split = load_segmented_split(SegmentationData(root=tmp_path))
     assert ([len(split.train), len(split.val)], check(tmp_path).errors) == ([3, 2], [])

@@ -10,6 +10,7 @@ from visionlora.data.annotations.part_names import ORDER, canonical, is_part, pa
 from visionlora.data.annotations.voc import find_voc_sets, find_xml_folder
 from visionlora.data.annotations.xml_file import root_tag
 from visionlora.data.annotations.yolo_folder import is_yolo_folder
+from visionlora.data.annotations.yolo_yaml import is_yolo_yaml
 from visionlora.data.peeking import files_below, files_with, folders_in, names_in, shows_images
 from visionlora.errors import InputError, some
 
@@ -115,15 +116,8 @@ def _yolo_yaml(folder: Path) -> Layout | None:
     for name in _YAML_NAMES:
         if name in files:
             return Layout("yolo", files[name])
-    told = [path for path in files.values() if _is_yolo_yaml(path)]
+    told = [path for path in files.values() if is_yolo_yaml(path)]
     return Layout("yolo", told[0]) if len(told) == 1 else None
-
-
-def _is_yolo_yaml(path: Path) -> bool:
-    """Whether it has names and a part as keys of its own."""
-    lines = path.read_text(encoding="utf-8-sig", errors="replace")[:100_000].splitlines()
-    keys = {line.partition(":")[0].strip() for line in lines if ":" in line and line[:1].isalpha()}
-    return "names" in keys and any(is_part(key) for key in keys)
 
 
 def _darknet(folder: Path) -> Layout | None:

@@ -7,7 +7,7 @@ from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.choosing import every_nth, select, split_in_order
 from visionlora.data.annotations.layouts import WANTED, examine_annotations, first_of
 from visionlora.data.annotations.reading import Options
-from visionlora.data.faults import refuse_errors
+from visionlora.data.faults import describe_left_out, refuse_errors
 from visionlora.errors import InputError, some
 from visionlora.sections import AnnotatedData, Selection
 
@@ -78,9 +78,8 @@ def read_annotated(
     reading = examine_annotations(path, data.root, None, classes, data.leave_out, options)
     where = first_of(path)
     if data.faulty == "leave_out":
-        lines = [f"{fault} -> {fault.mended or 'left out'}" for fault in reading.faults if fault.is_error]
         if faulty is not None:
-            faulty += lines
+            faulty += describe_left_out(reading.faults)
     else:
         refuse_errors(reading.faults, where)
     if not len(reading.data):

@@ -20,11 +20,12 @@ from visionlora.data.file_names import ImageFolder, is_file, leaves
 from visionlora.data.folders import images_in, refuse_missing_folder
 from visionlora.data.images import IMAGE_SUFFIXES, is_image
 from visionlora.data.peeking import files_below, files_with, folders_in, shows_below, shows_images
+from visionlora.data.usual_names import MASK_FOLDERS, OTHER_MASK_FOLDERS
 from visionlora.errors import InputError, did_you_mean, some
 
 _IMAGE_FOLDERS = ("jpegimages", "images", "imgs", "image", "img", "data")
 _XML_FOLDERS = ("annotations", "annotation", "labels", "xmls", "xml")
-_MASK_FOLDERS = ("segmentationclass", "segmentationobject", "trimaps", "masks", "mask")
+_MASK_FOLDERS = (*MASK_FOLDERS, *OTHER_MASK_FOLDERS)
 """In upper or lower case. Of the last, files bear the images' names and are none."""
 
 

@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 from visionlora.data.annotations.part_names import ORDER, canonical, is_part
-from visionlora.data.annotations.yolo_yaml import YoloSet
+from visionlora.data.annotations.yolo_yaml import YoloSet, is_about, is_yolo_yaml
 from visionlora.data.faults import shown
 from visionlora.data.folders import refuse_missing_folder
 from visionlora.data.peeking import files_below, files_with, folders_in, image_stems, shows_images
@@ -53,10 +53,14 @@ def load_yolo_folder(folder: Path, root: Path | None = None) -> YoloSet:
     ]
     found = [names for place in dict.fromkeys(places) if place.is_dir() for names in [_names_file(place)] if names]
     if not found:
-        raise InputError(
-            f"{folder}: is laid out as YOLO, and no file says what the classes are called; write a classes.txt "
-            "there with a name on each line, or a data.yaml"
-        )
+        place = folder.absolute()
+        beside = [path for path in files_with(place.parent, ".yaml", ".yml") if is_yolo_yaml(path)]
+        meant = [folder.parent / path.name for path in beside if is_about(path, place)]
+        if len(meant) == 1:
+            advice = f"{meant[0]} does, and lies beside it: give that instead"
+        else:
+            advice = "write a classes.txt there with a name on each line, or a data.yaml"
+        raise InputError(f"{folder}: is laid out as YOLO, and no file in it says what the classes are called; {advice}")
     return YoloSet(images, _names_in(found[0]), parts or {"": ["."]})
 
 

@@ -62,6 +62,24 @@ def load_yolo_yaml(path: Path, root: Path | None, faults: list[Fault]) -> YoloSe
     return YoloSet(root, _classes(content, path), parts, _keypoints(content.get("kpt_shape")))
 
 
+def is_yolo_yaml(path: Path) -> bool:
+    """Whether it has names and a part as keys of its own."""
+    keys = _keys(path)
+    return "names" in keys and any(is_part(key) for key in keys)
+
+
+def is_about(path: Path, folder: Path) -> bool:
+    """Whether a data.yaml is called like a folder, or says that its data lie in one of that name."""
+    return folder.name in (path.stem, Path(_keys(path).get("path", "")).name)
+
+
+def _keys(path: Path) -> dict[str, str]:
+    """Those at the left edge of a YAML file, and what is written behind each."""
+    lines = path.read_text(encoding="utf-8-sig", errors="replace")[:100_000].splitlines()
+    pairs = [line.partition(":") for line in lines if ":" in line and line[:1].isalpha()]
+    return {key.strip(): value.partition(" #")[0].strip() for key, _, value in pairs}
+
+
 def _parts(content: dict[Any, Any], path: Path, faults: list[Fault]) -> dict[str, list[str]]:
     """By ``train``, ``val`` and ``test``, whatever means them."""
     parts = {part: _entries(content[part], part, path) for part in PARTS if content.get(part)}

@@ -11,7 +11,13 @@ from visionlora.data.images import ImageFacts
 from visionlora.data.segmentation.class_files import find_class_file, read_classes
 from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.data.segmentation.mask_files import raw_values
-from visionlora.data.segmentation.mask_folders import MaskPlace, find_mask_folders, find_mask_places
+from visionlora.data.segmentation.mask_folders import (
+    MaskPlace,
+    find_given_folders,
+    find_mask_folders,
+    find_mask_places,
+    listed_parts,
+)
 from visionlora.data.segmentation.mask_names import pair
 from visionlora.data.segmentation.mask_reading import examine_mask_folders
 from visionlora.errors import InputError, some
@@ -64,7 +70,7 @@ def survey_masks(root: Path, files: MaskFiles, options: Options) -> Survey:
 def _places(root: Path, masks: Path | None) -> dict[str, MaskPlace]:
     """Part -> images and masks; a single one without a name if there are no parts."""
     if masks is not None:
-        return {"": MaskPlace(root, masks)}
+        return listed_parts(root, masks) or {"": find_given_folders(root, masks)}
     return find_mask_places(root) or {"": find_mask_folders(root)}  # which says what is looked for
 
 
@@ -76,16 +82,19 @@ def _class_file(root: Path, files: MaskFiles, places: dict[str, MaskPlace]) -> P
     place = next(iter(places.values()))
     shown = f"{place.images.name} with {place.masks.name}" if place.images != place.masks else "masks beside the images"
     raise InputError(
-        f"{root}: holds images and masks ({shown}), and no file that names their classes; {_values(place)}; write "
-        f"{root / 'classes.yaml'} as in classes: [background, person], and values: {{255: person}} where values aren't "
-        "0, 1, 2, or give another file as --classes (data.classes in training)"
+        f"{root}: holds images and masks ({shown}), and no file that names their classes; {_values(place, root)}, or "
+        "give another file as --classes (data.classes in training)"
     )
 
 
-def _values(place: MaskPlace) -> str:
-    """What the first masks hold, for a message."""
+def _values(place: MaskPlace, root: Path) -> str:
+    """What the first masks hold, and how to name it, for a message."""
     paths = [mask for _, mask in pair(place.images, place.masks, "", [])]
     counts: Counter[str] = Counter()
     for path in paths[:: max(1, len(paths) // _LOOKED_AT)][:_LOOKED_AT]:
         counts.update(raw_values(path))
-    return f"the first masks hold {some([value for value, _ in counts.most_common()], 8) or 'nothing that can be read'}"
+    held = some([value for value, _ in counts.most_common()], 8) or "nothing that can be read"
+    form = "classes: [background, person], and values: {255: person} where values aren't 0, 1, 2"
+    if any(value.startswith("(") for value in counts):
+        form = "classes: [{name: road, color: [128, 64, 128]}], with each class's colour"
+    return f"the first masks hold {held}; write {root / 'classes.yaml'} as in {form}"

@@ -1,32 +1,25 @@
 """When folders are class folders, and when they are something else that must never be read as classes."""
 
 from collections.abc import Iterable
-from itertools import combinations
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from visionlora.data.folders import PARTS, files_in, refuse_missing_folder, subfolders
-from visionlora.data.images import UnreadableError, is_image, opened
+from visionlora.data.images import is_image
+from visionlora.data.masks_of_images import find_masks_of_images
 from visionlora.data.other_layouts import refuse_what_is_no_class_folders
+from visionlora.data.usual_names import (
+    IMAGE_FOLDERS,
+    LABEL_FOLDERS,
+    MASK_ENDINGS,
+    MASK_FOLDERS,
+    OTHER_MASK_FOLDERS,
+)
 from visionlora.errors import InputError, some
 
-_IMAGES = {"images", "image", "imgs", "img", "jpegimages", "img_dir", "pngimages", "leftimg8bit", "input"}
-_OTHERS = {
-    *("masks", "mask", "annotations", "annotation", "anns", "ann", "ann_dir", "labels", "label", "segmentationclass"),
-    *("segmentationobject", "imagesets", "gtfine", "gtcoarse", "gt", "ground_truth", "groundtruth", "bboxes"),
-    *("trimaps", "masks_machine", "masks_human", "xml", "xmls", "json", "jsons", "segmentations", "targets"),
-}
-"""Names of folders, in lower case, that hold images, and what belongs to them. One of them may be a class: a mask."""
+_OTHERS = {*MASK_FOLDERS, *OTHER_MASK_FOLDERS, *LABEL_FOLDERS}
+"""Of what belongs to images. One of them may be a class: a mask."""
 
 _SIDECARS = {".xml", ".json", ".txt"}
-_MASK_ENDINGS = ("_mask", "-mask", " mask", "_seg", "_label", "_gt", "_segmentation")
-_FEW, _SAMPLED = 6, 3
-"""More folders than this are no images and masks; of each pair of folders so many files are opened."""
-
-_FLAT, _RICH = 0.8, 0.5
-"""Share of the pixels that have one of the eight most frequent colours: in a mask at least, in a photo at most."""
 
 _ADVICE = (
     "give the file of the annotations (check-data FILE --root IMAGES), of masks the file of their classes "
@@ -57,6 +50,13 @@ def class_folders(root: Path) -> dict[str, Path]:
     refuse_what_is_no_class_folders(root)
     if reason := _something_else(folders):
         raise InputError(f"{root}: holds {some(folders)}, which are no class folders: {reason}; {_ADVICE}")
+    if (found := find_masks_of_images(list(folders.values()))) is not None:
+        ending = found.ending
+        raise InputError(
+            f"{root}: holds {some(folders)}, which are no class folders: {found}; look at them with visionlora "
+            f"check-data {root} --classes FILE{f' --suffix {ending}' if ending else ''}, and train a segmenter: "
+            f"data.root={root} data.classes=FILE{f' data.mask_suffix={ending}' if ending else ''}"
+        )
     return folders
 
 
@@ -98,17 +98,12 @@ def _something_else(folders: dict[str, Path]) -> str:
             return f"beside {len(beside)} of {len(stems)} images in {name} lie annotations ({beside[0].name})"
         if masks := _masks_beside(images[name]):
             return f"{len(masks)} of the files in {name} are masks of others ({masks[0].name}); keep them elsewhere"
-    if 1 < len(folders) <= _FEW:
-        for one, other in combinations(folders, 2):
-            for photos, flat in ((one, other), (other, one)):
-                if _are_masks(images[photos], folders[photos], images[flat], folders[flat]):
-                    return f"{flat} looks like masks of the images in {photos}, with the same names and flat colours"
     return ""
 
 
 def _belong_together(names: Iterable[str]) -> list[str]:
     """Names of images and of what belongs to them, if there are both."""
-    images = [name for name in names if name.lower() in _IMAGES]
+    images = [name for name in names if name.lower() in IMAGE_FOLDERS]
     others = [name for name in names if name.lower() in _OTHERS]
     return [*images, *others] if images and others else []
 
@@ -117,32 +112,7 @@ def _masks_beside(images: list[Path]) -> list[Path]:
     stems = {path.with_suffix("").as_posix() for path in images}
     found = []
     for path in images:
-        for ending in _MASK_ENDINGS:
+        for ending in MASK_ENDINGS:
             if path.stem.lower().endswith(ending) and path.with_suffix("").as_posix()[: -len(ending)] in stems:
                 found.append(path)
     return found if 3 * len(found) > len(images) else []
-
-
-def _are_masks(images: list[Path], image_folder: Path, masks: list[Path], mask_folder: Path) -> bool:
-    """Whether most files of both have the same names, and each mask that is looked at is flat, unlike its image."""
-    photos = {path.relative_to(image_folder).with_suffix(""): path for path in images}
-    flat = {path.relative_to(mask_folder).with_suffix(""): path for path in masks}
-    shared = sorted(photos.keys() & flat.keys())
-    if not shared or 2 * len(shared) < max(len(photos), len(flat)):
-        return False
-    looked_at = shared[:: -(-len(shared) // _SAMPLED)]
-    return all(_flatness(flat[name]) >= _FLAT and 0 < _flatness(photos[name]) <= _RICH for name in looked_at)
-
-
-def _flatness(path: Path) -> float:
-    """Share of the pixels that have one of the eight most frequent colours; 0 if the file can't be read."""
-    try:
-        with opened(path) as image:
-            width, height = image.size
-            left, top = max(0, (width - 256) // 2), max(0, (height - 256) // 2)
-            part: Image.Image = image.crop((left, top, min(width, left + 256), min(height, top + 256)))
-            pixels = np.asarray(part.convert("RGB")).reshape(-1, 3).astype(np.int64)
-    except UnreadableError:
-        return 0.0
-    _, counts = np.unique(pixels @ (1, 256, 65536), return_counts=True)
-    return float(np.sort(counts)[-8:].sum() / len(pixels))

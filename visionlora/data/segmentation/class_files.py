@@ -1,7 +1,8 @@
-"""Files that name the classes of masks: our YAML, and what CVAT, CamVid, Roboflow and Supervisely write."""
+"""Files that name the classes of masks: our YAML, and what CVAT, CamVid, fastai, Roboflow and Supervisely write."""
 
 import csv
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,9 +12,11 @@ from visionlora.errors import InputError
 
 _KNOWN = (
     *("classes.yaml", "classes.yml", "labelmap.txt", "class_dict.csv", "_classes.csv"),
-    *("obj_class_to_machine_color.json", "classes.txt"),
+    *("obj_class_to_machine_color.json", "label_colors.txt", "classes.txt", "codes.txt"),
 )
 """Names of such files, the likeliest first."""
+
+_COLORED = re.compile(r"(\d+\s+\d+\s+\d+)\s+(\S.*)")
 
 
 def find_class_file(root: Path) -> Path | None:
@@ -33,7 +36,8 @@ def read_classes(path: Path, nearest: bool = False) -> ClassMap:
 
     - ``.yaml``: as ``read_class_map`` says;
     - CVAT's ``labelmap.txt``: ``name:red,green,blue:parts:actions`` in each line;
-    - another ``.txt``: a name in each line;
+    - CamVid's ``label_colors.txt``: ``red green blue name`` in each line;
+    - another ``.txt``, as fastai's ``codes.txt``: a name in each line;
     - CamVid's ``class_dict.csv``: columns name, r, g, b; Roboflow's ``_classes.csv``: Pixel Value, Class;
     - Supervisely's ``obj_class_to_machine_color.json``: name -> [red, green, blue]; black is the background.
 
@@ -77,6 +81,9 @@ def _refuse_near_classes(class_map: ClassMap, path: Path) -> None:
 
 def _read_lines(text: str) -> list[ClassEntry]:
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
+    if lines and all(colored := [_COLORED.fullmatch(line) for line in lines]):
+        found = [match.groups() for match in colored if match is not None]
+        return [ClassEntry(name, place, _color(color.split(), name)) for place, (color, name) in enumerate(found)]
     if not any(line.count(":") >= 2 for line in lines):
         return [ClassEntry(line, place) for place, line in enumerate(lines)]
     entries = []

@@ -1,21 +1,17 @@
 """Where images and masks lie."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from visionlora.data.folders import PARTS, find_part, holds_image, refuse_missing_folder, subfolders
 from visionlora.data.images import is_image
+from visionlora.data.masks_of_images import find_masks_of_images
 from visionlora.data.segmentation.mask_names import has_masks_beside
+from visionlora.data.usual_names import AFTER_IMAGES, AFTER_IMAGES_LABELS, IMAGE_FOLDERS, LABEL_FOLDERS, MASK_FOLDERS
 from visionlora.errors import InputError, did_you_mean, some
 
-_IMAGES = ("images", "imgs", "img", "image", "jpegimages", "img_dir", "leftimg8bit", "pngimages", "input", "photos")
-_MASKS = (
-    *("masks", "annotations", "labels", "mask", "label", "segmentationclass", "ann_dir", "gtfine", "segmentations"),
-    *("gt", "ground_truth", "groundtruth", "targets", "masks_machine", "trimaps"),
-)
-_AFTER = ("annot", "_masks", "_mask", "_labels", "_label", "_annotations", "_gt", "_mask_images")
-"""What the name of a folder of masks has after that of its images: trainannot, train_labels."""
-
+_MASKS = (*MASK_FOLDERS, *LABEL_FOLDERS)
+_AFTER = (*AFTER_IMAGES, *AFTER_IMAGES_LABELS)
 _LISTS = ("ImageSets", "Segmentation")
 
 
@@ -33,8 +29,9 @@ def find_mask_folders(root: Path, part: str | None = None) -> MaskPlace:
 
     Known are, with ``masks``, ``annotations``, ``labels`` and more names of the kind for masks: ``images/train`` and
     ``masks/train``, ``train/images`` and ``train/masks``, ``train`` and ``trainannot`` or ``train_labels``, ``train``
-    with masks beside the images; without parts ``images`` and ``masks``, or one folder of both. Parts are also the
-    lists of Pascal VOC's ``ImageSets/Segmentation``.
+    with masks beside the images; without parts ``images`` and ``masks``, one folder of both, or any two folders of
+    which one holds masks of the other's images by name and look. Parts are also the lists of Pascal VOC's
+    ``ImageSets/Segmentation``; without a part, what they name is everything.
 
     Raises:
         InputError: no such folder, or it is laid out otherwise.
@@ -53,6 +50,10 @@ def find_mask_folders(root: Path, part: str | None = None) -> MaskPlace:
             return place
         if parts:
             raise InputError(f"{root}: no part {part} with masks{did_you_mean(part, parts)}; there are {some(parts)}")
+    inside = [path for child in subfolders(root) for path in (child, *subfolders(child)) if find_mask_places(path)]
+    if inside:
+        meant = " or ".join(map(str, inside[:2]))
+        raise InputError(f"{root}: no folders of images and masks directly in it; give {meant}")
     there = sorted(path.name for path in subfolders(root))
     wanted = (
         "images with masks" if part is None else f"images/{part} with masks/{part}, {part}/images with {part}/masks"
@@ -73,17 +74,42 @@ def has_part(root: Path, part: str) -> bool:
 def find_mask_parts(root: Path) -> dict[str, MaskPlace]:
     """Part -> its folders, training first; empty if there are no parts."""
     names = {path.name for path in subfolders(root)}
-    for folder in _named(root, _IMAGES):
+    for folder in _named(root, IMAGE_FOLDERS):
         names |= {path.name for path in subfolders(folder)}
     known = [name for name in names if name.lower() in PARTS]
     found = {name: place for name in known if (place := _of_part(root, name)) is not None}
-    if not found:
-        found = _lists(root)
+    if not found and (pair := _pair(_named(root, IMAGE_FOLDERS), _named(root, _MASKS))) is not None:
+        found = {name: place for name, place in _lists(pair, root).items() if name.lower() in PARTS}
     if not found:  # Supervisely's data sets in a project
-        places = {path.name: _pair(_named(path, _IMAGES), _named(path, _MASKS)) for path in subfolders(root)}
-        found = {name: place for name, place in places.items() if place is not None}
+        places = {path.name: _pair(_named(path, IMAGE_FOLDERS), _named(path, _MASKS)) for path in subfolders(root)}
+        found = {name: _of_all_lists(place, root / name) for name, place in places.items() if place is not None}
     order = {name: index for index, name in enumerate(PARTS)}
     return dict(sorted(found.items(), key=lambda item: (order.get(item[0].lower(), len(order)), item[0])))
+
+
+def find_given_folders(images: Path, masks: Path, part: str | None = None) -> MaskPlace:
+    """As ``find_mask_folders``, where both folders are known: a part is one of ``given_parts``, or a folder in both."""
+    if part is None:
+        return _of_all_lists(MaskPlace(images, masks), images.absolute().parent)
+    parts = given_parts(images, masks)
+    name = part if part in parts else find_part(part, parts) if part in ("train", "val") else None
+    return MaskPlace(images / part, masks / part) if name is None else parts[name]
+
+
+def given_parts(images: Path, masks: Path) -> dict[str, MaskPlace]:
+    """Part -> its folders, where both are known: a folder in both, or a list of Pascal VOC's beside them."""
+    if not images.is_dir() or not masks.is_dir():
+        return {}
+    in_masks = {path.name for path in subfolders(masks)}
+    both = [path.name for path in subfolders(images) if path.name in in_masks]
+    return {name: MaskPlace(images / name, masks / name) for name in both} or listed_parts(images, masks)
+
+
+def listed_parts(images: Path, masks: Path) -> dict[str, MaskPlace]:
+    """Those of Pascal VOC's lists, if they lie beside the folders of images and masks."""
+    home = images.absolute().parent
+    parts = _lists(MaskPlace(images, masks), home) if masks.absolute().parent == home else {}
+    return {name: place for name, place in parts.items() if name.lower() in PARTS}
 
 
 def find_mask_places(root: Path) -> dict[str, MaskPlace]:
@@ -96,22 +122,30 @@ def find_mask_places(root: Path) -> dict[str, MaskPlace]:
 
 
 def _without_parts(root: Path) -> MaskPlace | None:
-    place = _pair(_named(root, _IMAGES), _named(root, _MASKS))
-    return MaskPlace(root, root) if place is None and has_masks_beside(root) else place
+    place = _pair(_named(root, IMAGE_FOLDERS), _named(root, _MASKS))
+    if place is not None:
+        return _of_all_lists(place, root)
+    return MaskPlace(root, root) if has_masks_beside(root) else _by_look(root)
+
+
+def _by_look(folder: Path) -> MaskPlace | None:
+    """Two folders in it with other names, one of which holds masks of the other's images."""
+    found = find_masks_of_images(subfolders(folder)) if folder.is_dir() else None
+    return None if found is None else MaskPlace(found.images, found.masks)
 
 
 def _of_part(root: Path, part: str) -> MaskPlace | None:
     """Where images and masks of a part may be, the likeliest first."""
-    images, masks = _named(root, _IMAGES), _named(root, _MASKS)
+    images, masks = _named(root, IMAGE_FOLDERS), _named(root, _MASKS)
     inside = _pair([path / part for path in images], [path / part for path in masks])
-    inside = inside or _pair(_named(root / part, _IMAGES), _named(root / part, _MASKS))
+    inside = inside or _pair(_named(root / part, IMAGE_FOLDERS), _named(root / part, _MASKS))
     if inside is not None:
         return inside
     for ending in ("", "_images", "_imgs", "_img"):
         place = _pair([root / f"{part}{ending}"], [root / f"{part}{after}" for after in _AFTER])
         if place is not None:
             return place
-    return MaskPlace(root / part, root / part) if has_masks_beside(root / part) else None
+    return MaskPlace(root / part, root / part) if has_masks_beside(root / part) else _by_look(root / part)
 
 
 def _pair(images: list[Path], masks: list[Path]) -> MaskPlace | None:
@@ -138,17 +172,19 @@ def _named(root: Path, names: tuple[str, ...]) -> list[Path]:
     return found
 
 
-def _lists(root: Path) -> dict[str, MaskPlace]:
+def _of_all_lists(place: MaskPlace, root: Path) -> MaskPlace:
+    """With the images of Pascal VOC's lists alone, where there are some: most of its images have no mask."""
+    lists = _lists(place, root)
+    parts = [listed for name, listed in lists.items() if name.lower() in PARTS] or list(lists.values())
+    return replace(place, names=frozenset().union(*(part.names or () for part in parts))) if parts else place
+
+
+def _lists(place: MaskPlace, root: Path) -> dict[str, MaskPlace]:
     """Pascal VOC's: a file for each part, with a name in each line."""
-    folder = root.joinpath(*_LISTS)
-    place = _pair(_named(root, _IMAGES), _named(root, _MASKS))
-    if place is None or not folder.is_dir():
-        return {}
     parts = {}
-    for path in sorted(folder.glob("*.txt")):
+    for path in sorted(root.joinpath(*_LISTS).glob("*.txt")):
         lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
         names = [Path(line.strip()) for line in lines if line.strip()]
-        if path.stem.lower() in PARTS:
-            stems = [name.with_suffix("") if is_image(name) else name for name in names]
-            parts[path.stem] = MaskPlace(place.images, place.masks, frozenset(name.as_posix() for name in stems))
+        stems = [name.with_suffix("") if is_image(name) else name for name in names]
+        parts[path.stem] = replace(place, names=frozenset(name.as_posix() for name in stems))
     return parts

@@ -8,14 +8,12 @@ from pathlib import Path
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.folders import images_in, is_hidden, refuse_missing_folder, refuse_unread_formats
 from visionlora.data.images import is_image
+from visionlora.data.masks_of_images import OF_IMAGES, common_endings
+from visionlora.data.usual_names import MASK_ENDINGS
 from visionlora.errors import InputError, some
 
-_BESIDE = ("_mask", "-mask", " mask", "_label", "_seg", "_segmentation", "_gt", "_l", ".mask")
+_BESIDE = (*MASK_ENDINGS, "_l")
 """Endings, in lower case, of masks that lie beside their images."""
-
-_OF_IMAGES = ("", "_leftImg8bit", "_image", "_img", "_rgb", "_sat")
-_NO_CLASSES = ("color", "colour", "instance", "overlay", "edge", "viz", "panoptic", "polygon")
-"""In endings of pictures that are made from masks, or for something else."""
 
 _WORDS = re.compile(r"(?:^|(?<=[_\- ]))(?:image|img|photo|mask|label|lbl|gt|seg|ann|annotation)s?(?=[_\- ]|\d|$)")
 _ENOUGH = 0.8
@@ -102,7 +100,7 @@ def _candidates(
     if suffix:
         chosen = [path for path in in_masks if path.stem.endswith(suffix)]
         mask_names = _by_name(chosen, masks, suffix, faults)
-        for end in _OF_IMAGES[1:]:
+        for end in OF_IMAGES[1:]:
             stripped = (
                 _by_name(in_images, images, end, []) if all(path.stem.endswith(end) for path in in_images) else {}
             )
@@ -119,23 +117,19 @@ def _called_otherwise(
     image_names: dict[str, Path], mask_names: dict[str, Path], masks: Path, faults: list[Fault]
 ) -> tuple[dict[str, Path], dict[str, Path], str]:
     """By an ending that all masks have, or without words such as image and mask; as they were if neither helps."""
-    for end in _OF_IMAGES:
-        if not all(name.endswith(end) for name in image_names):
-            continue
+    end, found = common_endings(image_names, mask_names)
+    if len(found) > 1:
+        raise InputError(
+            f"{masks}: each image has masks of several endings ({some(found)}); give the one that is meant: "
+            "check-data --suffix, data.mask_suffix"
+        )
+    if found and (called := found[0]):
         bases = {name.removesuffix(end): path for name, path in image_names.items()}
-        counts = Counter(ending for name in mask_names if (ending := _ending(name, bases)) is not None)
-        found = [ending for ending, count in counts.items() if count >= _ENOUGH * len(bases)]
-        found = [ending for ending in found if not any(word in ending.lower() for word in _NO_CLASSES)]
-        if len(found) > 1:
-            raise InputError(
-                f"{masks}: each image has masks of several endings ({some(sorted(found))}); give the one that is "
-                "meant: check-data --suffix, data.mask_suffix"
-            )
-        if found:
-            chosen = {name.removesuffix(found[0]): path for name, path in mask_names.items() if name.endswith(found[0])}
-            text = f"masks are called like their images{f' without {end}' if end else ''}, with '{found[0]}' at the end"
-            Spot(masks, "", faults).note("assumed", text)
-            return bases, chosen, found[0]
+        chosen = {name.removesuffix(called): path for name, path in mask_names.items() if name.endswith(called)}
+        without = f" without {end}" if end else ""
+        text = f"masks are called like their images{without}, with '{called}' at the end (data.mask_suffix)"
+        Spot(masks, "", faults).note("assumed", text)
+        return bases, chosen, called
     plain_images, plain_masks = _plain(image_names), _plain(mask_names)
     shared = plain_images.keys() & plain_masks.keys()
     if (
@@ -150,11 +144,6 @@ def _called_otherwise(
         Spot(masks, "", faults).note("assumed", text)
         return plain_images, plain_masks, ""
     return image_names, mask_names, ""
-
-
-def _ending(name: str, bases: dict[str, Path]) -> str | None:
-    """What a mask's name has after the longest name of an image that it begins with."""
-    return next((name[cut:] for cut in range(len(name) - 1, 0, -1) if name[:cut] in bases), None)
 
 
 def _endings_beside(paths: Iterable[Path]) -> list[str]:

@@ -106,7 +106,7 @@ def note_classes(data: SegmentedImages, spot: Spot, ignored: str = "") -> None:
         found = f"only '{there[0]}' occurs" if there else "no pixel has a class"
         spot.note("one-class", f"{found} in {len(data)} masks{ignored}; correct the masks, or the list of classes")
         return
-    for name in counts.keys() - set(there):
+    for name in [name for name in counts if name not in there]:
         spot.note("unused-class", f"no mask shows '{name}'; it can be neither learnt nor measured")
 
 

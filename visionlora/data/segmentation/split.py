@@ -8,9 +8,15 @@ from visionlora.data.annotations.layouts import first_of
 from visionlora.data.annotations.reading import Options
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
 from visionlora.data.faults import Fault, Spot, describe_left_out, refuse_errors
-from visionlora.data.folders import find_part, subfolders
+from visionlora.data.folders import find_part
 from visionlora.data.segmentation.class_files import find_class_file, read_classes
-from visionlora.data.segmentation.mask_folders import MaskPlace, find_mask_folders, find_mask_parts
+from visionlora.data.segmentation.mask_folders import (
+    MaskPlace,
+    find_given_folders,
+    find_mask_folders,
+    find_mask_parts,
+    given_parts,
+)
 from visionlora.data.segmentation.mask_reading import examine_mask_folders, note_classes
 from visionlora.data.segmentation.object_masks import segment_objects
 from visionlora.data.segmentation.segmented import SegmentedImages
@@ -58,7 +64,9 @@ def load_segmented_split(data: SegmentationData, classes: list[str] | None = Non
     return split
 
 
-def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -> tuple[SegmentedImages, list[Path]]:
+def read_segmented_part(
+    data: SegmentationData, part: str, classes: list[str], faulty: list[str] | None = None
+) -> tuple[SegmentedImages, list[Path]]:
     """One part, to evaluate a trained model on, and the files that were left out because they can't be read.
 
     Args:
@@ -66,6 +74,7 @@ def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -
         part: of masks, its name, or what ``train`` and ``val`` stand for in the settings; of annotated images, as in
             ``choose_part``. ``all`` is every annotated image, or masks in folders without parts.
         classes: of the model.
+        faulty: to add a line to for each fault that ``data.faulty=leave_out`` passes over.
 
     Raises:
         InputError: as ``load_segmented_split``, or there is no such part.
@@ -73,12 +82,12 @@ def read_segmented_part(data: SegmentationData, part: str, classes: list[str]) -
     _refuse_settings(data)
     if data.annotations is not None:
         path = data.val_annotations if part == "val" and data.val_annotations is not None else data.annotations
-        annotated, skipped = read_annotated(data, path, _of_objects(data, classes))
+        annotated, skipped = read_annotated(data, path, _of_objects(data, classes), faulty)
         chosen = annotated if part == "all" else choose_part(data, annotated, part)
         images = segment_objects(chosen, data.background)
     else:
         named = {"train": data.train, "val": data.val}.get(part) or part
-        images, skipped = _read_masks(data, None if part == "all" else str(named), classes)
+        images, skipped = _read_masks(data, None if part == "all" else str(named), classes, faulty=faulty)
     _refuse_nothing_to_measure(images, _where(data))
     return images, skipped
 
@@ -148,9 +157,7 @@ def _place(data: SegmentationData, part: str | None) -> MaskPlace:
     if data.images is None or data.masks is None:
         assert data.root is not None
         return find_mask_folders(data.root, part)
-    if part is None:
-        return MaskPlace(data.images, data.masks)
-    return MaskPlace(data.images / part, data.masks / part)
+    return find_given_folders(data.images, data.masks, part)
 
 
 def _where(data: SegmentationData) -> Path:
@@ -162,10 +169,7 @@ def _part_names(data: SegmentationData) -> list[str]:
     """Of the parts that have images and masks."""
     if data.images is None or data.masks is None:
         return [] if data.root is None or not data.root.is_dir() else list(find_mask_parts(data.root))
-    if not data.images.is_dir() or not data.masks.is_dir():
-        return []
-    masks = {path.name for path in subfolders(data.masks)}
-    return [path.name for path in subfolders(data.images) if path.name in masks]
+    return list(given_parts(data.images, data.masks))
 
 
 def _refuse_settings(data: SegmentationData) -> None:

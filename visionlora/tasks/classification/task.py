@@ -17,7 +17,7 @@ from visionlora.data.loading import batches, make_loader
 from visionlora.errors import InputError, some
 from visionlora.models import timm_models
 from visionlora.models.classifier import Classifier, create_classifier, creation_code
-from visionlora.tasks.base import Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.base import Chosen, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.examples import torchvision_example
 from visionlora.tasks.classification.figures import evaluation_figures
@@ -79,19 +79,21 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Classifier:
         return Classifier(model, [], {})
 
-    def images(self, config: ClassificationConfig, part: str, classes: list[str]) -> tuple[LabelledImages, list[Path]]:
+    def images(self, config: ClassificationConfig, part: str, classes: list[str]) -> Chosen[LabelledImages]:
         data = config.data
         if part := part or data.val or "":
-            images = read_part(data, part, classes)
-            unreadable = leave_out_unreadable(images.paths, data)
-            return images.without(unreadable), sorted(unreadable)
+            faulty: list[str] = []
+            images = read_part(data, part, classes, faulty)
+            unreadable = leave_out_unreadable(images.paths, data, faulty)
+            skipped = sorted(unreadable) if data.faulty == "refuse" else []
+            return Chosen(images.without(unreadable), skipped, faulty)
         split = load_split(data, config.train.seed)
         if split.val.classes != classes:
             raise InputError(
                 f"the data's classes ({some(split.val.classes)}) are not the model's ({some(classes)}); "
                 f"name the part of the data to evaluate on: --part"
             )
-        return split.val, split.skipped
+        return Chosen(split.val, split.skipped, split.faulty)
 
     def loader(
         self, trained: TrainedClassifier, data: LabelledImages, batch_size: int, workers: int

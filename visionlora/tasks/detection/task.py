@@ -17,7 +17,7 @@ from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors
 from visionlora.models.detector import Detector, create_detector
-from visionlora.tasks.base import AddLabels, Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.base import AddLabels, Chosen, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
 from visionlora.tasks.detection.examples import torchvision_code, torchvision_example
@@ -111,14 +111,15 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Detector:
         return Detector(model, [], [], classes, tuple(about["model_labels"]), about["masks"], {})
 
-    def images(self, config: DetectionConfig, part: str, classes: list[str]) -> tuple[AnnotatedImages, list[Path]]:
+    def images(self, config: DetectionConfig, part: str, classes: list[str]) -> Chosen[AnnotatedImages]:
         data = config.data
         if not part or data.annotations is None:
             split = load_annotated_split(data, classes)
-            return split.val, split.skipped
+            return Chosen(split.val, split.skipped, split.faulty)
         path = data.val_annotations if part == "val" and data.val_annotations is not None else data.annotations
-        images, skipped = read_annotated(data, path, classes)
-        return images if part == "all" else choose_part(data, images, part), skipped
+        faulty: list[str] = []
+        images, skipped = read_annotated(data, path, classes, faulty)
+        return Chosen(images if part == "all" else choose_part(data, images, part), skipped, faulty)
 
     def loader(self, trained: TrainedDetector, data: AnnotatedImages, batch_size: int, workers: int) -> DataLoader[Any]:
         return evaluation_loader(evaluation_set(data, trained.preprocessing), batch_size, workers)

@@ -14,7 +14,7 @@ from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.split import load_segmented_split, read_segmented_part
 from visionlora.data.segmentation.transforms import whole_image
 from visionlora.models.segmenter import Segmenter, create_segmenter
-from visionlora.tasks.base import Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.base import Chosen, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.example_code import model_code
 from visionlora.tasks.outputs import Outputs
 from visionlora.tasks.segmentation.config import SegmentationConfig, SegmenterSection
@@ -94,11 +94,12 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Segmenter:
         return Segmenter(model, [], [], classes, {})
 
-    def images(self, config: SegmentationConfig, part: str, classes: list[str]) -> tuple[SegmentedImages, list[Path]]:
+    def images(self, config: SegmentationConfig, part: str, classes: list[str]) -> Chosen[SegmentedImages]:
         if part:
-            return read_segmented_part(config.data, part, classes)
+            faulty: list[str] = []
+            return Chosen(*read_segmented_part(config.data, part, classes, faulty), faulty)
         split = load_segmented_split(config.data, classes)
-        return split.val, split.skipped
+        return Chosen(split.val, split.skipped, split.faulty)
 
     def loader(
         self, trained: TrainedSegmenter, data: SegmentedImages, batch_size: int, workers: int

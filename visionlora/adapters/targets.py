@@ -174,7 +174,7 @@ def obstacle(layer: nn.Module, tied: dict[int, list[str]]) -> str:
             return "its shape is not known before a first forward"
         if type(weight) is not nn.Parameter:
             kind = type(weight).__name__
-            return f"its {name} is of class {kind}, and updates are added to plain tensors only; adapt before quantising"
+            return f"its {name} is of class {kind}, and updates are added to plain tensors; adapt before quantising"
         if not weight.is_floating_point():
             return f"its {name} is {str(weight.dtype).removeprefix('torch.')}, not a floating-point tensor"
         if weight.is_meta:

@@ -5,6 +5,7 @@ import pickle
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
+from itertools import product
 from typing import Any
 
 import pytest
@@ -282,12 +283,14 @@ COMPILED = {
 }
 
 
-@pytest.mark.parametrize("name", COMPILED)
+@pytest.mark.parametrize(
+    ("name", "method"), [*((name, "lora") for name in COMPILED), *product(("linear", "conv"), ("dora", "lokr"))]
+)
 @pytest.mark.filterwarnings("ignore")
-def test_compiled_training_without_a_break_equals_eager(name: str) -> None:
+def test_compiled_training_without_a_break_equals_eager(name: str, method: str) -> None:
     make, shape, at_least = COMPILED[name]
     torch.compiler.reset()
-    model, x = adapted(make().double()), torch.randn(shape, dtype=torch.float64)
+    model, x = adapted(make().double(), method=method), torch.randn(shape, dtype=torch.float64)
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, inputs: list[Tensor]) -> Callable[..., Any]:
@@ -299,7 +302,7 @@ def test_compiled_training_without_a_break_equals_eager(name: str) -> None:
             assert vl.fold_batchnorm(model, x)
         compiled = torch.compile(model, fullgraph=True, backend=backend)
         agree(gradients(model, x, compiled), gradients(model, x), 1e-9)
-        assert fused_nodes(graphs[-1]) >= at_least
+        assert fused_nodes(graphs[-1]) >= at_least * (method != "lokr")  # which has no factors to fuse
     torch.compiler.reset()
 
 

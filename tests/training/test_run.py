@@ -12,7 +12,9 @@ from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from helpers.runs import COLOURS, interrupt, make_config, make_images
+from helpers.same import assert_same_tensors
 from visionlora.errors import InputError
+from visionlora.sections import RunConfig
 from visionlora.tasks.classification.inference import is_multilabel
 from visionlora.tasks.trained import ADAPTER, MODEL, load_trained
 from visionlora.training.checkpoint import checkpoints
@@ -177,12 +179,18 @@ def test_resume_refuses_another_base(images: Path, tmp_path: Path, monkeypatch: 
         train(make_config(images, tmp_path / "run"), resume=True, quiet=True)
 
 
+@pytest.mark.parametrize("method", ["lora", "dora", "lokr"])
 def test_interrupted_runs_write_a_checkpoint_and_go_on(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
-    whole = train(make_config(images, tmp_path / "whole", checkpoint_every=1000), quiet=True)
+    def config(name: str) -> RunConfig:
+        made = make_config(images, tmp_path / name, checkpoint_every=1000)
+        return made.model_copy(update={"lora": replace(made.lora, method=method)})
 
-    interrupt(make_config(images, tmp_path / "run", checkpoint_every=1000), monkeypatch, step=3)
-    result = train(make_config(images, tmp_path / "run", checkpoint_every=1000), resume=True, quiet=True)
+    whole = train(config("whole"), quiet=True)
+
+    interrupt(config("run"), monkeypatch, step=3)
+    result = train(config("run"), resume=True, quiet=True)
     assert (result.folder / METRICS).read_bytes() == (whole.folder / METRICS).read_bytes()
     assert result.scores == whole.scores
+    assert_same_tensors(*(each.folder / ADAPTER for each in (whole, result)))

@@ -10,7 +10,7 @@ from visionlora.ops.autocast import plain_autocast
 from visionlora.ops.convolution import convolve, input_gradient, take_every, weight_gradient
 from visionlora.ops.cost import Route, conv_route
 from visionlora.ops.geometry import Geometry
-from visionlora.ops.kept import Kept, asking, scale_gradient
+from visionlora.ops.kept import Kept, asking, kept_for, scale_gradient
 from visionlora.ops.linear import columns_first
 from visionlora.ops.recompute import Recall
 from visionlora.ops.weight import is_channels_last, passing_weight, row_products, scaled_weight
@@ -47,7 +47,7 @@ def conv(
         (N, Cout, ...).
     """
     with plain_autocast(x) as x:
-        kept = Kept() if row_scale is not None and row_scale.requires_grad else None
+        kept = kept_for(row_scale)
         output: Tensor = _Conv.apply(x, weight, bias, A, B, row_scale, unit_rows, geometry, route, recall, kept)
     return asking(output, kept)
 
@@ -81,7 +81,7 @@ class _Conv(torch.autograd.Function):
         x, weight, A, B, row_scale, norms, bias = ctx.saved_tensors
         scale = row_scale if norms is None else row_scale / norms
         needs_x, _, needs_bias, needs_A, needs_B, needs_scale, *_ = ctx.needs_input_grad
-        output = ctx.kept.take(g) if needs_scale else None
+        output = ctx.kept.take(g) if needs_scale and ctx.kept is not None else None
         format = torch.channels_last if is_channels_last(x) else torch.contiguous_format
         g = g.contiguous(memory_format=format)
         grad_x = grad_A = grad_B = grad_scale = None

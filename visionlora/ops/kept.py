@@ -47,9 +47,16 @@ class Kept:
         return None if torch.is_grad_enabled() else value
 
 
+def kept_for(row_scale: Tensor | None) -> Kept | None:
+    """A place for the output of a layer whose row scale trains; a compiled graph has no such notes and makes do."""
+    if row_scale is None or not row_scale.requires_grad or torch.compiler.is_compiling():
+        return None
+    return Kept()
+
+
 def asking(output: Tensor, kept: Kept | None) -> Tensor:
     """``output``, with a note for whoever reads it next."""
-    if kept is not None and not torch.compiler.is_compiling():
+    if kept is not None:
         setattr(output, _NOTE, (kept, output._version))
     return output
 

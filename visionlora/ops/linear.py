@@ -8,7 +8,7 @@ from torch import Tensor
 
 from visionlora.ops.autocast import plain_autocast
 from visionlora.ops.cost import Route, linear_route
-from visionlora.ops.kept import Kept, asking, scale_gradient
+from visionlora.ops.kept import Kept, asking, kept_for, scale_gradient
 from visionlora.ops.recompute import Recall
 from visionlora.ops.weight import passing_weight, row_products, scaled_weight
 
@@ -43,7 +43,7 @@ def linear(
     """
     through_rank = linear_route(weight.shape[1], weight.shape[0], len(A), route) == "factored"
     with plain_autocast(x) as x:
-        kept = Kept() if row_scale is not None and row_scale.requires_grad else None
+        kept = kept_for(row_scale)
         output: Tensor = _Linear.apply(x, weight, bias, A, B, row_scale, unit_rows, through_rank, recall, kept)
     return asking(output, kept)
 
@@ -76,7 +76,7 @@ class _Linear(torch.autograd.Function):
         x, weight, A, B, row_scale, norms, bias = ctx.saved_tensors
         scale = row_scale if norms is None else row_scale / norms
         needs_x, _, needs_bias, needs_A, needs_B, needs_scale, *_ = ctx.needs_input_grad
-        output = ctx.kept.take(g) if needs_scale else None
+        output = ctx.kept.take(g) if needs_scale and ctx.kept is not None else None
         grad_x = grad_A = grad_B = grad_scale = None
         if needs_x:
             with passing_weight(weight, A, B, scale) as adapted:

@@ -1,8 +1,6 @@
 """Frozen BatchNorm folded into the convolutions before it: the same numbers, and the model can always go back."""
 
 import copy
-import io
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 import visionlora as vl
 from helpers.cases import perturb
 from helpers.comparing import agree, gradients, trained
+from helpers.copies import COPIES
 from helpers.folded_models import adapted, lively
 from visionlora.adapters.forward import folded_into
 
@@ -197,18 +196,7 @@ def test_merging_a_folded_model_gives_what_merging_it_unfolded_does(
     assert folded_in(model) == (BNS if act is vl.merged else [])
 
 
-def _pickled(model: nn.Module) -> nn.Module:
-    return pickle.loads(pickle.dumps(model))
-
-
-def _torch_saved(model: nn.Module) -> nn.Module:
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, _pickled, _torch_saved])
+@pytest.mark.parametrize("copied", COPIES)
 def test_copies_are_folded_and_on_their_own(
     base: nn.Module, model: nn.Module, x: Tensor, copied: Callable[[nn.Module], nn.Module]
 ) -> None:

@@ -1,8 +1,6 @@
 """Unfrozen modules and BatchNorm state belong to the adapter; the base keeps its own."""
 
 import copy
-import io
-import pickle
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 import visionlora as vl
 from helpers.cases import perturb, wake
+from helpers.copies import COPIES
 from visionlora.adapters.config import BATCHNORM_MODES
 
 
@@ -367,18 +366,7 @@ def test_the_whole_model_may_be_unfrozen(base: nn.Module) -> None:
         assert same(state(model), state(base))
 
 
-def _pickled(model: nn.Module) -> nn.Module:
-    return pickle.loads(pickle.dumps(model))
-
-
-def _torch_saved(model: nn.Module) -> nn.Module:
-    buffer = io.BytesIO()
-    torch.save(model, buffer)
-    buffer.seek(0)
-    return torch.load(buffer, weights_only=False)
-
-
-@pytest.mark.parametrize("copied", [copy.deepcopy, _pickled, _torch_saved])
+@pytest.mark.parametrize("copied", COPIES)
 def test_copies_carry_heads_and_batchnorm_of_every_adapter(
     base: nn.Module, copied: Callable[[nn.Module], nn.Module]
 ) -> None:

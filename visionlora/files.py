@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -26,7 +27,7 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         sync(path.parent)
     finally:
@@ -37,6 +38,19 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill what becomes ``path``; see ``new_file``."""
     with new_file(path) as temporary:
         write(temporary)
+
+
+_UNFINISHED = re.compile(r"\.(.+?)(\.[a-z0-9_]{8})?\.tmp")
+"""Temporary names of ``new_file`` and ``new_folder``, or of what is made under one name at a time."""
+
+
+def unfinished(name: str) -> str:
+    """What a temporary file or folder of this name was to become; empty if it is none of ours.
+
+    A process that is killed while it writes leaves one behind.
+    """
+    match = _UNFINISHED.fullmatch(name)
+    return match[1] if match else ""
 
 
 @contextmanager

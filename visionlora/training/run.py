@@ -89,48 +89,59 @@ def train(
     score_name = monitored(config, setup, device)
     model = setup.built.model
     report = prepare(config, setup)
-    folder = open_folder(config, resume, overwrite)
 
     def say(text: str) -> None:
         if not quiet:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    say(setup.description)
-    if setup.skipped:
-        say(f"left out because they can't be read: {some(setup.skipped)}")
-    if setup.faulty:
-        say(f"{len(setup.faulty)} faults of the annotations mended or left out (all are in {REPORT}):")
-        say("\n".join(f"  {line}" for line in setup.faulty[:3]))
-    say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
-
-    memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
-    model.to(device, memory_format=memory_format)
-    if report:
-        fold_batchnorm(model, example(as_trained(config, setup, model), setup.val, device))
-    base = json.dumps(sorted(fingerprints(model, "default").items())) if report else ""
-    optimizer = build_optimizer(model, setup.built.head, config.train)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
-    state = RunState(config, setup, score_name, device, optimizer, scaler, base)
-    written = checkpoints(folder / CHECKPOINTS)
-    if resume and written:
-        state.progress = load_checkpoint(written[-1], model, optimizer, scaler, base)
-        say(f"resumed from step {state.progress.step}, epoch {state.progress.epoch + 1}")
-
-    total = steps_per_epoch(setup.training, config.train) * config.train.epochs
-    with (
-        stop_requests() as stop,
-        Monitor(folder, state.progress.step, state.progress.metrics_bytes, total, console, quiet) as monitor,
-    ):
-        fit(state, monitor, stop)
-        result = _conclude(state, stop)
-        monitor.hyperparameters(_settings(config), result.scores)
+    with open_folder(config, resume, overwrite) as note:
+        if note:
+            say(note)
+        say(setup.description)
+        if setup.skipped:
+            say(f"left out because they can't be read: {some(setup.skipped)}")
+        if setup.faulty:
+            say(f"{len(setup.faulty)} faults of the annotations mended or left out (all are in {REPORT}):")
+            say("\n".join(f"  {line}" for line in setup.faulty[:3]))
+        say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
+        state = _begin(config, setup, score_name, device, folds=report is not None)
+        if resume:
+            _go_on(state, say)
+        total = steps_per_epoch(setup.training, config.train) * config.train.epochs
+        with (
+            stop_requests() as stop,
+            Monitor(state.folder, state.progress.step, state.progress.metrics_bytes, total, console, quiet) as monitor,
+        ):
+            fit(state, monitor, stop)
+            result = _conclude(state, stop)
+            monitor.hyperparameters(_settings(config), result.scores)
     say(
         f"best epoch {result.best_epoch}: "
         + ("  ".join(f"{name} {value:.4f}" for name, value in result.scores.items()) or "no score")
         + f"\n{result.trainable:,} parameters trained, {result.saved_bytes / 1e6:.2f} MB saved, "
-        f"{result.seconds:.0f} s; all of it is in {folder}"
+        f"{result.seconds:.0f} s; all of it is in {result.folder}"
     )
     return result
+
+
+def _begin(config: RunConfig, setup: SetUp, monitor: str, device: torch.device, folds: bool) -> RunState:
+    """The run before its first step; the model, which goes to its device, is folded where it has an adapter."""
+    model = setup.built.model
+    memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
+    model.to(device, memory_format=memory_format)
+    if folds:
+        fold_batchnorm(model, example(as_trained(config, setup, model), setup.val, device))
+    base = json.dumps(sorted(fingerprints(model, "default").items())) if folds else ""
+    optimizer = build_optimizer(model, setup.built.head, config.train)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
+    return RunState(config, setup, monitor, device, optimizer, scaler, base)
+
+
+def _go_on(state: RunState, say: Callable[[str], None]) -> None:
+    """Bring the run to where its last checkpoint was written, if there is one."""
+    if written := checkpoints(state.folder / CHECKPOINTS):
+        state.progress = load_checkpoint(written[-1], state.model, state.optimizer, state.scaler, state.base)
+        say(f"resumed from step {state.progress.step}, epoch {state.progress.epoch + 1}")
 
 
 def prepare(config: RunConfig, setup: SetUp) -> Report | None:

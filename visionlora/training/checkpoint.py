@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from visionlora.errors import InputError
 from visionlora.files import sync, write_tensors
+from visionlora.training.resuming import refuse_other_data
 
 KEEP = 2
 _NAME = "step-{:08d}-{:04d}"
@@ -56,12 +57,14 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scaler: "torch.amp.GradScaler",
     base: str,
+    data: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint as a whole or not at all, and keep the last two.
 
     Args:
         folder: of the checkpoints.
         base: fingerprint of the frozen tensors; they are not stored.
+        data: fingerprint of the images and their labels.
     """
     tensors = {f"model/{key}": tensor for key, tensor in _changing(model).items()}
     state = optimizer.state_dict()
@@ -75,6 +78,7 @@ def save_checkpoint(
         "python_random": random.getstate(),
         "numpy_random": _numpy_state(),
         "base": base,
+        "data": data,
     }
     folder.mkdir(exist_ok=True)
     name = _NAME.format(progress.step, progress.epoch)
@@ -104,11 +108,13 @@ def load_checkpoint(
     optimizer: torch.optim.Optimizer,
     scaler: "torch.amp.GradScaler",
     base: str,
+    data: dict[str, Any] | None = None,
 ) -> Progress:
     """Bring model, optimizer and the global random states to where the checkpoint was written.
 
     Raises:
-        InputError: it is damaged, or the base's weights have changed since.
+        InputError: it is damaged, or the data or the base's weights have changed since. Older checkpoints do not say
+            with which data they were written.
     """
     try:
         tensors = load_file(path / "tensors.safetensors")
@@ -117,6 +123,8 @@ def load_checkpoint(
         raise InputError(
             f"{path}: the checkpoint is damaged ({error}); delete it to resume from the one before"
         ) from error
+    if data is not None and description.get("data") is not None:
+        refuse_other_data(description["data"], data, path)
     if description["base"] != base:
         raise InputError(f"{path}: the base model's weights are not those that the run began with; bring them back")
     changing = _changing(model)

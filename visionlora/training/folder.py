@@ -11,6 +11,7 @@ from visionlora.files import unfinished, write_atomic
 from visionlora.sections import RunConfig
 from visionlora.tasks.trained import ADAPTER, MODEL
 from visionlora.training.lock import LOCK, locked
+from visionlora.training.resuming import changed_settings
 
 CONFIG, METRICS, REPORT = "config.yaml", "metrics.jsonl", "report.json"
 CHECKPOINTS, EVENTS, FIGURES = "checkpoints", "tensorboard", "figures"
@@ -19,7 +20,7 @@ OURS = {ADAPTER, MODEL, CONFIG, METRICS, REPORT, CHECKPOINTS, EVENTS, FIGURES, L
 
 @contextmanager
 def open_folder(config: RunConfig, resume: bool, overwrite: bool) -> Iterator[str]:
-    """Make the run folder ready, write the resolved config into it, and keep other processes out meanwhile.
+    """Make the run folder ready, and keep other processes out meanwhile.
 
     What is yielded is empty, or a line that says why they can't be kept out.
 
@@ -33,10 +34,14 @@ def open_folder(config: RunConfig, resume: bool, overwrite: bool) -> Iterator[st
     with locked(folder) as note:
         _refuse(config, resume, overwrite)  # another run may have begun, or ended, meanwhile
         _clear(folder, everything=overwrite and not resume)
-        if not (folder / CONFIG).exists():
-            text = dump_config(config)
-            write_atomic(folder / CONFIG, lambda temporary: temporary.write_text(text, encoding="utf-8"))
         yield note
+
+
+def write_config(config: RunConfig) -> None:
+    """The resolved config, into its run folder; only where it says something new."""
+    path, text = config.out / CONFIG, dump_config(config)
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def _refuse(config: RunConfig, resume: bool, overwrite: bool) -> None:
@@ -47,7 +52,7 @@ def _refuse(config: RunConfig, resume: bool, overwrite: bool) -> None:
     names = [path.name for path in folder.iterdir()] if folder.exists() else []
     there = {name for name in names if name != LOCK and unfinished(name) not in OURS}
     if there and resume:
-        _check_same(config, folder)
+        changed_settings(settings_before(folder), config)
     elif there and overwrite:
         if foreign := sorted(there - OURS):
             raise InputError(f"out {folder}: holds {some(foreign)}, which no run wrote; give another folder")
@@ -66,22 +71,8 @@ def _clear(folder: Path, everything: bool) -> None:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
-def _check_same(config: RunConfig, folder: Path) -> None:
+def settings_before(folder: Path) -> RunConfig:
+    """The config of the run that a folder holds. InputError if it holds none."""
     if not (folder / CONFIG).is_file():
         raise InputError(f"out {folder}: holds no {CONFIG}, so there is no run to resume; give another folder")
-    before, now = _flat(load_config(folder / CONFIG)), _flat(config)
-    different = [f"{key} ({before.get(key)!r}, now {now.get(key)!r})" for key in now if before.get(key) != now[key]]
-    different = [entry for entry in different if not entry.startswith("out ")]
-    if different:
-        raise InputError(f"out {folder}: can't resume with other settings: {some(different, 3)}")
-
-
-def _flat(config: RunConfig) -> dict[str, object]:
-    flat: dict[str, object] = {}
-    for section, values in config.model_dump(mode="json").items():
-        flat |= (
-            {f"{section}.{key}": value for key, value in values.items()}
-            if isinstance(values, dict)
-            else {section: values}
-        )
-    return flat
+    return load_config(folder / CONFIG)

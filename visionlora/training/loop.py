@@ -63,7 +63,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         progress.seconds, clock = progress.seconds + now - clock, now
         progress.loss_sum, progress.metrics_bytes = float(loss_sum), monitor.metrics_bytes
         _refuse_not_finite(progress.loss_sum, progress, train)
-        save_checkpoint(state.folder / CHECKPOINTS, progress, model, optimizer, scaler, state.base)
+        save_checkpoint(state.folder / CHECKPOINTS, progress, model, optimizer, scaler, state.base, state.data)
 
     def checkpoint_if(due: bool, where: str) -> None:
         number = stop()

@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -22,16 +22,20 @@ from visionlora.errors import InputError, did_you_mean, some
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted, stop_requests
-from visionlora.tasks.base import SetUp
+from visionlora.tasks.base import Scores, SetUp, Trained
 from visionlora.tasks.evaluation import example, score
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained
 from visionlora.training.checkpoint import checkpoints, load_checkpoint
-from visionlora.training.folder import CHECKPOINTS, REPORT, open_folder
+from visionlora.training.folder import CHECKPOINTS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import build_optimizer
+from visionlora.training.resuming import changed_settings, data_fingerprint
 from visionlora.training.state import RunState, as_trained
+
+_ROUNDING = 0.01
+"""By so much, or one image, a score of the same model on the same images may differ."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,7 @@ def train(
         state = _begin(config, setup, score_name, device, folds=report is not None)
         if resume:
             _go_on(state, say)
+        write_config(config)
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
         with (
             stop_requests() as stop,
@@ -134,14 +139,26 @@ def _begin(config: RunConfig, setup: SetUp, monitor: str, device: torch.device, 
     base = json.dumps(sorted(fingerprints(model, "default").items())) if folds else ""
     optimizer = build_optimizer(model, setup.built.head, config.train)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
-    return RunState(config, setup, monitor, device, optimizer, scaler, base)
+    data = data_fingerprint(task_of(config.task), setup)
+    return RunState(config, setup, monitor, device, optimizer, scaler, base, data)
 
 
 def _go_on(state: RunState, say: Callable[[str], None]) -> None:
     """Bring the run to where its last checkpoint was written, if there is one."""
-    if written := checkpoints(state.folder / CHECKPOINTS):
-        state.progress = load_checkpoint(written[-1], state.model, state.optimizer, state.scaler, state.base)
-        say(f"resumed from step {state.progress.step}, epoch {state.progress.epoch + 1}")
+    written = checkpoints(state.folder / CHECKPOINTS)
+    if not written:
+        return
+    train = state.train
+    progress = load_checkpoint(written[-1], state.model, state.optimizer, state.scaler, state.base, state.data)
+    if train.epochs < progress.epoch:
+        raise InputError(
+            f"train.epochs is {train.epochs}, and the run in {state.folder} has done {progress.epoch}; give more"
+        )
+    progress.finished = 0 < train.patience <= progress.stale
+    state.progress = progress
+    say(f"resumed from step {progress.step}, epoch {progress.epoch + 1}")
+    if changed := changed_settings(settings_before(state.folder), state.config):
+        say(f"from now on with other settings: {some(changed)}")
 
 
 def prepare(config: RunConfig, setup: SetUp) -> Report | None:
@@ -210,6 +227,7 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
         lambda _what, _images: nullcontext(on_batch),
         autocast_context(config.train, state.device),
     )
+    _refuse_other_scores(trained, metrics.scores(), metrics.names, len(state.setup.val))
     result = Result(
         folder=state.folder,
         scores=metrics.scores(),
@@ -226,6 +244,21 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
     details = plain.pop("details")
     write_json(state.folder / REPORT, {**plain, **details, "folder": str(state.folder)})
     return result
+
+
+def _refuse_other_scores(trained: Trained, found: Scores, names: Sequence[str], images: int) -> None:
+    """Raise InputError unless a file's model scores as it did when it was written: then the data, the file's base or
+    the program have changed since. Rounding, as of another device, may move an image from right to wrong.
+    """
+    before = trained.about.get("scores", {})
+    for name in names:
+        if name in before and name in found:
+            allowed = max(_ROUNDING, 1.5 / images) * max(1.0, abs(before[name]))
+            if not abs(found[name] - before[name]) <= allowed:
+                raise InputError(
+                    f"{trained.path}: its model has {name} {found[name]:.4f} on the validation images, and had "
+                    f"{before[name]:.4f} when it was written; bring the images and labels of then back, or train again"
+                )
 
 
 def _trainable(model: nn.Module) -> int:

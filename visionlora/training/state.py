@@ -26,6 +26,7 @@ class RunState:
         device: where it computes.
         optimizer, scaler: as ``progress`` left them.
         base: fingerprint of the frozen tensors, for checkpoints.
+        data: fingerprint of the images and their labels, for checkpoints.
         progress: how far it is.
     """
 
@@ -36,6 +37,7 @@ class RunState:
     optimizer: torch.optim.Optimizer
     scaler: "torch.amp.GradScaler"
     base: str
+    data: dict[str, Any]
     progress: Progress = field(default_factory=Progress)
 
     @property

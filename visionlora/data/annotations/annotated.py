@@ -1,7 +1,7 @@
 """Images with labelled objects: the one form that COCO, Pascal VOC and YOLO files are read into."""
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import astuple, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +42,10 @@ class LabelledObject:
     mask: Polygons | RunLengths | None = None
     crowd: bool = False
     source: str = ""
+
+    def plain(self) -> tuple[Any, ...]:
+        """What it says, as plain values: all but where it was read."""
+        return self.label, self.box, self.crowd, None if self.mask is None else astuple(self.mask)
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ class Progress:
         best, best_epoch: the monitored score's best value, None before the first evaluation.
         stale: evaluations since then.
         loss_sum, loss_count: training loss since it was last logged.
+        skipped, skipped_in_row: steps that were left out as loss or gradient was not finite, in all and up to this one.
         seconds: time spent, over all starts.
         metrics_bytes: length of metrics.jsonl.
         finished: whether the run has ended.
@@ -45,6 +46,8 @@ class Progress:
     stale: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
     seconds: float = 0.0
     metrics_bytes: int = 0
     finished: bool = False

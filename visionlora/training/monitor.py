@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from visionlora.errors import some
 from visionlora.files import write_atomic
 from visionlora.tasks.base import Scores
 from visionlora.training.folder import EVENTS, FIGURES, METRICS
@@ -85,20 +86,30 @@ class Monitor:
         self,
         step: int,
         epoch: int,
-        loss: float,
+        loss: float | None,
         parts: dict[str, float],
         rates: dict[str, float],
         layers: dict[str, float],
     ) -> None:
-        """Log the mean loss since the last call, the last one's parts, learning rates, and the adapted layers."""
+        """Log the mean of the finite losses since the last call (None without any), the last one's parts, learning
+        rates, and the adapted layers.
+        """
         speed = self._images / max(1e-9, time.perf_counter() - self._started)
         self._started, self._images = time.perf_counter(), 0
         self._line({"kind": "train", "step": step, "epoch": epoch, "loss": loss, **_prefixed("lr_", rates)})
-        scalars = {"train/loss": loss, "train/images_per_s": speed, **_prefixed("train/", parts)}
+        scalars = {"train/images_per_s": speed, **_prefixed("train/", parts)}
+        scalars |= {} if loss is None else {"train/loss": loss}
         scalars |= _prefixed("learning_rate/", rates) | layers
         for tag, value in scalars.items():
             self._events.add_scalar(tag, value, step)
-        self._progress.update(self._task, numbers=f"loss {loss:.4f}  {speed:.0f} images/s")
+        self._progress.update(
+            self._task, numbers=f"loss {float('nan') if loss is None else loss:.4f}  {speed:.0f} images/s"
+        )
+
+    def skipped(self, step: int, epoch: int, what: str, files: list[str]) -> None:
+        """Log a step over these files that was left out, because ``what`` was not finite."""
+        self._line({"kind": "skipped", "step": step, "epoch": epoch, "what": what, "files": files})
+        self.say(f"step {step} skipped: its {what} is not finite{f' ({some(files, 4)})' if files else ''}")
 
     def evaluation(self, step: int, epoch: int, scores: Scores, per_class: dict[str, Scores]) -> None:
         """Log an evaluation's scores, per class too."""

@@ -53,6 +53,7 @@ class Result:
         details: what else the task reports: a confusion matrix, or score thresholds.
         skipped: unreadable images that were left out.
         faulty: faults of the annotations that were mended or left out, as asked.
+        skipped_steps: those that were left out because loss or gradient was not finite.
     """
 
     folder: Path
@@ -65,6 +66,7 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     faulty: list[str] = field(default_factory=list)
+    skipped_steps: int = 0
 
 
 def train(
@@ -239,6 +241,7 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
         details=metrics.details(),
         skipped=[str(path) for path in state.setup.skipped],
         faulty=state.setup.faulty,
+        skipped_steps=progress.skipped,
     )
     plain = asdict(result)
     details = plain.pop("details")

@@ -8,10 +8,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any
 
 
 @contextmanager
@@ -71,14 +68,6 @@ def growing_json(path: Path) -> Iterator[Callable[[Any], None]]:
         yield add
         empty = "" if lines else "[]\n"
         file.write(empty if before in ("", "[\n") else "\n" if lines else "\n]\n")
-
-
-def write_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file. Raises OSError, as every other write does, if the disk is full."""
-    from safetensors.torch import save_file
-
-    with tensor_errors(path):
-        save_file(tensors, path, metadata=metadata)
 
 
 @contextmanager

@@ -111,8 +111,9 @@ def test_a_run_that_ended_early_goes_on_with_more_patience(trained: Path, tmp_pa
 def test_a_checkpoint_from_before_there_were_fingerprints_is_taken(home: Path) -> None:
     for checkpoint in checkpoints(home / "run" / CHECKPOINTS):
         state = json.loads((checkpoint / "state.json").read_text())
-        del state["data"]
+        del state["data"], state["manifest"]
         (checkpoint / "state.json").write_text(json.dumps(state))
+        (checkpoint / "manifest.json").unlink()
     assert train(make_config(home / "images", home / "run", epochs=2), resume=True, quiet=True).scores
 
 

@@ -1,5 +1,6 @@
 """What is written and shown while a run goes on: metrics.jsonl, TensorBoard, progress."""
 
+import hashlib
 import json
 import time
 from contextlib import suppress
@@ -41,7 +42,8 @@ class Monitor:
         metrics.touch()
         with metrics.open("r+b") as file:
             file.truncate(metrics_bytes)
-        self._metrics = metrics.open("a", encoding="utf-8")
+        self._digest = hashlib.sha256(metrics.read_bytes())
+        self._metrics = metrics.open("ab")
         self._events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1 if step else None)
         self._progress = Progress(
             TextColumn("{task.description}"),
@@ -71,8 +73,12 @@ class Monitor:
     @property
     def metrics_bytes(self) -> int:
         """Length of metrics.jsonl so far."""
-        self._metrics.flush()
         return self._metrics.tell()
+
+    @property
+    def metrics_sha256(self) -> str:
+        """The hash of so many bytes."""
+        return self._digest.hexdigest()
 
     def count_images(self, images: int) -> None:
         """Take note of a batch, for images/s."""
@@ -143,7 +149,9 @@ class Monitor:
         self._started, self._images = time.perf_counter(), 0
 
     def _line(self, values: dict[str, Any]) -> None:
-        self._metrics.write(json.dumps(values) + "\n")
+        line = (json.dumps(values) + "\n").encode()
+        self._digest.update(line)
+        self._metrics.write(line)
         self._metrics.flush()
 
 

@@ -26,8 +26,8 @@ from visionlora.tasks.base import Scores, SetUp, Trained
 from visionlora.tasks.evaluation import example, score
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained
-from visionlora.training.checkpoint import checkpoints, load_checkpoint
-from visionlora.training.folder import CHECKPOINTS, REPORT, open_folder, settings_before, write_config
+from visionlora.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, set_aside
+from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import build_optimizer
@@ -147,17 +147,22 @@ def _begin(config: RunConfig, setup: SetUp, monitor: str, device: torch.device, 
 
 def _go_on(state: RunState, say: Callable[[str], None]) -> None:
     """Bring the run to where its last checkpoint was written, if there is one."""
-    written = checkpoints(state.folder / CHECKPOINTS)
-    if not written:
+    newest, faults = newest_checkpoint(state.folder / CHECKPOINTS, state.folder / METRICS)
+    if newest is None:
         return
     train = state.train
-    progress = load_checkpoint(written[-1], state.model, state.optimizer, state.scaler, state.base, state.data)
+    progress = load_checkpoint(newest, state.model, state.optimizer, state.scaler, state.base, state.data)
     if train.epochs < progress.epoch:
         raise InputError(
             f"train.epochs is {train.epochs}, and the run in {state.folder} has done {progress.epoch}; give more"
         )
     progress.finished = 0 < train.patience <= progress.stale
     state.progress = progress
+    for fault in faults:
+        say(f"{fault}; the checkpoint before is used")
+    for path in checkpoints(state.folder / CHECKPOINTS):
+        if path.name > newest.path.name:
+            set_aside(path)
     say(f"resumed from step {progress.step}, epoch {progress.epoch + 1}")
     if changed := changed_settings(settings_before(state.folder), state.config):
         say(f"from now on with other settings: {some(changed)}")

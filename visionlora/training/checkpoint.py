@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ class Progress:
         skipped, skipped_in_row: steps that were left out as loss or gradient was not finite, in all and up to this one.
         seconds: time spent, over all starts.
         metrics_bytes, metrics_sha256: length of metrics.jsonl, and the hash of so many bytes (older ones: none).
+        events: bytes of each of TensorBoard's files; None in older ones.
         finished: whether the run has ended.
     """
 
@@ -54,6 +55,7 @@ class Progress:
     seconds: float = 0.0
     metrics_bytes: int = 0
     metrics_sha256: str = ""
+    events: list[int] | None = field(default_factory=list)
     finished: bool = False
 
 
@@ -125,7 +127,7 @@ class Checkpoint:
     @property
     def progress(self) -> Progress:
         """How far the run was."""
-        return Progress(**self.description["progress"])
+        return Progress(**{"events": None, **self.description["progress"]})
 
 
 def newest_checkpoint(folder: Path, metrics: Path) -> tuple[Checkpoint | None, list[str]]:

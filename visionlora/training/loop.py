@@ -71,6 +71,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         progress.seconds, clock = progress.seconds + now - clock, now
         progress.loss_sum, count = losses.tolist()
         progress.loss_count, progress.metrics_bytes = int(count), monitor.metrics_bytes
+        progress.events = monitor.event_sizes()
         progress.metrics_sha256, progress.skipped_in_row = monitor.metrics_sha256, skips.in_row
         save_checkpoint(state.folder / CHECKPOINTS, progress, model, optimizer, scaler, state.base, state.data)
 

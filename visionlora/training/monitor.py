@@ -14,6 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from visionlora.errors import some
 from visionlora.files import write_atomic
 from visionlora.tasks.base import Scores
+from visionlora.training import events
+from visionlora.training.checkpoint import Progress as RunProgress
 from visionlora.training.folder import EVENTS, FIGURES, METRICS
 
 if TYPE_CHECKING:
@@ -25,26 +27,23 @@ class Monitor:
 
     Args:
         folder: of the run.
-        step, metrics_bytes: where to go on; later lines and events of an interrupted try are dropped.
+        progress: where to go on; later lines and events of an interrupted try are dropped.
         total_steps: optimizer steps of the whole run.
         console: where people look.
         quiet: show the bar alone.
     """
 
-    def __init__(
-        self, folder: Path, step: int, metrics_bytes: int, total_steps: int, console: Console, quiet: bool
-    ) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, progress: RunProgress, total_steps: int, console: Console, quiet: bool) -> None:
         self._quiet = quiet
         self._figures = folder / FIGURES
         metrics = folder / METRICS
         metrics.touch()
         with metrics.open("r+b") as file:
-            file.truncate(metrics_bytes)
+            file.truncate(progress.metrics_bytes)
         self._digest = hashlib.sha256(metrics.read_bytes())
         self._metrics = metrics.open("ab")
-        self._events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1 if step else None)
+        self._event_folder = folder / EVENTS
+        self._events = events.go_on(self._event_folder, progress.events, progress.step)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -55,7 +54,7 @@ class Monitor:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("training", total=total_steps, completed=step, numbers="")
+        self._task = self._progress.add_task("training", total=total_steps, completed=progress.step, numbers="")
         self._started, self._images = time.perf_counter(), 0
 
     def __enter__(self) -> "Monitor":
@@ -79,6 +78,11 @@ class Monitor:
     def metrics_sha256(self) -> str:
         """The hash of so many bytes."""
         return self._digest.hexdigest()
+
+    def event_sizes(self) -> list[int]:
+        """Bytes of TensorBoard's files so far."""
+        self._events.flush()
+        return events.sizes(self._event_folder)
 
     def count_images(self, images: int) -> None:
         """Take note of a batch, for images/s."""
@@ -134,10 +138,16 @@ class Monitor:
 
     def hyperparameters(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
         """Log the settings beside the final scores, for TensorBoard's comparison of runs."""
+        from torch.utils.tensorboard.summary import hparams
+
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
         }
-        self._events.add_hparams(plain, _prefixed("final/", scores), run_name=".")
+        finals = _prefixed("final/", scores)
+        for summary in hparams(plain, finals):  # add_hparams would open a file of its own
+            self._events.file_writer.add_summary(summary)
+        for tag, value in finals.items():
+            self._events.add_scalar(tag, value)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""

@@ -117,7 +117,7 @@ def train(
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
         with (
             stop_requests() as stop,
-            Monitor(state.folder, state.progress.step, state.progress.metrics_bytes, total, console, quiet) as monitor,
+            Monitor(state.folder, state.progress, total, console, quiet) as monitor,
         ):
             fit(state, monitor, stop)
             result = _conclude(state, stop)

@@ -62,6 +62,31 @@ def stop_requests() -> Iterator[Callable[[], int]]:
 
 
 @contextmanager
+def orderly_exit() -> Iterator[None]:
+    """Signals end the process as an exception does, so that nothing half-written stays, with a shell's exit code.
+
+    Where ``stop_requests`` answers them they are requests. A signal that is ignored, as under nohup, stays so.
+    """
+
+    def leave(number: int, frame: FrameType | None) -> None:
+        del frame
+        raise SystemExit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in STOPPING}
+    before = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in before:
+        signal.signal(number, leave)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
 def deaf_children() -> Iterator[None]:
     """Processes that are started meanwhile never get a signal to stop; this one gets them afterwards at the latest."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows

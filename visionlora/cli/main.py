@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import typer
 
 from visionlora.errors import InputError
-from visionlora.stopping import Interrupted
+from visionlora.stopping import Interrupted, orderly_exit
 
 app = typer.Typer(
     help="LoRA for vision models: adapt, evaluate, merge.",
@@ -248,10 +248,11 @@ def demo(
 
 def main() -> None:
     """Run the command line; bad input is one line on stderr and exit code 2, a run that was stopped one and 128 + the
-    signal's number.
+    signal's number, which any command ends with that a signal ends.
     """
     try:
-        app(prog_name="visionlora")
+        with orderly_exit():
+            app(prog_name="visionlora")
     except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)

@@ -6,7 +6,7 @@ import sys
 from visionlora.cli.configs import find_config
 from visionlora.config import load_config
 from visionlora.errors import InputError
-from visionlora.stopping import Interrupted
+from visionlora.stopping import Interrupted, orderly_exit
 from visionlora.training.run import train
 
 
@@ -25,8 +25,9 @@ def main(about: str, default: str, example: str) -> int:
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     arguments = parser.parse_intermixed_args()
     try:
-        config = load_config(find_config(arguments.config), arguments.overrides)
-        train(config, resume=arguments.resume, overwrite=arguments.overwrite)
+        with orderly_exit():
+            config = load_config(find_config(arguments.config), arguments.overrides)
+            train(config, resume=arguments.resume, overwrite=arguments.overwrite)
     except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -3,7 +3,9 @@
 import json
 import re
 import shutil
+from array import array
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,7 @@ from helpers.detection_runs import make_detection_config, make_scenes
 from helpers.runs import make_config, make_images
 from visionlora.cli.main import main
 from visionlora.config import dump_config, load_config
-from visionlora.data.annotations.annotated import AnnotatedImage, LabelledObject, Polygons
+from visionlora.data.annotations.annotated import AnnotatedImage, LabelledObject, Polygons, RunLengths
 from visionlora.data.segmentation.segmented import SegmentedImage
 from visionlora.errors import InputError
 from visionlora.tasks.registry import task_of
@@ -146,7 +148,10 @@ def test_another_box_is_another_label(tmp_path: Path) -> None:
 
 def test_the_truth_of_a_segmented_image_is_its_mask_and_its_pixels() -> None:
     thing = LabelledObject(1, (0.0, 0.0, 2.0, 2.0), Polygons(((0.0, 0.0, 2.0, 0.0, 2.0, 2.0),)), source="line 3")
-    assert thing.plain() == (1, (0.0, 0.0, 2.0, 2.0), False, (((0.0, 0.0, 2.0, 0.0, 2.0, 2.0),),))
+    ring = array("d", [0, 0, 2, 0, 2, 2]).tobytes()
+    assert thing.plain() == (1, (0.0, 0.0, 2.0, 2.0), False, (ring,))
+    runs = replace(thing, mask=RunLengths(3, 4, b"04"), crowd=True)
+    assert runs.plain() == (1, (0.0, 0.0, 2.0, 2.0), True, (3, 4, b"04"))
     file = SegmentedImage(Path("a.png"), 4, 3, Path("masks/a.png"), (5, 7))
     drawn = SegmentedImage(Path("a.png"), 4, 3, (thing,), (5, 7))
 

@@ -38,7 +38,7 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         InputError: there is nothing to load, it is damaged, or the base is not the one it was trained on.
     """
     path = _file(path)
-    fields = _metadata(path)
+    fields = read_metadata(path)
     if fields.get("format") == FORMAT:
         header = read_header(path)
         classes, preprocessing, about = header.classes, header.preprocessing, header.extra
@@ -101,7 +101,8 @@ def _file(path: Path) -> Path:
     raise InputError(f"{path}: holds no {ADAPTER} and no {MODEL}; give the folder of a run that has evaluated once")
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a .safetensors file says of itself. InputError if it is missing, none of these, or damaged."""
     if not path.is_file():
         raise InputError(f"{path}: no such file or run folder")
     try:

@@ -25,7 +25,7 @@ from visionlora.stopping import Interrupted, stop_requests
 from visionlora.tasks.base import Scores, SetUp, Trained
 from visionlora.tasks.evaluation import example, score
 from visionlora.tasks.registry import task_of
-from visionlora.tasks.trained import load_trained
+from visionlora.tasks.trained import ADAPTER, MODEL, load_trained, read_metadata
 from visionlora.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, set_aside
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
@@ -156,6 +156,9 @@ def _go_on(state: RunState, say: Callable[[str], None]) -> None:
         raise InputError(
             f"train.epochs is {train.epochs}, and the run in {state.folder} has done {progress.epoch}; give more"
         )
+    for name in (ADAPTER, MODEL):
+        if (state.folder / name).exists():
+            read_metadata(state.folder / name)  # the best epoch's; else the end would find that it is damaged
     progress.finished = 0 < train.patience <= progress.stale
     state.progress = progress
     for fault in faults:

@@ -1,7 +1,8 @@
 """Images with labelled objects: the one form that COCO, Pascal VOC and YOLO files are read into."""
 
+from array import array
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,13 @@ class LabelledObject:
     source: str = ""
 
     def plain(self) -> tuple[Any, ...]:
-        """What it says, as plain values: all but where it was read."""
-        return self.label, self.box, self.crowd, None if self.mask is None else astuple(self.mask)
+        """What it says, as plain values: all but where it was read. Outlines are bytes: there may be millions."""
+        mask: tuple[Any, ...] | None = None
+        if isinstance(self.mask, Polygons):
+            mask = tuple(array("d", ring).tobytes() for ring in self.mask.rings)
+        elif self.mask is not None:
+            mask = (self.mask.height, self.mask.width, self.mask.counts)
+        return self.label, self.box, self.crowd, mask
 
 
 @dataclass(frozen=True)

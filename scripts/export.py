@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 import visionlora as vl
+from visionlora.cli.exit_code import exit_code
 
 
 def main() -> int:
@@ -18,18 +19,17 @@ def main() -> int:
     parser.add_argument("--images", type=Path, nargs="*", default=[], help="images to check with, not the run's own")
     parser.add_argument("--checkpoint", type=Path, help="the base's weights, if they have moved")
     arguments = parser.parse_args()
-    try:
+
+    def run() -> None:
         result = vl.export(
             arguments.run, arguments.to, arguments.out, images=arguments.images, checkpoint=arguments.checkpoint
         )
-    except (vl.InputError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{result.out / result.file}: {result.bytes:,} bytes, sha256 {result.sha256}")
-    print(f"largest difference from the adapted model: {result.difference:.1e}, on {result.compared}")
-    for state, ratio in result.ratios().items():
-        print(f"{state:>10} {ratio:.2f}")
-    return 0
+        print(f"{result.out / result.file}: {result.bytes:,} bytes, sha256 {result.sha256}")
+        print(f"largest difference from the adapted model: {result.difference:.1e}, on {result.compared}")
+        for state, ratio in result.ratios().items():
+            print(f"{state:>10} {ratio:.2f}")
+
+    return exit_code(run)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """What the scripts that train have in common: ``visionlora train`` with a config of their own by default."""
 
 import argparse
-import sys
 
 from visionlora.cli.configs import find_config
+from visionlora.cli.exit_code import exit_code
 from visionlora.config import load_config
-from visionlora.errors import InputError
-from visionlora.stopping import Interrupted
 from visionlora.training.run import train
 
 
@@ -24,13 +22,9 @@ def main(about: str, default: str, example: str) -> int:
     parser.add_argument("--resume", action="store_true", help="go on exactly where the run was stopped")
     parser.add_argument("--overwrite", action="store_true", help="replace the run in the folder")
     arguments = parser.parse_intermixed_args()
-    try:
+
+    def run() -> None:
         config = load_config(find_config(arguments.config), arguments.overrides)
         train(config, resume=arguments.resume, overwrite=arguments.overwrite)
-    except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except Interrupted as stop:
-        print(stop, file=sys.stderr)
-        return stop.exit_code
-    return 0
+
+    return exit_code(run)

@@ -1,12 +1,13 @@
 """A file is either whole or absent; errors suggest the nearest word."""
 
 import json
+import os
 from pathlib import Path
 
 import pytest
 
 from visionlora.errors import InputError, did_you_mean, nearest, some
-from visionlora.files import write_atomic, write_json
+from visionlora.files import new_file, new_folder, unfinished, write_atomic, write_json
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -32,9 +33,24 @@ def test_a_write_that_fails_midway_leaves_the_old_file(tmp_path: Path, error: ty
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_others_may_read_what_was_written(tmp_path: Path) -> None:
-    write_json(tmp_path / "a.json", {})
-    assert (tmp_path / "a.json").stat().st_mode & 0o777 == 0o644
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_the_umask_says_who_may_read_what_was_written(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_json(tmp_path / "a.json", {})
+    finally:
+        os.umask(before)
+    assert (tmp_path / "a.json").stat().st_mode & 0o777 == mode
+
+
+def test_what_a_killed_write_leaves_is_known_by_its_name(tmp_path: Path) -> None:
+    with new_file(tmp_path / "a.b.txt") as temporary:
+        assert unfinished(temporary.name) == "a.b.txt"
+    with new_folder(tmp_path / "folder") as temporary:
+        assert unfinished(temporary.name) == "folder"
+    assert unfinished(".step-00000006-0000.tmp") == "step-00000006-0000"
+    for name in ("a.txt", "a.tmp", ".tmp", ".hidden", "..tmp", "a.abcd1234.tmp"):
+        assert unfinished(name) == ""
 
 
 def test_json_comes_back_as_it_was(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from visionlora.cli import main as command_line
 from visionlora.files import growing_json, new_folder
 from visionlora.stopping import STOPPING, Interrupted, Stopped, deaf_children, stop_requests, stopping_raises
 
@@ -115,3 +116,34 @@ def test_the_exit_code_is_a_shells() -> None:
     codes = {number.name: Interrupted("at step 1", number).exit_code for number in STOPPING}
     assert codes == {"SIGINT": 130, "SIGTERM": 143, "SIGHUP": 129}
     assert str(Interrupted("at step 1", signal.SIGINT)) == "stopped at step 1; the same command with --resume goes on"
+
+
+@pytest.mark.parametrize("number", STOPPING)
+def test_a_signal_outside_of_a_run_ends_any_command_with_its_code(
+    number: signal.Signals, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    before = {one: signal.getsignal(one) for one in STOPPING}
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    def inspect(*_arguments: object) -> None:
+        with new_folder(tmp_path / "out"):
+            signal.raise_signal(number)
+
+    monkeypatch.setattr("visionlora.cli.inspect.inspect", inspect)
+    monkeypatch.setattr("sys.argv", ["visionlora", "inspect", "resnet18"])
+    with pytest.raises(SystemExit) as ended:
+        command_line.main()
+    assert ended.value.code == 128 + number
+    assert capsys.readouterr() == ("", f"stopped by {number.name}; what was not finished is not kept\n")
+    assert list(tmp_path.iterdir()) == []
+    signal.signal(signal.SIGINT, before[signal.SIGINT])
+    assert {one: signal.getsignal(one) for one in STOPPING} == before
+
+
+def test_a_second_ctrl_c_has_the_code_of_the_first() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with pytest.raises(Stopped) as ended, stopping_raises(), stop_requests():
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+    signal.signal(signal.SIGINT, before)
+    assert ended.value.exit_code == 130

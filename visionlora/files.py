@@ -2,15 +2,13 @@
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from typing import Any
 
 
 @contextmanager
@@ -26,7 +24,7 @@ def new_file(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         sync(temporary)
-        temporary.chmod(0o644)
+        temporary.chmod(0o666 & ~_umask())
         temporary.replace(path)
         sync(path.parent)
     finally:
@@ -37,6 +35,19 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Let ``write`` fill what becomes ``path``; see ``new_file``."""
     with new_file(path) as temporary:
         write(temporary)
+
+
+_UNFINISHED = re.compile(r"\.(.+?)(\.[a-z0-9_]{8})?\.tmp")
+"""Temporary names of ``new_file`` and ``new_folder``, or of what is made under one name at a time."""
+
+
+def unfinished(name: str) -> str:
+    """What a temporary file or folder of this name was to become; empty if it is none of ours.
+
+    A process that is killed while it writes leaves one behind.
+    """
+    match = _UNFINISHED.fullmatch(name)
+    return match[1] if match else ""
 
 
 @contextmanager
@@ -57,14 +68,6 @@ def growing_json(path: Path) -> Iterator[Callable[[Any], None]]:
         yield add
         empty = "" if lines else "[]\n"
         file.write(empty if before in ("", "[\n") else "\n" if lines else "\n]\n")
-
-
-def write_tensors(tensors: "dict[str, Tensor]", path: Path, metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file. Raises OSError, as every other write does, if the disk is full."""
-    from safetensors.torch import save_file
-
-    with tensor_errors(path):
-        save_file(tensors, path, metadata=metadata)
 
 
 @contextmanager

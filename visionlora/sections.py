@@ -134,6 +134,7 @@ class TrainSection(Section):
     It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
     ``monitor`` end the run, 0 never does. ``log_every`` and
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch.
+    A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
     """
 
     method: Literal["lora", "head", "full"] = "lora"
@@ -154,6 +155,7 @@ class TrainSection(Section):
     patience: Annotated[int, Field(ge=0)] = 0
     log_every: AtLeastOne = 10
     checkpoint_every: AtLeastOne = 200
+    max_skipped_steps: Annotated[int, Field(ge=0)] = 3
 
 
 class RunConfig(Section):

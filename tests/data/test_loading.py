@@ -1,5 +1,7 @@
 """Order, batches and workers."""
 
+import os
+import signal
 import subprocess
 import sys
 from collections import Counter
@@ -174,3 +176,39 @@ def test_a_process_that_fails_ends_with_its_workers(place: str) -> None:
     assert outcome.returncode == (2 if place == "in another's exception" else 1)
     assert "Exception ignored" not in outcome.stderr
     assert ("InputError: this one" in outcome.stderr) == (outcome.returncode == 1)
+
+
+class Deadly(ClassificationDataset):
+    """Image 9 kills the process that reads it, as often as there are files in ``deaths``."""
+
+    deaths: tuple[Path, ...] = ()
+
+    def __getitem__(self, key: tuple[int, int]) -> dict[str, object]:
+        left = [path for path in self.deaths if path.exists()]
+        if key[1] == 9 and left:
+            left[0].unlink()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("deaths", [1, 2])
+def test_the_work_of_a_worker_that_dies_is_done_by_others_once(
+    data: LabelledImages, tmp_path: Path, deaths: int
+) -> None:
+    dataset = Deadly(data, train_transform(PRE, "strong"), seed=3, train=True)
+    batch_list = batches(epoch_order(14, 1, 0), 0, 3, drop_last=False)
+    expected = [batch["image"] for batch in make_loader(dataset, batch_list, workers=0)]
+    dataset.deaths = tuple(tmp_path / str(number) for number in range(deaths))
+    for path in dataset.deaths:
+        path.touch()
+    before, found = signal.getsignal(signal.SIGCHLD), []
+    with pytest.warns(UserWarning, match=r"a process that reads images died \(signal 9\) near .*png"):
+        if deaths == 1:
+            found = [batch["image"] for batch in make_loader(dataset, batch_list, workers=2)]
+        else:
+            with pytest.raises(InputError, match=r"died \(signal 9\) near .*9\.png.*and so did the one in its place"):
+                list(make_loader(dataset, batch_list, workers=2))
+    assert signal.getsignal(signal.SIGCHLD) == before
+    if deaths == 1:
+        assert len(found) == len(expected)
+        assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))

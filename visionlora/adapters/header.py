@@ -12,6 +12,7 @@ from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.methods.registry import UnknownMethodError
 from visionlora.adapters.paths import plain
 from visionlora.adapters.qkv import PARTS
+from visionlora.checksums import refuse_damaged
 from visionlora.errors import InputError, some
 
 FORMAT = "visionlora-adapter"
@@ -61,7 +62,7 @@ def read_header(path: str | Path) -> Header:
     """Read what an adapter's file says of itself, without its tensors.
 
     Raises:
-        InputError: missing, truncated, no adapter, or of a newer version.
+        InputError: missing, truncated, damaged, no adapter, or of a newer version.
     """
     return _read(Path(path), tensors=False)[0]
 
@@ -100,6 +101,7 @@ def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
     try:
         with safe_open(path, framework="pt") as file:
             fields = file.metadata() or {}
+            refuse_damaged(path, fields)
             found = {plain(key): file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({error}); copy or save it again") from error

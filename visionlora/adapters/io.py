@@ -32,7 +32,8 @@ from visionlora.adapters.targets import (
     tied_parameters,
 )
 from visionlora.errors import InputError, some
-from visionlora.files import write_atomic, write_tensors
+from visionlora.files import write_atomic
+from visionlora.tensor_files import write_tensors
 from visionlora.version import __version__
 
 
@@ -80,8 +81,7 @@ def save_adapter(
         "preprocessing": json.dumps(preprocessing),
         "extra": json.dumps(extra or {}),
     }
-    plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    write_atomic(Path(path), lambda temporary: write_tensors(plain, temporary, header))
+    write_atomic(Path(path), lambda temporary: write_tensors(tensors, temporary, header))
 
 
 def load_adapter(

@@ -1,14 +1,13 @@
 """``visionlora``: the commands and their options; each imports what it needs when it runs."""
 
 import sys
-from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
+from visionlora.cli.exit_code import exit_code
 from visionlora.errors import InputError
-from visionlora.stopping import Interrupted, Stopped, stopping_raises
 
 app = typer.Typer(
     help="LoRA for vision models: adapt, evaluate, merge.",
@@ -247,19 +246,8 @@ def demo(
 
 
 def main() -> None:
-    """Run the command line; bad input is one line on stderr and exit code 2, what was stopped one and 128 + the number
-    of the signal.
-    """
-    try:
-        with stopping_raises():
-            app(prog_name="visionlora")
-    except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (Interrupted, Stopped) as stop:
-        with suppress(OSError):  # the terminal may be gone
-            print(stop, file=sys.stderr)
-        sys.exit(stop.exit_code)
+    """Run the command line; see ``exit_code``."""
+    sys.exit(exit_code(lambda: app(prog_name="visionlora")))
 
 
 if __name__ == "__main__":

@@ -6,7 +6,11 @@ and leaving out those that are done.
 
 import atexit
 import hashlib
+import signal
+import threading
+import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakSet
 
@@ -15,7 +19,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
-from visionlora.errors import InputError
+from visionlora.errors import InputError, some
 from visionlora.stopping import deaf_children
 
 Key = tuple[int, int]
@@ -81,8 +85,11 @@ def make_loader(
     batch_list: list[list[Key]],
     workers: int,
     collate: Callable[[list[Any]], Any] | None = None,
-) -> DataLoader[Any]:
+) -> "_Loader":
     """A loader over exactly these batches; an InputError in a worker arrives as the one line that it was.
+
+    Where a worker dies, others take up its work, once; a second time is an InputError, with the images' names if the
+    data set has ``path_of(index)``.
 
     ``collate`` makes a batch of a list of samples; without it, their tensors are stacked.
     """
@@ -114,22 +121,66 @@ class _Loader(DataLoader[Any]):
         _RUNNING.add(running)
         return running
 
-    def _batches(self) -> Generator[Any, None, None]:
-        with deaf_children():  # a signal to the whole group is the parent's to answer: it needs its workers
+    def _batches(self, again: bool = False) -> Generator[Any, None, None]:
+        with deaf_children(), _sigchld_kept():  # a signal to the whole group is the parent's to answer
             batches = super().__iter__()
+        keys: Any = self.batch_sampler
+        done = 0
         try:
-            yield from batches
+            for batch in batches:
+                yield batch
+                done += 1
         except InputError as error:
             if "\n" not in str(error):
                 raise
             # torch rebuilds a worker's error with the whole traceback for its message; the last line is ours
             last = str(error).rstrip().rsplit("\n", 1)[-1]
             raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from error
+        except RuntimeError as error:
+            died = _died(batches)
+            if not died:
+                raise
+            what = f"a process that reads images died ({died}) near {self._names(keys[done : done + self.num_workers])}"
+            if again:
+                raise InputError(
+                    f"{what}, and so did the one in its place; look at these images and at the free memory, or set "
+                    "data.workers=0"
+                ) from error
+        else:
+            return
         finally:
             # torch ends workers when the iterator is collected, which an error's traceback puts off; and a process
             # that ends would wait for ever for workers that heed no signal.
             if isinstance(batches, _MultiProcessingDataLoaderIter):
                 batches._shutdown_workers()
+        warnings.warn(f"{what}; others go on in its place", stacklevel=2)
+        # A batch follows from its keys alone, so the rest is what it would have been.
+        yield from make_loader(self.dataset, keys[done:], self.num_workers, self.collate_fn)._batches(again=True)
+
+    def _names(self, batch_list: list[list[Key]]) -> str:
+        """Files of some batches, or their indices."""
+        path_of = getattr(self.dataset, "path_of", lambda index: f"image {index}")
+        return some(dict.fromkeys(path_of(index) for batch in batch_list for _, index in batch), 4)
+
+
+def _died(batches: Any) -> str:
+    """How the first of the workers ended that are no longer there, in words; empty if all are."""
+    workers = batches._workers if isinstance(batches, _MultiProcessingDataLoaderIter) else []
+    codes = [worker.exitcode for worker in workers if worker.exitcode]
+    if not codes:
+        return ""
+    return f"signal {-codes[0]}" if codes[0] < 0 else f"exit code {codes[0]}"
+
+
+@contextmanager
+def _sigchld_kept() -> Iterator[None]:
+    """torch has the end of a worker raise an error wherever the program is; here it is one where a batch is awaited."""
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        yield
+        return
+    before = signal.getsignal(signal.SIGCHLD)
+    yield
+    signal.signal(signal.SIGCHLD, before)
 
 
 def _start_worker(_worker: int) -> None:

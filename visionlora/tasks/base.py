@@ -183,6 +183,8 @@ class SetUp(Generic[BuiltT, ShownT, DataT]):
         skipped: files that were left out because they can't be read.
         faulty: a line for each fault of the annotations that was passed over, as asked.
         keep_statistics: full fine-tuning too leaves BatchNorm's running statistics as they are.
+        train: the images to train on, or the parts of them that the keys of ``training`` count. Without it a resumed
+            run does not know them again, and a step that is skipped does not name its files.
     """
 
     built: BuiltT
@@ -195,6 +197,7 @@ class SetUp(Generic[BuiltT, ShownT, DataT]):
     skipped: list[Path] = field(default_factory=list)
     faulty: list[str] = field(default_factory=list)
     keep_statistics: bool = False
+    train: DataT | None = None
 
 
 @dataclass(frozen=True)
@@ -293,6 +296,14 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
         """The model used as the config says. InputError where it can't be."""
         del config
         return trained
+
+    def files(self, data: DataT) -> Sequence[Path]:
+        """The file of each image, or part of one, in the order in which keys count them."""
+        return self.paths(data)
+
+    def truth(self, data: DataT) -> Sequence[Any]:
+        """What the data say of each image, as plain values without folders; a resumed run knows its data by them."""
+        return data.counts()
 
     # to predict
 

@@ -13,11 +13,13 @@ from torch import nn
 from visionlora.adapters.header import FORMAT, read_header
 from visionlora.adapters.io import load_adapter
 from visionlora.adapters.model import merge
+from visionlora.checksums import refuse_damaged
 from visionlora.errors import InputError
-from visionlora.files import write_atomic, write_tensors
+from visionlora.files import write_atomic
 from visionlora.sections import read_model_section
 from visionlora.tasks.base import Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
+from visionlora.tensor_files import write_tensors
 
 ADAPTER, MODEL = "adapter.safetensors", "model.safetensors"
 """What a run folder holds of one: an adapter, or the whole model where every weight trained."""
@@ -36,7 +38,7 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         InputError: there is nothing to load, it is damaged, or the base is not the one it was trained on.
     """
     path = _file(path)
-    fields = _metadata(path)
+    fields = read_metadata(path)
     if fields.get("format") == FORMAT:
         header = read_header(path)
         classes, preprocessing, about = header.classes, header.preprocessing, header.extra
@@ -87,9 +89,7 @@ def write_plain(
     """Write the model's state dict, with what ``load_trained`` asks for, atomically. Raises OSError if that fails."""
     fields = {"classes": classes, "preprocessing": preprocessing, "extra": about}
     header = {"format": "pt", **{key: json.dumps(value) for key, value in fields.items()}}
-    # Tied tensors share memory, which the format refuses.
-    tensors = {key: value.detach().cpu().contiguous().clone() for key, value in model.state_dict().items()}
-    write_atomic(path, lambda temporary: write_tensors(tensors, temporary, header))
+    write_atomic(path, lambda temporary: write_tensors(model.state_dict(), temporary, header))
 
 
 def _file(path: Path) -> Path:
@@ -101,11 +101,14 @@ def _file(path: Path) -> Path:
     raise InputError(f"{path}: holds no {ADAPTER} and no {MODEL}; give the folder of a run that has evaluated once")
 
 
-def _metadata(path: Path) -> dict[str, str]:
+def read_metadata(path: Path) -> dict[str, str]:
+    """What a .safetensors file says of itself. InputError if it is missing, none of these, or damaged."""
     if not path.is_file():
         raise InputError(f"{path}: no such file or run folder")
     try:
         with safe_open(path, framework="pt") as file:
-            return file.metadata() or {}
+            fields: dict[str, str] = file.metadata() or {}
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path}: not a whole safetensors file ({error})") from error
+    refuse_damaged(path, fields)
+    return fields

@@ -3,7 +3,7 @@
 import json
 import random
 import shutil
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
+from visionlora.checksums import file_digest
 from visionlora.errors import InputError
-from visionlora.files import sync, write_tensors
+from visionlora.files import sync
+from visionlora.tensor_files import write_tensors
+from visionlora.training.resuming import refuse_other_data
 
 KEEP = 2
 _NAME = "step-{:08d}-{:04d}"
+_TENSORS, _STATE, _MANIFEST = "tensors.safetensors", "state.json", "manifest.json"
 
 
 @dataclass
@@ -31,8 +35,10 @@ class Progress:
         best, best_epoch: the monitored score's best value, None before the first evaluation.
         stale: evaluations since then.
         loss_sum, loss_count: training loss since it was last logged.
+        skipped, skipped_in_row: steps that were left out as loss or gradient was not finite, in all and up to this one.
         seconds: time spent, over all starts.
-        metrics_bytes: length of metrics.jsonl.
+        metrics_bytes, metrics_sha256: length of metrics.jsonl, and the hash of so many bytes (older ones: none).
+        events: bytes of each of TensorBoard's files; None in older ones.
         finished: whether the run has ended.
     """
 
@@ -44,8 +50,12 @@ class Progress:
     stale: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    skipped: int = 0
+    skipped_in_row: int = 0
     seconds: float = 0.0
     metrics_bytes: int = 0
+    metrics_sha256: str = ""
+    events: list[int] | None = field(default_factory=list)
     finished: bool = False
 
 
@@ -56,12 +66,14 @@ def save_checkpoint(
     optimizer: torch.optim.Optimizer,
     scaler: "torch.amp.GradScaler",
     base: str,
+    data: dict[str, Any] | None = None,
 ) -> None:
     """Write a checkpoint as a whole or not at all, and keep the last two.
 
     Args:
         folder: of the checkpoints.
         base: fingerprint of the frozen tensors; they are not stored.
+        data: fingerprint of the images and their labels.
     """
     tensors = {f"model/{key}": tensor for key, tensor in _changing(model).items()}
     state = optimizer.state_dict()
@@ -75,15 +87,17 @@ def save_checkpoint(
         "python_random": random.getstate(),
         "numpy_random": _numpy_state(),
         "base": base,
+        "data": data,
+        "manifest": True,
     }
     folder.mkdir(exist_ok=True)
     name = _NAME.format(progress.step, progress.epoch)
     temporary = folder / f".{name}.tmp"
     shutil.rmtree(temporary, ignore_errors=True)
     temporary.mkdir()
-    plain = {key: tensor.detach().cpu().contiguous().clone() for key, tensor in tensors.items()}
-    write_tensors(plain, temporary / "tensors.safetensors")
-    (temporary / "state.json").write_text(json.dumps(description), encoding="utf-8")
+    write_tensors(tensors, temporary / _TENSORS)
+    (temporary / _STATE).write_text(json.dumps(description), encoding="utf-8")
+    (temporary / _MANIFEST).write_text(_manifest(temporary), encoding="utf-8")
     for path in (*temporary.iterdir(), temporary):
         sync(path)
     shutil.rmtree(folder / name, ignore_errors=True)
@@ -98,25 +112,83 @@ def checkpoints(folder: Path) -> list[Path]:
     return sorted(path for path in folder.glob("step-*") if path.is_dir())
 
 
+class DamagedError(InputError):
+    """A checkpoint is not what was written."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """What was read of one."""
+
+    path: Path
+    tensors: dict[str, Tensor]
+    description: dict[str, Any]
+
+    @property
+    def progress(self) -> Progress:
+        """How far the run was."""
+        return Progress(**{"events": None, **self.description["progress"]})
+
+
+def newest_checkpoint(folder: Path, metrics: Path) -> tuple[Checkpoint | None, list[str]]:
+    """The newest one that is whole and whose lines of the metrics are, and a line for each newer one.
+
+    Raises:
+        InputError: there are checkpoints, and none of them is.
+    """
+    faults: list[str] = []
+    for path in reversed(checkpoints(folder)):
+        try:
+            found = read_checkpoint(path)
+            _check_metrics(metrics, found)
+            return found, faults
+        except DamagedError as error:
+            faults.append(str(error))
+    if faults:
+        raise InputError(f"{faults[0]}; there is no other whole one to resume from: bring it back, or use --overwrite")
+    return None, []
+
+
+def read_checkpoint(path: Path) -> Checkpoint:
+    """Read a checkpoint. Raises DamagedError unless every byte of it is as it was written."""
+    try:
+        description = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        has_manifest = "manifest" in description or (path / _MANIFEST).exists()
+        if has_manifest and (path / _MANIFEST).read_text(encoding="utf-8") != _manifest(path):
+            raise DamagedError(f"{path}: the checkpoint is damaged: a file of it is not as {_MANIFEST} says")
+        found = Checkpoint(path, load_file(path / _TENSORS), description)
+        found.progress  # noqa: B018
+    except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
+        if isinstance(error, DamagedError):
+            raise
+        raise DamagedError(f"{path}: the checkpoint is damaged ({error})") from error
+    return found
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged checkpoint, so that it stands in nobody's way."""
+    aside = path.with_name(f"damaged-{path.name}")
+    shutil.rmtree(aside, ignore_errors=True)
+    return path.rename(aside)
+
+
 def load_checkpoint(
-    path: Path,
+    checkpoint: Checkpoint,
     model: nn.Module,
     optimizer: torch.optim.Optimizer,
     scaler: "torch.amp.GradScaler",
     base: str,
+    data: dict[str, Any] | None = None,
 ) -> Progress:
     """Bring model, optimizer and the global random states to where the checkpoint was written.
 
     Raises:
-        InputError: it is damaged, or the base's weights have changed since.
+        InputError: the data or the base's weights have changed since. Older checkpoints do not say with which data
+            they were written.
     """
-    try:
-        tensors = load_file(path / "tensors.safetensors")
-        description = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    except (OSError, SafetensorError, json.JSONDecodeError) as error:
-        raise InputError(
-            f"{path}: the checkpoint is damaged ({error}); delete it to resume from the one before"
-        ) from error
+    path, tensors, description = checkpoint.path, checkpoint.tensors, checkpoint.description
+    if data is not None and description.get("data") is not None:
+        refuse_other_data(description["data"], data, path)
     if description["base"] != base:
         raise InputError(f"{path}: the base model's weights are not those that the run began with; bring them back")
     changing = _changing(model)
@@ -127,7 +199,22 @@ def load_checkpoint(
     _load_optimizer(optimizer, tensors, description["groups"])
     scaler.load_state_dict(description["scaler"])
     _restore_random(tensors, description)
-    return Progress(**description["progress"])
+    return checkpoint.progress
+
+
+def _manifest(folder: Path) -> str:
+    """Size and SHA-256 of the checkpoint's files, as JSON."""
+    sizes = {name: {"bytes": (folder / name).stat().st_size} for name in (_STATE, _TENSORS)}
+    return json.dumps({name: {**size, "sha256": file_digest(folder / name)} for name, size in sizes.items()}, indent=1)
+
+
+def _check_metrics(metrics: Path, checkpoint: Checkpoint) -> None:
+    size, expected = checkpoint.progress.metrics_bytes, checkpoint.progress.metrics_sha256
+    there = metrics.stat().st_size if metrics.exists() else 0
+    if there < size or (expected and file_digest(metrics, size) != expected):
+        raise DamagedError(
+            f"{metrics}: is damaged, its first {size} bytes are not those that {checkpoint.path.name} was written after"
+        )
 
 
 def _changing(model: nn.Module) -> dict[str, Tensor]:

@@ -1,6 +1,5 @@
 """The training loop, for every task."""
 
-import math
 import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
@@ -9,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionlora.errors import InputError
+from visionlora.errors import InputError, some
 from visionlora.sections import TrainSection
 from visionlora.stopping import Interrupted
 from visionlora.tasks.base import Training
 from visionlora.tasks.evaluation import evaluation_copy, score, to_device
-from visionlora.training.checkpoint import Progress, save_checkpoint
+from visionlora.training.checkpoint import save_checkpoint
 from visionlora.training.folder import CHECKPOINTS
+from visionlora.training.guard import GuardedStep, Skips, Step
 from visionlora.training.layer_stats import layer_statistics
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import set_learning_rates
@@ -37,7 +37,8 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
             each step, and in an evaluation after each batch.
 
     Raises:
-        InputError: the loss is no longer finite; the last checkpoint is from before.
+        InputError: too many steps in a row were left out because loss or gradient was not finite; a checkpoint holds
+            the weights from before them.
         Interrupted: the run was asked to stop.
     """
     model, training, train, progress = state.model, state.setup.training, state.train, state.progress
@@ -47,27 +48,43 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         steps_per_epoch(training, train) * train.epochs,
         train.warmup_epochs * steps_per_epoch(training, train),
     )
-    loss_sum = torch.tensor(progress.loss_sum, dtype=torch.float64, device=device)
+    # Of the finite losses: what a skipped step's was is no part of the mean.
+    losses = torch.tensor([progress.loss_sum, progress.loss_count], dtype=torch.float64, device=device)
+
+    def tell(step: Step, what: str) -> None:
+        progress.skipped += 1
+        monitor.skipped(step.number, step.epoch, what, state.files(step.batches))
+
+    skips = Skips(train.max_skipped_steps, scaler, tell, progress.skipped_in_row)
     clock = time.perf_counter()
 
     def log(rates: dict[str, float]) -> None:
-        mean = float(loss_sum) / progress.loss_count
+        loss_sum, count = losses.tolist()
+        mean = loss_sum / count if count else None
         parts = {name: float(part) for name, part in training.loss_parts.items()}
         monitor.train_step(progress.step, progress.epoch, mean, parts, rates, layer_statistics(model))
-        progress.loss_count = 0
-        loss_sum.zero_()
+        losses.zero_()
 
     def checkpoint() -> None:
         nonlocal clock
         now = time.perf_counter()
         progress.seconds, clock = progress.seconds + now - clock, now
-        progress.loss_sum, progress.metrics_bytes = float(loss_sum), monitor.metrics_bytes
-        _refuse_not_finite(progress.loss_sum, progress, train)
-        save_checkpoint(state.folder / CHECKPOINTS, progress, model, optimizer, scaler, state.base)
+        progress.loss_sum, count = losses.tolist()
+        progress.loss_count, progress.metrics_bytes = int(count), monitor.metrics_bytes
+        progress.events = monitor.event_sizes()
+        progress.metrics_sha256, progress.skipped_in_row = monitor.metrics_sha256, skips.in_row
+        save_checkpoint(state.folder / CHECKPOINTS, progress, model, optimizer, scaler, state.base, state.data)
+
+    def stop_at(last: Step | None) -> None:
+        if last:
+            skips.in_row = 0  # who resumes goes on behind them
+            checkpoint()
+            raise InputError(_not_finite(last.number, state.files(last.batches), train))
 
     def checkpoint_if(due: bool, where: str) -> None:
         number = stop()
         if due or number:
+            stop_at(skips.settle())
             checkpoint()
         if number:
             raise Interrupted(where, number)
@@ -78,6 +95,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
 
     while progress.epoch < train.epochs and not progress.finished:
         model.train()
+        guard = GuardedStep(model, optimizer, scaler, train.clip)
         keys = training.train_batches(progress.epoch)
         for batch in training.train_loader(keys[progress.batch :]):
             first = progress.batch % train.accumulate == 0
@@ -85,25 +103,32 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
             if first:
                 group = min(train.accumulate, len(keys) - progress.batch)
                 rates = set_learning_rates(optimizer, progress.step, warmup, total)
+                begun, step_loss = progress.batch, torch.zeros((), device=device)
+                guard.begin()
             batch = _to(batch, device, train.channels_last)
             with autocast:
                 loss = training.loss(model, batch)
             scaler.scale(loss / group).backward()
-            loss_sum += loss.detach()
-            progress.loss_count += 1
+            loss = loss.detach()
+            finite = torch.isfinite(loss)
+            losses += torch.stack([torch.where(finite, loss, 0.0).double(), finite.double()])
+            step_loss = step_loss + loss
             progress.batch += 1
             monitor.count_images(len(batch["image"]))
             if not last:
                 continue
-            _step(optimizer, scaler, train.clip)
+            left_out = guard.step(step_loss)
             progress.step += 1
+            skips.add(Step(progress.step, progress.epoch, keys[begun : progress.batch]), left_out, step_loss)
             monitor.advance(progress.epoch, train.epochs, progress.step)
-            if progress.step % train.log_every == 0:
-                _refuse_not_finite(float(loss_sum), progress, train)
+            logs = progress.step % train.log_every == 0
+            too_many = skips.settle() if logs or device.type == "cpu" else None
+            if logs:
                 log(rates)
+            stop_at(too_many)
             optimizer.zero_grad(set_to_none=True)
             checkpoint_if(progress.step % train.checkpoint_every == 0, f"at step {progress.step}")
-        _refuse_not_finite(float(loss_sum), progress, train)
+        stop_at(skips.settle())
         if (progress.epoch + 1) % train.evaluate_every == 0 or progress.epoch + 1 == train.epochs:
             _evaluate(state, autocast, monitor, on_batch)
             progress.finished = 0 < train.patience <= progress.stale
@@ -152,15 +177,6 @@ def autocast_context(train: TrainSection, device: torch.device) -> AbstractConte
     return torch.autocast(device.type, dtype=dtype, enabled=train.autocast != "off")
 
 
-def _step(optimizer: torch.optim.Optimizer, scaler: "torch.amp.GradScaler", clip: float) -> None:
-    if clip:
-        scaler.unscale_(optimizer)
-        parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-        torch.nn.utils.clip_grad_norm_(parameters, clip)
-    scaler.step(optimizer)
-    scaler.update()
-
-
 def _to(batch: dict[str, Any], device: torch.device, channels_last: bool) -> dict[str, Any]:
     image = to_device(batch["image"], device)
     if channels_last and isinstance(image, Tensor):  # a list's images have three dimensions
@@ -168,9 +184,10 @@ def _to(batch: dict[str, Any], device: torch.device, channels_last: bool) -> dic
     return {**batch, "image": image, "target": to_device(batch["target"], device)}
 
 
-def _refuse_not_finite(loss_sum: float, progress: Progress, train: TrainSection) -> None:
-    if not math.isfinite(loss_sum):
-        raise InputError(
-            f"the loss is no longer finite in epoch {progress.epoch + 1}, step {progress.step}: lower train.lr "
-            f"({train.lr:g}) or train.head_lr ({train.head_lr:g}), or set train.autocast=off"
-        )
+def _not_finite(step: int, files: list[str], train: TrainSection) -> str:
+    many, last = train.max_skipped_steps + 1, f"step {step}{f' ({some(files, 4)})' if files else ''}"
+    return (
+        f"loss or gradient was not finite in {many} step{'s in a row' * (many > 1)}, the last of them {last}: lower "
+        f"train.lr ({train.lr:g}) or train.head_lr ({train.head_lr:g}), set train.autocast=off, or mend these images; "
+        "no weight has changed in them, and --resume goes on behind them"
+    )

@@ -1,5 +1,6 @@
 """What is written and shown while a run goes on: metrics.jsonl, TensorBoard, progress."""
 
+import hashlib
 import json
 import time
 from contextlib import suppress
@@ -12,8 +13,11 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from visionlora.errors import some
 from visionlora.files import write_atomic
 from visionlora.tasks.base import Scores
+from visionlora.training import events
+from visionlora.training.checkpoint import Progress as RunProgress
 from visionlora.training.folder import EVENTS, FIGURES, METRICS
 
 if TYPE_CHECKING:
@@ -25,25 +29,23 @@ class Monitor:
 
     Args:
         folder: of the run.
-        step, metrics_bytes: where to go on; later lines and events of an interrupted try are dropped.
+        progress: where to go on; later lines and events of an interrupted try are dropped.
         total_steps: optimizer steps of the whole run.
         console: where people look.
         quiet: show the bar alone.
     """
 
-    def __init__(
-        self, folder: Path, step: int, metrics_bytes: int, total_steps: int, console: Console, quiet: bool
-    ) -> None:
-        from torch.utils.tensorboard import SummaryWriter
-
+    def __init__(self, folder: Path, progress: RunProgress, total_steps: int, console: Console, quiet: bool) -> None:
         self._quiet = quiet
         self._figures = folder / FIGURES
         metrics = folder / METRICS
         metrics.touch()
         with metrics.open("r+b") as file:
-            file.truncate(metrics_bytes)
-        self._metrics = metrics.open("a", encoding="utf-8")
-        self._events = SummaryWriter(str(folder / EVENTS), purge_step=step + 1 if step else None)
+            file.truncate(progress.metrics_bytes)
+        self._digest = hashlib.sha256(metrics.read_bytes())
+        self._metrics = metrics.open("ab")
+        self._event_folder = folder / EVENTS
+        self._events = events.go_on(self._event_folder, progress.events, progress.step)
         self._progress = Progress(
             TextColumn("{task.description}"),
             BarColumn(),
@@ -54,7 +56,7 @@ class Monitor:
             transient=True,
             disable=not console.is_terminal,
         )
-        self._task = self._progress.add_task("training", total=total_steps, completed=step, numbers="")
+        self._task = self._progress.add_task("training", total=total_steps, completed=progress.step, numbers="")
         self._started, self._images = time.perf_counter(), 0
 
     def __enter__(self) -> "Monitor":
@@ -72,8 +74,17 @@ class Monitor:
     @property
     def metrics_bytes(self) -> int:
         """Length of metrics.jsonl so far."""
-        self._metrics.flush()
         return self._metrics.tell()
+
+    @property
+    def metrics_sha256(self) -> str:
+        """The hash of so many bytes."""
+        return self._digest.hexdigest()
+
+    def event_sizes(self) -> list[int]:
+        """Bytes of TensorBoard's files so far."""
+        self._events.flush()
+        return events.sizes(self._event_folder)
 
     def count_images(self, images: int) -> None:
         """Take note of a batch, for images/s."""
@@ -87,20 +98,30 @@ class Monitor:
         self,
         step: int,
         epoch: int,
-        loss: float,
+        loss: float | None,
         parts: dict[str, float],
         rates: dict[str, float],
         layers: dict[str, float],
     ) -> None:
-        """Log the mean loss since the last call, the last one's parts, learning rates, and the adapted layers."""
+        """Log the mean of the finite losses since the last call (None without any), the last one's parts, learning
+        rates, and the adapted layers.
+        """
         speed = self._images / max(1e-9, time.perf_counter() - self._started)
         self._started, self._images = time.perf_counter(), 0
         self._line({"kind": "train", "step": step, "epoch": epoch, "loss": loss, **_prefixed("lr_", rates)})
-        scalars = {"train/loss": loss, "train/images_per_s": speed, **_prefixed("train/", parts)}
+        scalars = {"train/images_per_s": speed, **_prefixed("train/", parts)}
+        scalars |= {} if loss is None else {"train/loss": loss}
         scalars |= _prefixed("learning_rate/", rates) | layers
         for tag, value in scalars.items():
             self._events.add_scalar(tag, value, step)
-        self._progress.update(self._task, numbers=f"loss {loss:.4f}  {speed:.0f} images/s")
+        self._progress.update(
+            self._task, numbers=f"loss {float('nan') if loss is None else loss:.4f}  {speed:.0f} images/s"
+        )
+
+    def skipped(self, step: int, epoch: int, what: str, files: list[str]) -> None:
+        """Log a step over these files that was left out, because ``what`` was not finite."""
+        self._line({"kind": "skipped", "step": step, "epoch": epoch, "what": what, "files": files})
+        self.say(f"step {step} skipped: its {what} is not finite{f' ({some(files, 4)})' if files else ''}")
 
     def evaluation(self, step: int, epoch: int, scores: Scores, per_class: dict[str, Scores]) -> None:
         """Log an evaluation's scores, per class too."""
@@ -123,10 +144,16 @@ class Monitor:
 
     def hyperparameters(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
         """Log the settings beside the final scores, for TensorBoard's comparison of runs."""
+        from torch.utils.tensorboard.summary import hparams
+
         plain = {
             key: value if isinstance(value, bool | int | float | str) else str(value) for key, value in settings.items()
         }
-        self._events.add_hparams(plain, _prefixed("final/", scores), run_name=".")
+        finals = _prefixed("final/", scores)
+        for summary in hparams(plain, finals):  # add_hparams would open a file of its own
+            self._events.file_writer.add_summary(summary)
+        for tag, value in finals.items():
+            self._events.add_scalar(tag, value)
 
     def say(self, text: str) -> None:
         """Print a line above the bar."""
@@ -138,7 +165,9 @@ class Monitor:
         self._started, self._images = time.perf_counter(), 0
 
     def _line(self, values: dict[str, Any]) -> None:
-        self._metrics.write(json.dumps(values) + "\n")
+        line = (json.dumps(values) + "\n").encode()
+        self._digest.update(line)
+        self._metrics.write(line)
         self._metrics.flush()
 
 

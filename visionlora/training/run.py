@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -23,16 +23,20 @@ from visionlora.errors import InputError, did_you_mean, some
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted, stop_requests
-from visionlora.tasks.base import SetUp
+from visionlora.tasks.base import Scores, SetUp, Trained
 from visionlora.tasks.evaluation import example, score
 from visionlora.tasks.registry import task_of
-from visionlora.tasks.trained import load_trained
-from visionlora.training.checkpoint import checkpoints, load_checkpoint
-from visionlora.training.folder import CHECKPOINTS, REPORT, open_folder
+from visionlora.tasks.trained import ADAPTER, MODEL, load_trained, read_metadata
+from visionlora.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, set_aside
+from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import build_optimizer
+from visionlora.training.resuming import changed_settings, data_fingerprint
 from visionlora.training.state import RunState, as_trained
+
+_ROUNDING = 0.01
+"""By so much, or one image, a score of the same model on the same images may differ."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +54,7 @@ class Result:
         details: what else the task reports: a confusion matrix, or score thresholds.
         skipped: unreadable images that were left out.
         faulty: faults of the annotations that were mended or left out, as asked.
+        skipped_steps: those that were left out because loss or gradient was not finite.
     """
 
     folder: Path
@@ -62,6 +67,7 @@ class Result:
     details: dict[str, Any] = field(default_factory=dict)
     skipped: list[str] = field(default_factory=list)
     faulty: list[str] = field(default_factory=list)
+    skipped_steps: int = 0
 
 
 def train(
@@ -90,47 +96,79 @@ def train(
     score_name = monitored(config, setup, device)
     model = setup.built.model
     report = prepare(config, setup)
-    folder = open_folder(config, resume, overwrite)
 
     def say(text: str) -> None:
         if not quiet:
             console.print(text, highlight=False, markup=False, soft_wrap=True)
 
-    say(setup.description)
-    if setup.skipped:
-        say(f"left out because they can't be read: {some(setup.skipped)}")
-    if setup.faulty:
-        say(tell_left_out(setup.faulty, f"all are in {REPORT}"))
-    say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
-
-    memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
-    model.to(device, memory_format=memory_format)
-    if report:
-        fold_batchnorm(model, example(as_trained(config, setup, model), setup.val, device))
-    base = json.dumps(sorted(fingerprints(model, "default").items())) if report else ""
-    optimizer = build_optimizer(model, setup.built.head, config.train)
-    scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
-    state = RunState(config, setup, score_name, device, optimizer, scaler, base)
-    written = checkpoints(folder / CHECKPOINTS)
-    if resume and written:
-        state.progress = load_checkpoint(written[-1], model, optimizer, scaler, base)
-        say(f"resumed from step {state.progress.step}, epoch {state.progress.epoch + 1}")
-
-    total = steps_per_epoch(setup.training, config.train) * config.train.epochs
-    with (
-        stop_requests() as stop,
-        Monitor(folder, state.progress.step, state.progress.metrics_bytes, total, console, quiet) as monitor,
-    ):
-        fit(state, monitor, stop)
-        result = _conclude(state, stop)
-        monitor.hyperparameters(_settings(config), result.scores)
+    with open_folder(config, resume, overwrite) as note:
+        if note:
+            say(note)
+        say(setup.description)
+        if setup.skipped:
+            say(f"left out because they can't be read: {some(setup.skipped)}")
+        if setup.faulty:
+            say(tell_left_out(setup.faulty, f"all are in {REPORT}"))
+        say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
+        state = _begin(config, setup, score_name, device, folds=report is not None)
+        if resume:
+            _go_on(state, say)
+        write_config(config)
+        total = steps_per_epoch(setup.training, config.train) * config.train.epochs
+        with (
+            stop_requests() as stop,
+            Monitor(state.folder, state.progress, total, console, quiet) as monitor,
+        ):
+            fit(state, monitor, stop)
+            result = _conclude(state, stop)
+            monitor.hyperparameters(_settings(config), result.scores)
     say(
         f"best epoch {result.best_epoch}: "
         + ("  ".join(f"{name} {value:.4f}" for name, value in result.scores.items()) or "no score")
         + f"\n{result.trainable:,} parameters trained, {result.saved_bytes / 1e6:.2f} MB saved, "
-        f"{result.seconds:.0f} s; all of it is in {folder}"
+        f"{result.seconds:.0f} s; all of it is in {result.folder}"
     )
     return result
+
+
+def _begin(config: RunConfig, setup: SetUp, monitor: str, device: torch.device, folds: bool) -> RunState:
+    """The run before its first step; the model, which goes to its device, is folded where it has an adapter."""
+    model = setup.built.model
+    memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
+    model.to(device, memory_format=memory_format)
+    if folds:
+        fold_batchnorm(model, example(as_trained(config, setup, model), setup.val, device))
+    base = json.dumps(sorted(fingerprints(model, "default").items())) if folds else ""
+    optimizer = build_optimizer(model, setup.built.head, config.train)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
+    data = data_fingerprint(task_of(config.task), setup)
+    return RunState(config, setup, monitor, device, optimizer, scaler, base, data)
+
+
+def _go_on(state: RunState, say: Callable[[str], None]) -> None:
+    """Bring the run to where its last checkpoint was written, if there is one."""
+    newest, faults = newest_checkpoint(state.folder / CHECKPOINTS, state.folder / METRICS)
+    if newest is None:
+        return
+    train = state.train
+    progress = load_checkpoint(newest, state.model, state.optimizer, state.scaler, state.base, state.data)
+    if train.epochs < progress.epoch:
+        raise InputError(
+            f"train.epochs is {train.epochs}, and the run in {state.folder} has done {progress.epoch}; give more"
+        )
+    for name in (ADAPTER, MODEL):
+        if (state.folder / name).exists():
+            read_metadata(state.folder / name)  # the best epoch's; else the end would find that it is damaged
+    progress.finished = 0 < train.patience <= progress.stale
+    state.progress = progress
+    for fault in faults:
+        say(f"{fault}; the checkpoint before is used")
+    for path in checkpoints(state.folder / CHECKPOINTS):
+        if path.name > newest.path.name:
+            set_aside(path)
+    say(f"resumed from step {progress.step}, epoch {progress.epoch + 1}")
+    if changed := changed_settings(settings_before(state.folder), state.config):
+        say(f"from now on with other settings: {some(changed)}")
 
 
 def prepare(config: RunConfig, setup: SetUp) -> Report | None:
@@ -199,6 +237,7 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
         lambda _what, _images: nullcontext(on_batch),
         autocast_context(config.train, state.device),
     )
+    _refuse_other_scores(trained, metrics.scores(), metrics.names, len(state.setup.val))
     result = Result(
         folder=state.folder,
         scores=metrics.scores(),
@@ -210,11 +249,27 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
         details=metrics.details(),
         skipped=[str(path) for path in state.setup.skipped],
         faulty=state.setup.faulty,
+        skipped_steps=progress.skipped,
     )
     plain = asdict(result)
     details = plain.pop("details")
     write_json(state.folder / REPORT, {**plain, **details, "folder": str(state.folder)})
     return result
+
+
+def _refuse_other_scores(trained: Trained, found: Scores, names: Sequence[str], images: int) -> None:
+    """Raise InputError unless a file's model scores as it did when it was written: then the data, the file's base or
+    the program have changed since. Rounding, as of another device, may move an image from right to wrong.
+    """
+    before = trained.about.get("scores", {})
+    for name in names:
+        if name in before and name in found:
+            allowed = max(_ROUNDING, 1.5 / images) * max(1.0, abs(before[name]))
+            if not abs(found[name] - before[name]) <= allowed:
+                raise InputError(
+                    f"{trained.path}: its model has {name} {found[name]:.4f} on the validation images, and had "
+                    f"{before[name]:.4f} when it was written; bring the images and labels of then back, or train again"
+                )
 
 
 def _trainable(model: nn.Module) -> int:

@@ -1,5 +1,6 @@
 """A run at work: all that the loop and what surrounds it share."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -8,6 +9,7 @@ import torch
 from torch import nn
 
 from visionlora.adapters.io import save_adapter
+from visionlora.data.loading import Key
 from visionlora.sections import RunConfig, TrainSection
 from visionlora.tasks.base import Metrics, SetUp, Task, Trained
 from visionlora.tasks.registry import task_of
@@ -26,6 +28,7 @@ class RunState:
         device: where it computes.
         optimizer, scaler: as ``progress`` left them.
         base: fingerprint of the frozen tensors, for checkpoints.
+        data: fingerprint of the images and their labels, for checkpoints.
         progress: how far it is.
     """
 
@@ -36,6 +39,7 @@ class RunState:
     optimizer: torch.optim.Optimizer
     scaler: "torch.amp.GradScaler"
     base: str
+    data: dict[str, Any]
     progress: Progress = field(default_factory=Progress)
 
     @property
@@ -58,6 +62,13 @@ class RunState:
         """What trains."""
         model: nn.Module = self.setup.built.model
         return model
+
+    def files(self, batches: Sequence[Sequence[Key]]) -> list[str]:
+        """The files of some training batches, by their keys; none where the task doesn't say which."""
+        if self.setup.train is None:
+            return []
+        paths = self.task.files(self.setup.train)
+        return list(dict.fromkeys(str(paths[index]) for batch in batches for _, index in batch))
 
     def save_best(self, metrics: Metrics) -> None:
         """Write the adapter, or the whole model where every weight trains, with what one must know to use it."""

@@ -1,5 +1,6 @@
 """Images with labelled objects: the one form that COCO, Pascal VOC and YOLO files are read into."""
 
+from array import array
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -42,6 +43,15 @@ class LabelledObject:
     mask: Polygons | RunLengths | None = None
     crowd: bool = False
     source: str = ""
+
+    def plain(self) -> tuple[Any, ...]:
+        """What it says, as plain values: all but where it was read. Outlines are bytes: there may be millions."""
+        mask: tuple[Any, ...] | None = None
+        if isinstance(self.mask, Polygons):
+            mask = tuple(array("d", ring).tobytes() for ring in self.mask.rings)
+        elif self.mask is not None:
+            mask = (self.mask.height, self.mask.width, self.mask.counts)
+        return self.label, self.box, self.crowd, mask
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Samples for classification."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -26,6 +27,10 @@ class ClassificationDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def path_of(self, index: int) -> Path:
+        """The file of an image."""
+        return self.data.paths[index]
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """Raises InputError, naming the file, if the image can't be read."""

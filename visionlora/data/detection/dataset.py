@@ -1,5 +1,6 @@
 """Samples for detection and instance segmentation."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -48,6 +49,10 @@ class DetectionDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def path_of(self, index: int) -> Path:
+        """The file of an image."""
+        return self.data.images[index].path
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """Raises InputError, naming the file, if it can't be read or isn't of the size that is annotated."""

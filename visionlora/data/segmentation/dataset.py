@@ -1,5 +1,6 @@
 """Samples for semantic segmentation."""
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +41,10 @@ class SegmentationDataset(Dataset[dict[str, Any]]):
 
     def __len__(self) -> int:
         return len(self.data)
+
+    def path_of(self, index: int) -> Path:
+        """The file of an image."""
+        return self.data.images[index].path
 
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """Raises InputError, naming the file, if image or mask can't be read or has changed its size."""

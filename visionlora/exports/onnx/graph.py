@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionlora.checksums import BLANK, FIELD, stamp
 from visionlora.errors import InputError
 from visionlora.exports.onnx.resize import antialiased_resize
 from visionlora.exports.onnx.same import same_padding
@@ -192,10 +193,11 @@ def _finish(graph: Any, path: Path, fields: dict[str, Any]) -> None:
     for function in graph.functions:
         _strip(function)
     texts = {key: value if isinstance(value, str) else json.dumps(value) for key, value in fields.items()}
-    onnx.helper.set_model_props(graph, texts)
+    onnx.helper.set_model_props(graph, {**texts, FIELD: BLANK})
     graph.doc_string = ""
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
+    stamp(path)
 
 
 def _name_axes(value: Any, names: tuple[str | None, ...]) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionlora.checksums import refuse_damaged
 from visionlora.errors import InputError
 from visionlora.exports.onnx.graph import import_onnx
 from visionlora.exports.onnx.shipped.heads import objects, on_canvas
@@ -79,6 +80,7 @@ def read_onnx(path: Path) -> Trained:
     _, onnxruntime = import_onnx()
     if not path.is_file():
         raise InputError(f"{path}: no such file")
+    refuse_damaged(path, ())  # before onnxruntime acts on what it says
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # its warnings are about the graph's making
     options.intra_op_num_threads = torch.get_num_threads()
@@ -89,6 +91,7 @@ def read_onnx(path: Path) -> Trained:
     except Exception as error:  # onnxruntime's errors have no public base class
         raise InputError(f"{path}: can't be read as ONNX ({first_line(error)[:200]})") from error
     fields = session.get_modelmeta().custom_metadata_map
+    refuse_damaged(path, fields)
     try:
         name = fields["task"]
         classes, preprocessing, about = (json.loads(fields[key]) for key in ("classes", "preprocessing", "about"))

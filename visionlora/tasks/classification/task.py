@@ -55,6 +55,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             description=f"{config.model.name} on {images}{f'; {data.advice}' if data.advice else ''}",
             skipped=data.skipped,
             faulty=data.faulty,
+            train=data.train,
         )
 
     def describe(self, data: LabelledImages, metrics: Metrics) -> dict[str, Any]:
@@ -131,6 +132,9 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
     def summary(self, trained: TrainedClassifier, tally: Mapping[str, float], images: int) -> str:
         best = sorted(tally.items(), key=lambda item: -item[1])
         return "  ".join(f"{name} {value / images:.3f}" for name, value in best)
+
+    def truth(self, data: LabelledImages) -> list[Any]:
+        return data.labels
 
     def paths(self, data: LabelledImages) -> list[Path]:
         return data.paths

@@ -74,6 +74,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
             skipped=data.skipped,
             faulty=data.faulty,
             keep_statistics=True,  # a detector's batches are too small to measure them, as torchvision's own have it
+            train=training.train_set.data,
         )
 
     def describe(self, data: AnnotatedImages, metrics: Metrics) -> dict[str, Any]:
@@ -160,6 +161,12 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
 
     def summary(self, trained: TrainedDetector, tally: Any, images: int) -> str:
         return "  ".join(f"{name} {tally[name]}" for name in trained.classes if tally.get(name)) or "nothing"
+
+    def files(self, data: AnnotatedImages) -> list[Path]:
+        return [image.path for image in data.images]
+
+    def truth(self, data: AnnotatedImages) -> list[Any]:
+        return [(image.width, image.height, [thing.plain() for thing in image.objects]) for image in data.images]
 
     def paths(self, data: AnnotatedImages) -> list[Path]:
         return [image.path for image in data.images if image.objects] or [image.path for image in data.images]

@@ -71,6 +71,7 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
             description=f"{name} on {images}, {len(data.val)} to validate",
             skipped=data.skipped,
             faulty=data.faulty,
+            train=data.train,
         )
 
     def describe(self, data: SegmentedImages, metrics: Metrics) -> dict[str, Any]:
@@ -135,6 +136,15 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
     def summary(self, trained: TrainedSegmenter, tally: Mapping[str, float], images: int) -> str:
         most = sorted(tally.items(), key=lambda item: -item[1])[:_LISTED]
         return "  ".join(f"{name} {count / sum(tally.values()):.1%}" for name, count in most if count)
+
+    def truth(self, data: SegmentedImages) -> list[Any]:
+        return [
+            (
+                *(image.width, image.height, image.pixels),
+                image.mask.name if isinstance(image.mask, Path) else [thing.plain() for thing in image.mask],
+            )
+            for image in data.images
+        ]
 
     def paths(self, data: SegmentedImages) -> list[Path]:
         return [image.path for image in data.images]

@@ -1,0 +1,77 @@
+"""Files that hold their own SHA-256, so that a byte that has changed is noticed.
+
+The hash is that of the whole file with 64 zeros in the hash's own place: whoever writes a file puts ``BLANK`` into its
+metadata under ``FIELD`` and then calls ``stamp``. Files without one, as older versions wrote them, are taken as they
+are.
+"""
+
+import hashlib
+import mmap
+import re
+from collections.abc import Container
+from pathlib import Path
+
+from visionlora.errors import InputError
+
+FIELD = "sha256"
+_MARK = "visionlora-sha256:"
+BLANK = _MARK + "0" * 64
+
+_STAMP = re.compile(_MARK.encode() + rb"([0-9a-f]{64})")
+_CHUNK = 1 << 20
+
+
+def stamp(path: Path) -> None:
+    """Write the file's hash into the place that ``BLANK`` keeps for it."""
+    found = _find(path)
+    assert found, f"{path} has no place for its hash"
+    with path.open("r+b") as file:
+        file.seek(found[0])
+        file.write(_digest(path, found[0]).encode())
+
+
+def refuse_damaged(path: Path, fields: Container[str]) -> None:
+    """Raise InputError if the file's bytes are not those that were written.
+
+    Args:
+        fields: names of its metadata. One of the two, the field and what is in it, outlives any single fault.
+    """
+    found = _find(path)
+    if found is None and FIELD not in fields:
+        return
+    if found is None or found[1] != _digest(path, found[0]):
+        raise InputError(f"{path}: is damaged, its bytes are not those that were written; copy or save it again")
+
+
+def file_digest(path: Path, size: int | None = None) -> str:
+    """SHA-256 of a file, or of its first ``size`` bytes."""
+    digest = hashlib.sha256()
+    left = path.stat().st_size if size is None else size
+    with path.open("rb") as file:
+        while left and (chunk := file.read(min(left, _CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+    return digest.hexdigest()
+
+
+def _find(path: Path) -> tuple[int, str] | None:
+    """Where the hash is, and what it is."""
+    if not path.stat().st_size:
+        return None
+    with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        match = _STAMP.search(content)
+        return (match.start(1), match[1].decode()) if match else None
+
+
+def _digest(path: Path, at: int) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        left = at
+        while left and (chunk := file.read(min(left, _CHUNK))):
+            digest.update(chunk)
+            left -= len(chunk)
+        digest.update(b"0" * 64)
+        file.seek(at + 64)
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()

@@ -1,0 +1,23 @@
+"""How a command ends: one line for what can't be done, and a shell's exit codes."""
+
+import sys
+from collections.abc import Callable
+from contextlib import suppress
+
+from visionlora.errors import InputError
+from visionlora.stopping import Interrupted, Stopped, stopping_raises
+
+
+def exit_code(command: Callable[[], object]) -> int:
+    """Run a command: 0, 2 after bad input (one line on stderr), 128 + the number of the signal that stopped it."""
+    try:
+        with stopping_raises():
+            command()
+    except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except (Interrupted, Stopped) as stop:
+        with suppress(OSError):  # the terminal may be gone
+            print(stop, file=sys.stderr)
+        return stop.exit_code
+    return 0

@@ -52,7 +52,7 @@ SETTINGS = {
     "train.monitor=top2": "train.monitor is 'top2'; choose from top1",
     "train.device=cuda:99": "can't be used here",
     "train.device=toaster": "can't be used here",
-    "train.lr=1e30": "the loss is no longer finite",
+    "train.lr=1e30": "weights are no longer finite",
     "out={tmp}/squares.yaml": "is a file",
     "out={tmp}/squares.yaml/run": "squares.yaml/run",
 }
@@ -140,8 +140,8 @@ def test_a_run_folder_that_is_not_empty(visionlora: Command, trained: Path, conf
 
 def test_resuming_with_other_settings(visionlora: Command, trained: Path, squares: Path, tmp_path: Path) -> None:
     config = write_config(tmp_path, squares)
-    line = line_of(visionlora("train", "--config", config, f"out={trained}", "train.lr=0.5", "--resume"))
-    assert "can't resume with other settings: train.lr (0.01, now 0.5)" in line
+    line = line_of(visionlora("train", "--config", config, f"out={trained}", "train.seed=7", "--resume"))
+    assert "can't resume with other settings: train.seed (0, now 7); bring them back" in line
 
 
 def test_resuming_a_folder_without_a_run_and_overwriting_a_foreign_one(

@@ -143,7 +143,11 @@ def _evaluate(
     state: RunState, autocast: AbstractContextManager[Any], monitor: Monitor, on_batch: Callable[[int], None]
 ) -> None:
     train, progress, setup = state.train, state.progress, state.setup
-    trained = as_trained(state.config, setup, evaluation_copy(state.model))
+    try:
+        plain = evaluation_copy(state.model)
+    except InputError as error:
+        raise InputError(f"the weights are no longer finite ({error}): {_lower(train)}") from error
+    trained = as_trained(state.config, setup, plain)
     metrics = score(
         trained,
         setup.val,
@@ -187,7 +191,10 @@ def _to(batch: dict[str, Any], device: torch.device, channels_last: bool) -> dic
 def _not_finite(step: int, files: list[str], train: TrainSection) -> str:
     many, last = train.max_skipped_steps + 1, f"step {step}{f' ({some(files, 4)})' if files else ''}"
     return (
-        f"loss or gradient was not finite in {many} step{'s in a row' * (many > 1)}, the last of them {last}: lower "
-        f"train.lr ({train.lr:g}) or train.head_lr ({train.head_lr:g}), set train.autocast=off, or mend these images; "
-        "no weight has changed in them, and --resume goes on behind them"
+        f"loss or gradient was not finite in {many} step{'s in a row' * (many > 1)}, the last of them {last}: "
+        f"{_lower(train)}, or mend these images; no weight has changed in them, and --resume goes on behind them"
     )
+
+
+def _lower(train: TrainSection) -> str:
+    return f"lower train.lr ({train.lr:g}) or train.head_lr ({train.head_lr:g}), or set train.autocast=off"

@@ -14,7 +14,7 @@ from rich.progress import MofNCompleteColumn, Progress, TextColumn, TimeElapsedC
 from rich.table import Table
 
 from benchmarks.step_measures import Measured, interleave, peak_bytes, saved_bytes
-from benchmarks.step_methods import METHODS, make_step
+from benchmarks.step_methods import METHODS, ON_REQUEST, make_step
 from benchmarks.step_tasks import TASKS, Setup, default_backbone
 from visionlora.models.detector import detector_names
 from visionlora.models.segmenter import segmenter_names
@@ -54,9 +54,11 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--compile", action="store_true", help="torch.compile every model")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=_positive, default=9, help="of every method in turn (default: %(default)s)")
-    parser.add_argument("--methods", nargs="+", choices=METHODS, help="(all; a classifier's without floor+head, head)")
+    methods = (*METHODS, *ON_REQUEST)
+    but = "(all but dora; a classifier's without floor+head, head)"
+    parser.add_argument("--methods", nargs="+", choices=methods, help=but)
     parser.add_argument("--peak", action="store_true", help="peak memory too, each method in a process of its own")
-    parser.add_argument("--peak-of", choices=METHODS, help="print the bytes of this method's peak, and nothing else")
+    parser.add_argument("--peak-of", choices=methods, help="print the bytes of this method's peak, and nothing else")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results")
 
 

@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,8 @@ from benchmarks.step_tasks import TASKS, Case, Setup
 from visionlora.adapters.norm import has_running_stats
 
 METHODS = ("full", "peft", "visionlora", "floor", "floor+head", "head")
+ON_REQUEST = ("dora",)
+"""``visionlora`` with another adapter method."""
 LEARNING_RATE = 1e-6
 """So small that what a detector proposes, and so its work, stays the same from step to step in each method."""
 
@@ -51,8 +54,9 @@ def _full(case: Case, _setup: Setup) -> nn.Module:
     return _freeze_batchnorm(case.model) if case.keep_statistics else case.model.train()
 
 
-def _visionlora(case: Case, setup: Setup) -> nn.Module:
-    vl.attach(case.model, vl.LoRAConfig(rank=setup.rank, exclude=case.unused, unfreeze=case.head))
+def _visionlora(case: Case, setup: Setup, method: str = "lora") -> nn.Module:
+    config = vl.LoRAConfig(rank=setup.rank, exclude=case.unused, unfreeze=case.head, method=method)
+    vl.attach(case.model, config)
     vl.set_route(case.model, setup.route)
     case.model.train()
     vl.fold_batchnorm(case.model, case.example)
@@ -137,4 +141,5 @@ _PREPARE = {
     "floor": _floor,
     "floor+head": _floor_and_head,
     "head": _head,
+    "dora": partial(_visionlora, method="dora"),
 }

@@ -92,11 +92,11 @@ def quantised(kind: str) -> nn.Module:
 @pytest.mark.parametrize("kind", ["Int8Tensor", "Params4bit"])
 def test_quantised_weights_are_refused_by_the_name_of_their_class(kind: str, tmp_path: Path) -> None:
     model = quantised(kind)
-    assert f"its weight is a {kind}" in refusal(model, targets=["3"])
+    assert f"its weight is of class {kind}" in refusal(model, targets=["3"])
     expected = model(X)
     report = vl.attach(model, vl.LoRAConfig(rank=2))
     assert [layer.path for layer in report.adapted] == ["0", "5"]
-    assert f"left out, its weight is a {kind}" in str(report)
+    assert f"left out, its weight is of class {kind}" in str(report)
     assert torch.equal(model(X), expected)
     perturb(model, 0.5)
     vl.save_adapter(model, tmp_path / "a.safetensors")
@@ -110,7 +110,7 @@ def test_a_model_that_torchao_has_quantised_is_refused() -> None:
     quantization = pytest.importorskip("torchao.quantization")
     model = net()
     quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
-    assert "its weight is a " in refusal(model, targets=["3"])
+    assert "its weight is of class " in refusal(model, targets=["3"])
     other = net()
     vl.attach(other)
     with pytest.raises(vl.InputError, match="weight of an adapted layer can't be"):

@@ -9,7 +9,7 @@ from torch import nn
 
 from benchmark import main
 from benchmarks.step_measures import interleave, saved_bytes
-from benchmarks.step_methods import METHODS, make_case, make_step
+from benchmarks.step_methods import METHODS, ON_REQUEST, make_case, make_step
 from benchmarks.step_tasks import Setup
 
 pytest.importorskip("peft")
@@ -47,13 +47,13 @@ def test_saved_bytes_are_those_of_the_activations() -> None:
     assert 0.8 * inputs < saved_bytes("floor", SETUP, batch=2) < 1.5 * inputs
 
 
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("method", [*METHODS, *ON_REQUEST])
 def test_a_step_trains_what_the_method_trains(method: str) -> None:
     model = make_case(method, SETUP).model
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert bool(trained) == (method != "floor") and bool(frozen) == (method != "full")
-    if method in ("peft", "visionlora"):
+    if method in ("peft", "visionlora", "dora"):
         assert all("lora_" in name or "fc" in name for name in trained)
     make_step(method, SETUP)()
 

@@ -266,11 +266,11 @@ def test_an_evaluation_leaves_pictures(images: int, tmp_path: Path) -> None:
         metrics.update(trained.model(batch["image"]).detach(), batch["target"])
     figures = TASK.figures(trained, data, metrics, CPU)
     assert set(figures) == {"predictions", "confusion_matrix"}
-    shown = [axis for axis in figures["predictions"].axes if axis.images]
-    assert len(shown) == min(images, 18)
-    for axis in shown:
-        wrong = "(is " in axis.get_title()
-        assert axis.title.get_color() == ("#b3261e" if wrong else "#1a7f37")
+    (axis,) = figures["predictions"].axes
+    assert len(axis.texts) == min(images, 18)
+    for caption in axis.texts:
+        wrong = "(is " in caption.get_text()
+        assert caption.get_color() == ("#b3261e" if wrong else "#1a7f37")
 
 
 def test_the_pictures_tell_the_truth(tmp_path: Path) -> None:
@@ -284,7 +284,7 @@ def test_the_pictures_tell_the_truth(tmp_path: Path) -> None:
     metrics = metrics_of(data)
     metrics.update(torch.tensor([[0.0, 5.0, 0.0]] * 3), torch.tensor([0, 1, 1]))
     figures = TASK.figures(trained_with(AlwaysPerson()), data, metrics, CPU)
-    titles = [axis.get_title() for axis in figures["predictions"].axes if axis.images]
+    titles = [caption.get_text() for caption in figures["predictions"].axes[0].texts]
     assert titles == ["person\n(is car)", "person", "person"]
 
 
@@ -298,7 +298,7 @@ def test_several_labels_have_no_confusion_matrix(tmp_path: Path) -> None:
 
     figures = TASK.figures(trained_with(FirstTwo()), data, metrics_of(data), CPU)
     assert set(figures) == {"predictions"}
-    titles = [axis.get_title() for axis in figures["predictions"].axes if axis.images]
+    titles = [caption.get_text() for caption in figures["predictions"].axes[0].texts]
     assert titles == ["car, person", "car, person\n(is none)", "car, person\n(is van)", "car, person\n(is car)"]
 
 

@@ -2,6 +2,10 @@
 
 from collections.abc import Iterable
 from difflib import get_close_matches
+from reprlib import Repr
+
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class InputError(ValueError):
@@ -30,3 +34,8 @@ def some(names: Iterable[object], limit: int = 5) -> str:
     listed = [str(name) for name in names]
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
+
+
+def shown(value: object) -> str:
+    """A value from a file in a message: on one line, escaped, and never long."""
+    return _SHORT.repr(value)

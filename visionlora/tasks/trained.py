@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,10 +15,12 @@ from visionlora.adapters.model import merge
 from visionlora.checksums import refuse_damaged
 from visionlora.errors import InputError
 from visionlora.files import write_atomic
+from visionlora.models.weights import explain_mismatch
 from visionlora.sections import read_model_section
-from visionlora.tasks.base import Trained
+from visionlora.tasks.about import check_about, check_kinds, read_plain_fields, refuse_many_classes
+from visionlora.tasks.base import Task, Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
-from visionlora.tensor_files import write_tensors
+from visionlora.tensor_files import open_tensors, shapes_of, write_tensors
 
 ADAPTER, MODEL = "adapter.safetensors", "model.safetensors"
 """What a run folder holds of one: an adapter, or the whole model where every weight trained."""
@@ -43,18 +44,18 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         header = read_header(path)
         classes, preprocessing, about = header.classes, header.preprocessing, header.extra
     else:
-        try:
-            classes, preprocessing, about = (json.loads(fields[key]) for key in ("classes", "preprocessing", "extra"))
-        except (KeyError, json.JSONDecodeError) as error:
-            raise InputError(
-                f"{path}: holds weights, but not what a run writes with them; give a run's file"
-            ) from error
+        classes, preprocessing, about = read_plain_fields(fields, path)
+        with open_tensors(path) as file:
+            refuse_many_classes(classes, shapes_of(file).values(), path)
     if not classes or not preprocessing or "model" not in about:
         raise InputError(
             f"{path}: does not say its classes, preprocessing and base; load it with visionlora.load_adapter"
         )
     name = about.get("task", next(iter(TASKS)))
     task = task_of(name, str(path))
+    check_kinds(classes, preprocessing, about, path)
+    check_about(task.ABOUT, about, classes, path)
+    shown = _preprocessing(task, preprocessing, path)
     try:
         section: Any = read_model_section(schema_of(name), about["model"])
     except ValidationError as error:
@@ -68,7 +69,7 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         raise InputError(f"{path}: its base's weights are not at {section.checkpoint}; say where with --checkpoint")
     with torch.random.fork_rng():
         # A base without pretrained weights is what its seed makes of it.
-        torch.manual_seed(int(about.get("seed", 0)))
+        torch.manual_seed(about.get("seed", 0))
         built = task.build(section, classes)
     model: nn.Module = built.model
     if base and not adapted:
@@ -78,9 +79,9 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         if merged:
             merge(model)
     if not adapted:
-        model.load_state_dict(load_file(path))
+        _load_all(model, section.name, path)
     model.eval()
-    return Trained(name, built, classes, task.read_preprocessing(preprocessing), path, about)
+    return Trained(name, built, classes, shown, path, about)
 
 
 def write_plain(
@@ -90,6 +91,21 @@ def write_plain(
     fields = {"classes": classes, "preprocessing": preprocessing, "extra": about}
     header = {"format": "pt", **{key: json.dumps(value) for key, value in fields.items()}}
     write_atomic(path, lambda temporary: write_tensors(model.state_dict(), temporary, header))
+
+
+def _load_all(model: nn.Module, name: str, path: Path) -> None:
+    tensors = load_file(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(explain_mismatch(path, name, model, tensors, error)) from error
+
+
+def _preprocessing(task: Task, values: dict[str, Any], path: Path) -> Any:
+    try:
+        return task.read_preprocessing(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _file(path: Path) -> Path:
@@ -105,10 +121,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """What a .safetensors file says of itself. InputError if it is missing, none of these, or damaged."""
     if not path.is_file():
         raise InputError(f"{path}: no such file or run folder")
-    try:
-        with safe_open(path, framework="pt") as file:
-            fields: dict[str, str] = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error})") from error
-    refuse_damaged(path, fields)
+    with open_tensors(path) as file:
+        fields: dict[str, str] = file.metadata() or {}
+        refuse_damaged(path, fields)
     return fields

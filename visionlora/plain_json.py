@@ -21,21 +21,21 @@ def read_json(text: str | bytes) -> Any:
     try:
         value = json.loads(text)
     except RecursionError as error:
-        raise InputError(f"nested more than {DEEPEST} deep") from error
+        raise InputError(f"nested too deeply, more than {DEEPEST} levels") from error
     except ValueError as error:
         raise InputError(f"not JSON: {error}") from error
-    _check(value)
+    check_plain(value)
     return value
 
 
-def _check(value: Any) -> None:
-    """Level by level, without recursion."""
+def check_plain(value: Any) -> None:
+    """Raise InputError as ``read_json`` does. Level by level, so that loops and what is there twice end as well."""
     level = [value]
     for _ in range(DEEPEST + 1):
         inner: list[Any] = []
         for each in level:
             if isinstance(each, dict):
-                for key in each:
+                for key in map(str, each):
                     _check_text(key)
                     if len(key) > LONGEST_KEY:
                         raise InputError(f"a key of {len(key)} characters")
@@ -48,8 +48,8 @@ def _check(value: Any) -> None:
                 raise InputError(f"a whole number of {each.bit_length()} bits")
         if not inner:
             return
-        level = inner
-    raise InputError(f"nested more than {DEEPEST} deep")
+        level = list({id(each): each for each in inner}.values())
+    raise InputError(f"nested too deeply, more than {DEEPEST} levels")
 
 
 def _check_text(text: str) -> None:

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 
 import visionlora as vl
 from helpers.foreign import NESTED, metadata_of, rewrite
+from visionlora.cli.main import main
 from visionlora.errors import InputError
 from visionlora.tasks.trained import load_trained, write_plain
 from visionlora.tensor_files import LARGEST_HEADER
@@ -191,3 +192,65 @@ def test_what_could_not_be_read_is_not_written(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="can't be written"):
         vl.save_adapter(model, tmp_path / "a.safetensors", classes=numbers)
     assert not list(tmp_path.iterdir())
+
+
+HUB = [
+    {"pretrained": True},
+    {"pretrained": True, "name": "resnet18"},
+    {"name": "hf-hub:timm/resnet18.a1_in1k"},
+    {"name": "hf-hub:timm/resnet18.a1_in1k", "checkpoint": __file__},
+]
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever asks for an address fails the test, whatever it makes of the error."""
+    monkeypatch.setattr("socket.getaddrinfo", lambda *_address, **_options: pytest.fail("asks for an address"))
+    monkeypatch.setattr("socket.socket.connect", lambda *address: pytest.fail("connects"))
+
+
+@pytest.mark.parametrize("settings", HUB, ids=str)
+def test_a_lone_file_names_what_it_would_download(
+    adapter: Path, tmp_path: Path, no_network: None, settings: dict[str, Any]
+) -> None:
+    line = refusal(rewrite(adapter, tmp_path / "a.safetensors", **model(**settings)))
+    assert "--download" in line and settings.get("name", "test_resnet") in line
+
+
+def test_a_lone_file_of_plain_weights_never_needs_the_hubs(plain: Path, tmp_path: Path, no_network: None) -> None:
+    assert load_trained(rewrite(plain, tmp_path / "a.safetensors", **model(pretrained=True))).classes == ["a", "b", "c"]
+    line = refusal(rewrite(plain, tmp_path / "b.safetensors", **model(name="hf-hub:x/y")))
+    assert "hf-hub:x/y" in line and "--download" in line
+
+
+@pytest.mark.parametrize("told", ["download", "run folder"])
+def test_whoever_says_so_gets_the_hubs_weights(
+    adapter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, told: str
+) -> None:
+    path = rewrite(adapter, tmp_path / "adapter.safetensors", **model(pretrained=True))
+    if told == "run folder":
+        (tmp_path / "config.yaml").write_text("model: {name: test_resnet}\n")
+    created = []
+    monkeypatch.setattr("timm.create_model", lambda *_, pretrained, **__: created.append(pretrained) or 1 / 0)
+    with pytest.raises(InputError):
+        load_trained(path, download=told == "download")
+    assert created == [True]
+
+
+@pytest.mark.parametrize("command", ["predict", "eval", "merge", "export"])
+def test_every_command_asks_before_it_downloads(
+    adapter: Path, tmp_path: Path, no_network: None, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = rewrite(adapter, tmp_path / "a.safetensors", **model(pretrained=True))
+    more = {
+        "predict": [tmp_path],
+        "eval": [],
+        "merge": ["--out", tmp_path / "m.safetensors"],
+        "export": ["--to", "timm", "--out", tmp_path / "x"],
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["visionlora", command, str(path), *map(str, more[command])])
+        with pytest.raises(SystemExit) as stopped:
+            main()
+    assert stopped.value.code == 2
+    assert "--download" in capsys.readouterr().err

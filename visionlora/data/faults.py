@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.errors import InputError, shown, some
+from visionlora.errors import InputError, on_one_line, shown, some
 
 _TOLD = 3
 """Of faults that were left out, so many lines are shown."""
@@ -158,7 +158,7 @@ def tell_left_out(lines: Sequence[str], where: str) -> str:
     if not lines:
         return ""
     number = f"{len(lines)} fault{'s' * (len(lines) > 1)} of the annotations mended or left out ({where}):"
-    return "\n".join([number, *(f"  {line}" for line in lines[:_TOLD])])
+    return "\n".join([number, *(f"  {on_one_line(line)}" for line in lines[:_TOLD])])
 
 
 def listed(values: Iterable[object], limit: int = 5) -> str:

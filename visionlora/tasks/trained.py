@@ -15,8 +15,9 @@ from visionlora.adapters.model import merge
 from visionlora.checksums import refuse_damaged
 from visionlora.errors import InputError
 from visionlora.files import write_atomic
+from visionlora.models.timm_models import HUBS
 from visionlora.models.weights import explain_mismatch
-from visionlora.sections import read_model_section
+from visionlora.sections import ModelSection, read_model_section
 from visionlora.tasks.about import check_about, check_kinds, read_plain_fields, refuse_many_classes
 from visionlora.tasks.base import Task, Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
@@ -24,9 +25,13 @@ from visionlora.tensor_files import open_tensors, shapes_of, write_tensors
 
 ADAPTER, MODEL = "adapter.safetensors", "model.safetensors"
 """What a run folder holds of one: an adapter, or the whole model where every weight trained."""
+CONFIG = "config.yaml"
+"""And the settings beside it, by which a run folder is known."""
 
 
-def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True, base: bool = False) -> Trained:
+def load_trained(
+    path: Path, checkpoint: Path | None = None, merged: bool = True, base: bool = False, download: bool = False
+) -> Trained:
     """Load what a run trained: the base by its name, and the adapter (or the whole model) on it.
 
     Args:
@@ -34,9 +39,12 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         checkpoint: the base's weights, if they are no longer where the run found them.
         merged: merge the adapter; without, the model keeps it.
         base: load the base alone, without the adapter, to compare with.
+        download: fetch the base's weights from the hub that a file names. A run folder's own settings have said so
+            already; a file that lies in none may come from anybody.
 
     Raises:
-        InputError: there is nothing to load, it is damaged, or the base is not the one it was trained on.
+        InputError: there is nothing to load, it is damaged, its base must be fetched and nobody said so, or the
+            base is not the one it was trained on.
     """
     path = _file(path)
     fields = read_metadata(path)
@@ -67,6 +75,8 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         section = task.without_base(section, path)
     elif section.checkpoint is not None and not section.checkpoint.is_file():
         raise InputError(f"{path}: its base's weights are not at {section.checkpoint}; say where with --checkpoint")
+    if not download and not (path.parent / CONFIG).is_file():
+        _refuse_download(section, path)
     with torch.random.fork_rng():
         # A base without pretrained weights is what its seed makes of it.
         torch.manual_seed(about.get("seed", 0))
@@ -91,6 +101,18 @@ def write_plain(
     fields = {"classes": classes, "preprocessing": preprocessing, "extra": about}
     header = {"format": "pt", **{key: json.dumps(value) for key, value in fields.items()}}
     write_atomic(path, lambda temporary: write_tensors(model.state_dict(), temporary, header))
+
+
+def _refuse_download(section: ModelSection, path: Path) -> None:
+    names = [name for name in (section.name, getattr(section, "backbone", None)) if name]
+    from_hub = [name for name in names if name.startswith(HUBS)]
+    if from_hub:  # the hub's own description of the model is fetched even where the weights are here
+        raise InputError(f"{path}: its base is {from_hub[0]}, of a hub; --download (download=True) fetches it")
+    if section.pretrained and section.checkpoint is None:
+        raise InputError(
+            f"{path}: its base is {names[-1]} with the weights of its library's hub; give them as a local file with "
+            f"--checkpoint, or fetch them with --download (download=True)"
+        )
 
 
 def _load_all(model: nn.Module, name: str, path: Path) -> None:

@@ -7,6 +7,7 @@ from reprlib import Repr
 
 _UNSAFE = re.compile(r"[\x00-\x08\n-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _CREDENTIALS = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@]+(?::[^\s/@]*)?@")
+_LONGEST = 1800
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
@@ -15,8 +16,13 @@ class InputError(ValueError):
     """Something that was given can't be used.
 
     The message is one line: what is wrong, where, and what to do. The command line prints it and
-    exits with code 2; in a program it is an ordinary ``ValueError``.
+    exits with code 2; in a program it is an ordinary ``ValueError``. What was given stands in it as
+    ``on_one_line`` has it, for file names, keys and values may hold anything.
     """
+
+    def __init__(self, message: object = "") -> None:
+        text = on_one_line(message)
+        super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ...")
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:

@@ -25,12 +25,22 @@ from visionlora.training.run import prepare
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "visionlora"
 ROOMS = ("adapters", "ops", "models", "data", "tasks", "training", "footage", "exports", "demo", "cli")
-COMMON = {"errors", "files", "checksums", "tensor_files", "stopping", "sections", "config_errors", "plain_yaml"}
+COMMON = {
+    "errors",
+    "files",
+    "checksums",
+    "tensor_files",
+    "stopping",
+    "sections",
+    "config_errors",
+    "plain_yaml",
+    "plain_json",
+}
 """Modules that lie beside the rooms, below all of them but ``adapters``, whose config is a section; ``config`` lies
 above the tasks, whose schemas it reads by."""
 
 ALLOWED = {
-    "adapters": {"adapters", "ops", "errors", "files", "checksums", "tensor_files", "version"},
+    "adapters": {"adapters", "ops", "errors", "files", "checksums", "tensor_files", "plain_json", "version"},
     "ops": {"ops", "errors"},
     "models": {"models", *COMMON},
     "data": {"data", *COMMON},
@@ -126,10 +136,10 @@ def test_the_core_needs_only_torch_and_safetensors(room: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "module", ["errors", "files", "checksums", "tensor_files", "plain_yaml", "sections", "config_errors"]
+    "module", ["errors", "files", "checksums", "tensor_files", "plain_yaml", "plain_json", "sections", "config_errors"]
 )
 def test_what_lies_beside_the_rooms_knows_no_room(module: str) -> None:
-    known = {"errors", "plain_yaml", "config_errors", "checksums"}
+    known = {"errors", "plain_yaml", "plain_json", "config_errors", "checksums"}
     for name in imports(PACKAGE / f"{module}.py"):
         assert name.split(".")[0] != "visionlora" or room_of(name) in known or name == SETTINGS, name
 

@@ -1,15 +1,28 @@
 """The one error that is meant for the person at the keyboard."""
 
+import re
 from collections.abc import Iterable
 from difflib import get_close_matches
+from reprlib import Repr
+
+_UNSAFE = re.compile(r"[\x00-\x08\n-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_CREDENTIALS = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@]+(?::[^\s/@]*)?@")
+_LONGEST = 1800
+_SHORT = Repr()
+_SHORT.maxstring = _SHORT.maxother = 80
 
 
 class InputError(ValueError):
     """Something that was given can't be used.
 
     The message is one line: what is wrong, where, and what to do. The command line prints it and
-    exits with code 2; in a program it is an ordinary ``ValueError``.
+    exits with code 2; in a program it is an ordinary ``ValueError``. What was given stands in it as
+    ``on_one_line`` has it, for file names, keys and values may hold anything.
     """
+
+    def __init__(self, message: object = "") -> None:
+        text = on_one_line(message)
+        super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ...")
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:
@@ -26,7 +39,26 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def some(names: Iterable[object], limit: int = 5) -> str:
-    """The first few names, comma-separated, and how many more there are."""
-    listed = [str(name) for name in names]
+    """The first few names, comma-separated and fit for a terminal, and how many more there are."""
+    listed = [on_one_line(name) for name in names]
     more = f" and {len(listed) - limit} more" if len(listed) > limit else ""
     return ", ".join(listed[:limit]) + more
+
+
+def shown(value: object) -> str:
+    """A value from a file in a message: on one line, escaped, and never long."""
+    return _SHORT.repr(value)
+
+
+def printable(text: str) -> str:
+    """The text as a terminal may get it: control characters but the tab escaped, and credentials of URLs left out.
+
+    Escaped are also what turns the direction of writing, and halves of characters. Lines stay lines: a name in one
+    is passed through ``on_one_line`` before.
+    """
+    return "\n".join(on_one_line(line) for line in text.split("\n"))
+
+
+def on_one_line(text: object) -> str:
+    """As ``printable``, with line breaks escaped as well."""
+    return _CREDENTIALS.sub(r"\1***@", _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], str(text)))

@@ -12,6 +12,10 @@ Finite = Annotated[float, Field(allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1)]
+Side = Annotated[int, Field(ge=1, le=16_384)]
+"""Pixels of an image's side; what is larger is cut into windows."""
+Width = Annotated[int, Field(ge=1, le=8192)]
+"""Channels of a layer."""
 Triple = tuple[Finite, Finite, Finite]
 
 

@@ -1,17 +1,24 @@
-"""Writes safetensors files: the same content is the same bytes, and a file with metadata holds its own hash.
+"""Safetensors files: opening them, and writing them: the same content is the same bytes, metadata has its own hash.
 
 The library's own writer puts metadata in random order, and makes temporary files that only its owner may read and that
 a kill leaves behind. The format is https://huggingface.co/docs/safetensors/index#format
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
+from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from visionlora.checksums import BLANK, FIELD, stamp
+from visionlora.errors import InputError
+
+LARGEST_HEADER = 1 << 24
+"""Bytes; names of a hundred thousand classes are a fifth of it."""
 
 _NAMES = {
     torch.float64: "F64",
@@ -31,6 +38,31 @@ _NAMES = {
     torch.bool: "BOOL",
     torch.complex64: "C64",
 }
+
+
+@contextmanager
+def open_tensors(path: Path) -> Iterator[Any]:
+    """A safetensors file to read from, as ``safe_open`` gives it; its header is not parsed if it is too large.
+
+    Raises:
+        InputError: it is too large, or the file is cut, damaged or another kind of file.
+    """
+    try:
+        with path.open("rb") as start:
+            size = int.from_bytes(start.read(8), "little")
+        if LARGEST_HEADER < size < path.stat().st_size:
+            raise InputError(
+                f"{path}: its header has {size:,} bytes, and {LARGEST_HEADER:,} is the most; it is no file of ours"
+            )
+        with safe_open(path, framework="pt") as file:
+            yield file
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path}: not a whole safetensors file ({error}); copy or save it again") from error
+
+
+def shapes_of(file: Any) -> dict[str, tuple[int, ...]]:
+    """The shapes of an open file's tensors by name, without the tensors."""
+    return {key: tuple(file.get_slice(key).get_shape()) for key in file.keys()}  # noqa: SIM118
 
 
 def write_tensors(tensors: Mapping[str, Tensor], path: Path, metadata: Mapping[str, str] | None = None) -> None:

@@ -1,12 +1,15 @@
 """Config files and overrides: how texts become values, and what can't be read."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from visionlora.config import load_config
+from visionlora.data.annotations.yolo_yaml import load_yolo_yaml
+from visionlora.data.segmentation.class_map import read_class_map
 from visionlora.errors import InputError
 from visionlora.plain_yaml import read_yaml
 from visionlora.sections import RunConfig
@@ -150,7 +153,12 @@ def test_a_bad_override_is_refused_in_one_line(yaml_file: Path, override: str, w
         (MODEL + "out: !!python/object/new:os.system [echo]\n", "not valid YAML"),
         ("a: " + "[" * 5000 + "]" * 5000, "nested too deeply"),
         (MODEL + "1: 2\n", "unknown key '1'"),
-        ("model: &m {name: *m}\n", "model.name is {'name': "),
+        ("model: &m {name: *m}\n", "nested too deeply"),
+        ("out: " + "[" * 100_000 + "]" * 100_000, "nested too deeply"),
+        ("- " * 100_000, "nested too deeply"),
+        (MODEL + 'out: "\\ud800"\n', "half a character"),
+        (f"? {'x' * 2000}\n: 1", "a key of 2000 characters"),
+        (MODEL + "out: !" + "x" * 2000, "not valid YAML"),
     ],
 )
 def test_a_file_that_holds_no_settings_is_refused_in_one_line(yaml_file: Path, text: str, words: str) -> None:
@@ -160,6 +168,54 @@ def test_a_file_that_holds_no_settings_is_refused_in_one_line(yaml_file: Path, t
     assert str(caught.value).startswith(f"{yaml_file}: ")
     assert words in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+WRONG_TAGS = [
+    "!!map [1]",
+    "!!map 3",
+    "!!seq {a: 1}",
+    "!!str [1]",
+    "!!null [1]",
+    "!!set [1]",
+    "!!set {a}",
+    "!!omap [1]",
+    "!!pairs 3",
+    "!!int '0x'",
+    "!!int ''",
+    "!!int '1:x'",
+    "!!float ''",
+    "!!float x",
+    "!!bool x",
+    "!!timestamp x",
+    "!!timestamp '2024-99-99'",
+    "!!binary '%%%'",
+    "!<tag:yaml.org,2002:int> 0b",
+    "!own x",
+]
+
+
+@pytest.mark.parametrize("text", WRONG_TAGS)
+def test_a_tag_is_refused_in_one_line_wherever_yaml_is_read(yaml_file: Path, text: str) -> None:
+    data = yaml_file.with_name("data.yaml")
+    readers: list[Callable[[], object]] = [
+        lambda: load_config(yaml_file),
+        lambda: load_yolo_yaml(data, None, []),
+        lambda: read_class_map(data),
+    ]
+    yaml_file.write_text(f"{MODEL}out: {text}\n")
+    data.write_text(f"train: .\nclasses: [a, b]\nnames: {text}\n")
+    for read in readers:
+        with pytest.raises(InputError) as caught:
+            read()
+        assert "not valid YAML" in str(caught.value)
+        assert "\n" not in str(caught.value) and len(str(caught.value)) < 600
+
+
+def test_a_bomb_of_merges_does_not_go_off(yaml_file: Path) -> None:
+    merges = "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 9)}]}}\n" for i in range(1, 30))
+    yaml_file.write_text("a0: &a0 {x: 1, y: 2}\n" + merges + MODEL)
+    with pytest.raises(InputError):  # PyYAML from 6.0.4 on takes each entry once, and those before are stopped
+        load_config(yaml_file)
 
 
 BOMB = "a0: &a0 [lol]\n" + "".join(f"a{i}: &a{i} [{','.join([f'*a{i - 1}'] * 9)}]\n" for i in range(1, 40))

@@ -1,34 +1,26 @@
 """The header of an adapter's file: everything but the tensors."""
 
-import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.header_schema import check_fields, check_number_of_classes, check_settings
 from visionlora.adapters.methods.registry import UnknownMethodError
 from visionlora.adapters.paths import plain
 from visionlora.adapters.qkv import PARTS
 from visionlora.checksums import refuse_damaged
-from visionlora.errors import InputError, some
+from visionlora.errors import InputError, shown, some
+from visionlora.plain_json import read_json
+from visionlora.tensor_files import open_tensors, shapes_of
 
 FORMAT = "visionlora-adapter"
 VERSION = 2
-_FIELDS: dict[str, type | tuple[type, ...]] = {
-    "layers": dict,
-    "unfrozen": list,
-    "architecture": dict,
-    "base": dict,
-    "classes": (list, type(None)),
-    "preprocessing": (dict, type(None)),
-    "extra": dict,
-}
+_FIELDS = ("layers", "unfrozen", "architecture", "base", "classes", "preprocessing", "extra")
 _LATER: dict[str, Any] = {"rounded": {}}
 """Fields that older files lack, and what stands for them."""
-_LAYER_FIELDS = {"rank": int, "alpha": float, "parts": str}
 
 
 @dataclass(frozen=True)
@@ -72,6 +64,14 @@ def read_file(path: Path) -> tuple[Header, dict[str, Tensor]]:
     return _read(path, tensors=True)
 
 
+def refuse_unreadable(fields: dict[str, str], path: Path) -> None:
+    """Raise InputError for a header that ``read_header`` would not take."""
+    try:
+        _parse(fields)
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: can't be written as an adapter's file: {error}") from error
+
+
 def under_prefix(
     header: Header, tensors: dict[str, Tensor], prefix: str, path: Path
 ) -> tuple[Header, dict[str, Tensor]]:
@@ -98,13 +98,11 @@ def under_prefix(
 def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
     if not path.is_file():
         raise InputError(f"{path}: no such file; give an adapter's .safetensors file")
-    try:
-        with safe_open(path, framework="pt") as file:
-            fields = file.metadata() or {}
-            refuse_damaged(path, fields)
-            found = {plain(key): file.get_tensor(key) for key in file.keys()} if tensors else {}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error}); copy or save it again") from error
+    with open_tensors(path) as file:
+        fields: dict[str, str] = file.metadata() or {}
+        refuse_damaged(path, fields)
+        shapes = shapes_of(file)
+        found = {plain(key): file.get_tensor(key) for key in shapes} if tensors else {}
     if fields.get("format") != FORMAT:
         raise InputError(
             f"{path}: a safetensors file, but no visionlora adapter; for plain weights use the model's loader"
@@ -112,11 +110,13 @@ def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
     version = fields.get("format_version", "")
     if version not in ("1", str(VERSION)):
         raise InputError(
-            f"{path}: adapter format {version or 'unknown'}, and this visionlora reads formats 1 and {VERSION}; "
-            f"install visionlora {fields.get('visionlora', '(unknown)')}, which wrote it"
+            f"{path}: adapter format {version[:20] or 'unknown'}, and this visionlora reads formats 1 and {VERSION}; "
+            f"install visionlora {fields.get('visionlora', '(unknown)')[:20]}, which wrote it"
         )
     try:
-        return _parse(fields), found
+        header = _parse(fields)
+        check_number_of_classes(header.classes, shapes.values())
+        return header, found
     except UnknownMethodError as error:
         raise InputError(f"{path}: {error}; register it first (visionlora.adapters.methods.registry)") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -124,22 +124,26 @@ def _read(path: Path, tensors: bool) -> tuple[Header, dict[str, Tensor]]:
 
 
 def _parse(fields: dict[str, str]) -> Header:
-    config = LoRAConfig.from_dict(json.loads(fields["config"]))
-    values = {name: _plain(json.loads(fields[name])) for name in _FIELDS}
-    values |= {name: json.loads(fields[name]) if name in fields else other for name, other in _LATER.items()}
-    for name, kinds in [*_FIELDS.items(), *((name, type(other)) for name, other in _LATER.items())]:
-        if not isinstance(values[name], kinds):
-            raise TypeError(f"{name} is {fields[name][:20]}")
+    settings = read_json(fields["config"])
+    check_settings(settings)
+    config = LoRAConfig.from_dict(settings)
+    values = {name: _plain(read_json(fields[name])) for name in _FIELDS}
+    values |= {name: read_json(fields[name]) if name in fields else other for name, other in _LATER.items()}
+    if fields["format_version"] == "1":
+        _take_rslora_out(values["layers"], config)
+    check_fields(values)
     for key, layer in values["layers"].items():
-        if fields["format_version"] == "1" and layer.pop("rslora") is not (config.method == "rslora"):
-            raise ValueError(f"rslora of {key} is not what its method, {config.method}, says")
-        for name, kind in _LAYER_FIELDS.items():
-            if type(layer[name]) is not kind:
-                raise TypeError(f"{name} of {key} is {layer[name]!r}")
         LoRAConfig(layer["rank"], layer["alpha"])
         if not set(filter(None, layer["parts"].split(","))) <= set(PARTS):
-            raise ValueError(f"parts of {key} are {layer['parts']!r}")
+            raise ValueError(f"parts of {key} are {shown(layer['parts'])}")
     return Header(config, **values)
+
+
+def _take_rslora_out(layers: Any, config: LoRAConfig) -> None:
+    """Format 1 says it of each layer."""
+    for key, layer in layers.items() if isinstance(layers, dict) else ():
+        if isinstance(layer, dict) and layer.pop("rslora") is not (config.method == "rslora"):
+            raise ValueError(f"rslora of {key} is not what its method, {config.method}, says")
 
 
 def _plain(value: Any) -> Any:

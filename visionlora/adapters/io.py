@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from visionlora.adapters import state
 from visionlora.adapters.base_check import check_base
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.fingerprint import architecture, fingerprint, frozen_tensors, rounded_fingerprints
-from visionlora.adapters.header import FORMAT, VERSION, Header, read_file, under_prefix
+from visionlora.adapters.header import FORMAT, VERSION, Header, read_file, refuse_unreadable, under_prefix
 from visionlora.adapters.layer import adapted_layers, adapted_parameters, is_adapted, methods_of
 from visionlora.adapters.methods.base import Method
 from visionlora.adapters.methods.registry import method_of
@@ -58,7 +59,8 @@ def save_adapter(
     Whatever trains besides, as a head does that was put in after ``attach``, is written as if it had been unfrozen.
 
     Raises:
-        InputError: the model has no such adapter, or the frozen weight of an adapted layer trains.
+        InputError: the model has no such adapter, or the frozen weight of an adapted layer trains;
+            or a class name is no text.
     """
     config, unfrozen = description_of(model, name)
     tensors, layers = _factors(model, name)
@@ -81,6 +83,7 @@ def save_adapter(
         "preprocessing": json.dumps(preprocessing),
         "extra": json.dumps(extra or {}),
     }
+    refuse_unreadable(header, Path(path))
     write_atomic(Path(path), lambda temporary: write_tensors(tensors, temporary, header))
 
 
@@ -232,17 +235,24 @@ def _method(
             f"{path}: {key} can't be adapted in this model: {reason if weight is not None else 'no such weight'}"
         )
     build = method_of(header.config.method).build
+    with suppress(NotImplementedError, RuntimeError):  # of a method that computes with the weight's values
+        # Before anything of the sizes that the header says is allocated.
+        rows = None if target.rows is None else target.rows.to("meta")
+        _check_factors(build(weight.detach().to("meta"), target.rank, target.alpha, "", rows), key, tensors, path)
     method = build(weight, target.rank, target.alpha, target.parts, target.rows)
+    _check_factors(method, key, tensors, path)
     with torch.no_grad():
         for factor, tensor in method.state_dict().items():
-            stored = tensors.get(f"{key}.{factor}")
-            if stored is None or stored.shape != tensor.shape:
-                shape = "absent" if stored is None else f"of shape {tuple(stored.shape)}"
-                raise InputError(
-                    f"{path}: {key}.{factor} is {shape}, and should be {tuple(tensor.shape)}; save it again"
-                )
-            tensor.copy_(stored)
+            tensor.copy_(tensors[f"{key}.{factor}"])
     return method
+
+
+def _check_factors(method: Method, key: str, tensors: dict[str, Tensor], path: Path) -> None:
+    for factor, tensor in method.state_dict().items():
+        stored = tensors.get(f"{key}.{factor}")
+        if stored is None or stored.shape != tensor.shape:
+            shape = "absent" if stored is None else f"of shape {tuple(stored.shape)}"
+            raise InputError(f"{path}: {key}.{factor} is {shape}, and should be {tuple(tensor.shape)}; save it again")
 
 
 def _factor_keys(methods: dict[Target, Method], tensors: dict[str, Tensor], path: Path) -> set[str]:

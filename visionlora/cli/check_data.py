@@ -15,7 +15,7 @@ from visionlora.data.checks.mask_survey import MaskFiles
 from visionlora.data.checks.report import DataReport, PartReport
 from visionlora.data.checks.survey import Survey
 from visionlora.data.faults import Fault, count_by_title
-from visionlora.errors import some
+from visionlora.errors import on_one_line, some
 from visionlora.files import write_json
 
 DRAWINGS = Path("drawn")
@@ -189,7 +189,7 @@ def _print_near_duplicates(report: DataReport, console: Console) -> None:
     largest = report.bursts[0]
     bursts = f"{_count(len(report.bursts), 'burst')} of nearly equal images, {inside} in all"
     example = f"the largest has {len(largest.images)}, among them {Path(largest.images[0]).name}"
-    console.print(Text(f"near-duplicates: {bursts}; {example}"))
+    console.print(Text(on_one_line(f"near-duplicates: {bursts}; {example}")))
 
 
 def _print_faults(title: str, faults: list[Fault], base: Path, every: bool, console: Console) -> None:
@@ -202,7 +202,7 @@ def _print_faults(title: str, faults: list[Fault], base: Path, every: bool, cons
         if count > _SHOWN and not every:
             lines = [*lines[:_SHOWN], f"and {count - _SHOWN} more: --all shows them"]
         for line in lines:
-            _print_indented(Text(line), 6, console)
+            _print_indented(Text(on_one_line(line)), 6, console)
 
 
 def _print_indented(text: Text, left: int, console: Console) -> None:

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from visionlora.cli.show import check_out, print_table, progress
+from visionlora.cli.show import check_out, print_table, progress, say
 from visionlora.config import check_config, load_config, parse_overrides
 from visionlora.data.faults import tell_left_out
 from visionlora.errors import InputError, some
@@ -26,10 +26,14 @@ def evaluate(
     checkpoint: Path | None,
     device: str,
     skip_unreadable: bool,
+    download: bool,
 ) -> None:
     """Print scores, overall and per class, and write them if asked."""
     check_out(out)
-    trained = load_trained(run, checkpoint, base=True) if base else open_trained(run, checkpoint)
+    if base:
+        trained = load_trained(run, checkpoint, base=True, download=download)
+    else:
+        trained = open_trained(run, checkpoint, download)
     config = _config(run, trained, overrides)
     if config.task != trained.task:
         raise InputError(f"{run} was trained for {trained.task}, and the settings are for {config.task}")
@@ -40,7 +44,7 @@ def evaluate(
     chosen = task.images(config, part, trained.classes)
     data = chosen.data
     if chosen.skipped:
-        print(f"left out because they can't be read: {some(chosen.skipped)}")
+        say(f"left out because they can't be read: {some(chosen.skipped)}")
     if chosen.faulty:
         print(tell_left_out(chosen.faulty, f"all are in {out}" if out else "--out FILE lists all"))
     if not len(data):

@@ -4,7 +4,7 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 
-from visionlora.errors import InputError
+from visionlora.errors import InputError, on_one_line
 from visionlora.stopping import Interrupted, Stopped, stopping_raises
 
 
@@ -14,10 +14,10 @@ def exit_code(command: Callable[[], object]) -> int:
         with stopping_raises():
             command()
     except (InputError, OSError) as error:  # an OSError is a full disk, a missing right ...; it names the file
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {on_one_line(error)}", file=sys.stderr)
         return 2
     except (Interrupted, Stopped) as stop:
         with suppress(OSError):  # the terminal may be gone
-            print(stop, file=sys.stderr)
+            print(on_one_line(stop), file=sys.stderr)
         return stop.exit_code
     return 0

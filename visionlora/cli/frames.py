@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from visionlora.cli.show import progress
+from visionlora.cli.show import progress, say
 from visionlora.cli.videos import open_videos, say_passed_over
 from visionlora.data.video import VideoFrames
 from visionlora.errors import InputError
@@ -37,7 +37,7 @@ def _extract(video: VideoFrames, out: Path, annotations: Path | None) -> None:
         number, damage = extract_frames(video, out, annotations, advance)
     for line in (damage, *video.remarks):
         if line:
-            print(line)
-    print(f"{number} frames of {video.width} x {video.height} pixels in {out}/images")
+            say(line)
+    say(f"{number} frames of {video.width} x {video.height} pixels in {out}/images")
     if annotations is not None:
-        print(f"{out}/annotations.json names them; visionlora check-data looks at them")
+        say(f"{out}/annotations.json names them; visionlora check-data looks at them")

@@ -23,6 +23,9 @@ RunOrExported = Annotated[
 ]
 Overrides = Annotated[list[str] | None, typer.Argument(help="Settings such as data.root=PATH train.epochs=5.")]
 Checkpoint = Annotated[Path | None, typer.Option(help="The base's weights, if they have moved.")]
+Download = Annotated[
+    bool, typer.Option("--download", help="Fetch the base from its hub for a file that lies in no run folder.")
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1 ...")]
 Skip = Annotated[bool, typer.Option("--skip-unreadable", help="Leave unreadable images out, and name them.")]
 
@@ -65,11 +68,12 @@ def evaluate(
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     skip_unreadable: Skip = False,
+    download: Download = False,
 ) -> None:
     """Score a trained model on labelled images: its run's validation, or others (data.root=PATH)."""
     from visionlora.cli.evaluate import evaluate as run_evaluation
 
-    run_evaluation(run, overrides or [], part, base, out, checkpoint, device, skip_unreadable)
+    run_evaluation(run, overrides or [], part, base, out, checkpoint, device, skip_unreadable, download)
 
 
 @app.command()
@@ -104,6 +108,7 @@ def predict(
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     skip_unreadable: Skip = False,
+    download: Download = False,
 ) -> None:
     """Show what a trained model finds in images and videos.
 
@@ -124,6 +129,7 @@ def predict(
         checkpoint,
         device,
         skip_unreadable,
+        download,
     )
     raise typer.Exit(code)
 
@@ -134,11 +140,12 @@ def merge(
     out: Annotated[Path, typer.Option(help="The .safetensors file to write.")],
     checkpoint: Checkpoint = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")] = False,
+    download: Download = False,
 ) -> None:
     """Write the adapted model as plain weights, with the base's names."""
     from visionlora.cli.merge import merge as run_merge
 
-    run_merge(run, out, checkpoint, overwrite)
+    run_merge(run, out, checkpoint, overwrite, download)
 
 
 @app.command()
@@ -159,11 +166,12 @@ def export(
         str | None,
         typer.Option(help="Also score in groups by this field of the images; by default by camera, if they have it."),
     ] = None,
+    download: Download = False,
 ) -> None:
     """Write the merged model as a folder for others, checked against the adapted one, with a model card."""
     from visionlora.cli.export import export as run_export
 
-    run_export(run, to, out, images or [], checkpoint, rounds, score, by)
+    run_export(run, to, out, images or [], checkpoint, rounds, score, by, download)
 
 
 @app.command("check-data")

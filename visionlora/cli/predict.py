@@ -5,7 +5,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from visionlora.cli.show import check_folder, check_out, print_table, progress
+from visionlora.cli.show import check_folder, check_out, print_table, progress, say
 from visionlora.cli.sources import count_images, drawing, find_sources, refuse_twins
 from visionlora.cli.videos import say_passed_over
 from visionlora.errors import InputError
@@ -53,6 +53,7 @@ def predict(
     checkpoint: Path | None,
     device: str,
     skip_unreadable: bool,
+    download: bool,
 ) -> int:
     """Print a table of what was found, and write results, drawings and labels if asked.
 
@@ -66,11 +67,12 @@ def predict(
         checkpoint: the base's weights, if they have moved.
         device: to compute on.
         skip_unreadable: leave out images that can't be read.
+        download: fetch the base from the hub that a lone file names.
 
     Returns:
         the exit code: 1 if a video among several files was passed over.
     """
-    trained = open_trained(run, checkpoint)
+    trained = open_trained(run, checkpoint, download)
     task = task_of(trained.task)
     _refuse_options(run, trained.task, given)
     check_out(outputs.out)
@@ -111,9 +113,9 @@ def predict(
                 rows.append([str(source.path), task.summary(trained, tally, images)])
     print_table(["image", task.found], rows)
     if len(sources) > _SHOWN:
-        print(f"and {len(sources) - _SHOWN} more{'' if outputs.out else '; --out FILE writes them all'}")
+        say(f"and {len(sources) - _SHOWN} more{'' if outputs.out else '; --out FILE writes them all'}")
     for folder, what in outputs.folders().values():
-        print(f"{what}s written into {folder}")
+        say(f"{what}s written into {folder}")
     return say_passed_over(refused)
 
 

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 from rich.text import Text
 
-from visionlora.errors import InputError
+from visionlora.errors import InputError, on_one_line
 
 
 @contextmanager
@@ -26,13 +26,18 @@ def progress(description: str, total: int | None) -> Iterator[Callable[[int], No
         yield lambda done: bar.advance(task, done)
 
 
+def say(line: object) -> None:
+    """Print a line in which names of files and classes may hold anything."""
+    print(on_one_line(line))
+
+
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
     """A table; the first column to the left, the others to the right."""
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
     for row in rows:
-        table.add_row(*(Text(cell) for cell in row))  # a plain text would be searched for [markup]
+        table.add_row(*(Text(on_one_line(cell)) for cell in row))  # a plain text would be searched for [markup]
     Console().print(table)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from visionlora.cli.show import say
 from visionlora.cli.videos import open_videos
 from visionlora.data.folders import images_in, what_there_is
 from visionlora.data.images import check_readable, is_image, read_image
@@ -67,9 +68,9 @@ class Source:
             for frame in self.video:
                 yield frame.number, frame.image
         except DamagedVideo as damage:
-            print(damage)
+            say(damage)
         for remark in self.video.remarks:
-            print(remark)
+            say(remark)
 
 
 def find_sources(paths: list[Path], every: int, skip_unreadable: bool) -> tuple[list[Source], list[Path]]:
@@ -128,7 +129,7 @@ def readable(paths: list[Path], skip_unreadable: bool) -> list[Path]:
     """The paths without those that can't be read; these are named. InputError unless they may be skipped."""
     bad = check_readable(paths, skip_unreadable)
     if bad:
-        print(f"left out because they can't be read: {some(sorted(bad))}")
+        say(f"left out because they can't be read: {some(sorted(bad))}")
     return [path for path in paths if path not in bad]
 
 

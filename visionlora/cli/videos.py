@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from visionlora.cli.show import say
 from visionlora.data.video import VideoFrames
 from visionlora.errors import InputError, some
 
@@ -21,7 +22,7 @@ def open_videos(paths: Sequence[Path], every: int, alone: bool) -> tuple[dict[Pa
         except InputError as error:
             if alone:
                 raise
-            print(f"passed over: {error}")
+            say(f"passed over: {error}")
             refused.append(path)
     return videos, refused
 
@@ -29,5 +30,5 @@ def open_videos(paths: Sequence[Path], every: int, alone: bool) -> tuple[dict[Pa
 def say_passed_over(refused: Sequence[Path]) -> int:
     """End with the videos that were passed over; the exit code, which is 1 if there are some."""
     if refused:
-        print(f"passed over because they can't be read: {some(refused)}")
+        say(f"passed over because they can't be read: {some(refused)}")
     return int(bool(refused))

@@ -4,15 +4,11 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from reprlib import Repr
 
-from visionlora.errors import InputError, some
+from visionlora.errors import InputError, on_one_line, shown, some
 
 _TOLD = 3
 """Of faults that were left out, so many lines are shown."""
-
-_SHORT = Repr()
-_SHORT.maxstring = _SHORT.maxother = 80
 
 ERRORS = {
     "box-outside": "box outside the image",
@@ -162,12 +158,7 @@ def tell_left_out(lines: Sequence[str], where: str) -> str:
     if not lines:
         return ""
     number = f"{len(lines)} fault{'s' * (len(lines) > 1)} of the annotations mended or left out ({where}):"
-    return "\n".join([number, *(f"  {line}" for line in lines[:_TOLD])])
-
-
-def shown(value: object) -> str:
-    """A value from a file in a message: on one line, escaped, and never long."""
-    return _SHORT.repr(value)
+    return "\n".join([number, *(f"  {on_one_line(line)}" for line in lines[:_TOLD])])
 
 
 def listed(values: Iterable[object], limit: int = 5) -> str:

@@ -34,6 +34,7 @@ def export(
     score: bool = True,
     by: str | None = None,
     progress: Progress = silent,
+    download: bool = False,
 ) -> Exported:
     """Write a trained model as a folder that others can use, with a model card as README.md.
 
@@ -51,6 +52,7 @@ def export(
         score: also compare what the exported model scores on all of the run's validation images with its report.
         by: score the images with each value of this field by themselves; by default ``camera`` if they have it.
         progress: shows what is being done; see ``tasks.evaluation.Progress``.
+        download: fetch the base from the hub that a file names which lies in no run folder.
 
     Raises:
         InputError: something that was given can't be used, the model can't be exported so, or the check failed.
@@ -66,9 +68,9 @@ def export(
     if to.startswith("onnx"):
         import_onnx()
     weights = Path(checkpoint) if checkpoint is not None else None
-    trained = load_trained(path, weights)
+    trained = load_trained(path, weights, download=download)
     FORMATS[to].refuse(Source(trained, None, None))
-    whole = load_source(path, trained, weights)
+    whole = load_source(path, trained, weights, download)
     return write_checked(whole, to, out, [Path(one) for one in images], rounds, score, by, progress)
 
 

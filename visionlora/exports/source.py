@@ -68,7 +68,7 @@ class Source:
         return {**about, "model": model}
 
 
-def load_source(path: Path, trained: Trained, checkpoint: Path | None) -> Source:
+def load_source(path: Path, trained: Trained, checkpoint: Path | None, download: bool = False) -> Source:
     """The other two states of a model that ``load_trained`` has read, and its run's settings and report.
 
     Raises:
@@ -80,8 +80,8 @@ def load_source(path: Path, trained: Trained, checkpoint: Path | None) -> Source
     with safe_open(trained.path, framework="pt") as file:
         is_adapter = (file.metadata() or {}).get("format") == FORMAT
     if is_adapter:
-        adapted = load_trained(path, checkpoint, merged=False).model
-        base = load_trained(path, checkpoint, base=True).model
+        adapted = load_trained(path, checkpoint, merged=False, download=download).model
+        base = load_trained(path, checkpoint, base=True, download=download).model
     report = _report(folder / REPORT) if config is not None else None
     return Source(trained, adapted, base, config, report, folder if config is not None else None)
 

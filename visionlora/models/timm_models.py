@@ -18,6 +18,8 @@ from visionlora.models.weights import (
     start_at_zero,
 )
 
+HUBS = ("hf-hub:", "hf_hub:")
+"""Names of models that begin so ask a hub even what the model is."""
 _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
 """What timm, its hub clients and torch raise for a name, a setting or weights that they can't use."""
 
@@ -29,7 +31,7 @@ def names() -> list[str]:
 
 def is_known(name: str) -> bool:
     """Whether timm can create the model: by its name, with a tag, or from a hub or a local folder."""
-    return name.startswith(("hf-hub:", "hf_hub:", "local-dir:")) or timm.is_model(name)
+    return name.startswith((*HUBS, "local-dir:")) or timm.is_model(name)
 
 
 def create(

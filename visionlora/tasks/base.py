@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 
 from visionlora.data.loading import Key
 from visionlora.sections import ModelSection, RunConfig
+from visionlora.tasks.about import About
 from visionlora.tasks.outputs import Outputs, logits_difference
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
 
     Attributes:
         SCHEMA: of its configs.
+        ABOUT: of what its models' files say of themselves, ``describe`` included.
         noun: what its models are called, as in "is a classifier".
         counted: what an evaluation counts of each class.
         options: those of ``visionlora predict`` that not all tasks take, and it does.
@@ -226,6 +228,7 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
     """
 
     SCHEMA: type[ConfigT]
+    ABOUT: type[About] = About
     noun: str
     counted: str = "images"
     options: Collection[str] = ()

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import nn
 
@@ -16,16 +15,23 @@ from visionlora.adapters.model import merge
 from visionlora.checksums import refuse_damaged
 from visionlora.errors import InputError
 from visionlora.files import write_atomic
-from visionlora.sections import read_model_section
-from visionlora.tasks.base import Trained
+from visionlora.models.timm_models import HUBS
+from visionlora.models.weights import explain_mismatch
+from visionlora.sections import ModelSection, read_model_section
+from visionlora.tasks.about import check_about, check_kinds, read_plain_fields, refuse_many_classes
+from visionlora.tasks.base import Task, Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
-from visionlora.tensor_files import write_tensors
+from visionlora.tensor_files import open_tensors, shapes_of, write_tensors
 
 ADAPTER, MODEL = "adapter.safetensors", "model.safetensors"
 """What a run folder holds of one: an adapter, or the whole model where every weight trained."""
+CONFIG = "config.yaml"
+"""And the settings beside it, by which a run folder is known."""
 
 
-def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True, base: bool = False) -> Trained:
+def load_trained(
+    path: Path, checkpoint: Path | None = None, merged: bool = True, base: bool = False, download: bool = False
+) -> Trained:
     """Load what a run trained: the base by its name, and the adapter (or the whole model) on it.
 
     Args:
@@ -33,9 +39,12 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         checkpoint: the base's weights, if they are no longer where the run found them.
         merged: merge the adapter; without, the model keeps it.
         base: load the base alone, without the adapter, to compare with.
+        download: fetch the base's weights from the hub that a file names. A run folder's own settings have said so
+            already; a file that lies in none may come from anybody.
 
     Raises:
-        InputError: there is nothing to load, it is damaged, or the base is not the one it was trained on.
+        InputError: there is nothing to load, it is damaged, its base must be fetched and nobody said so, or the
+            base is not the one it was trained on.
     """
     path = _file(path)
     fields = read_metadata(path)
@@ -43,18 +52,18 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         header = read_header(path)
         classes, preprocessing, about = header.classes, header.preprocessing, header.extra
     else:
-        try:
-            classes, preprocessing, about = (json.loads(fields[key]) for key in ("classes", "preprocessing", "extra"))
-        except (KeyError, json.JSONDecodeError) as error:
-            raise InputError(
-                f"{path}: holds weights, but not what a run writes with them; give a run's file"
-            ) from error
+        classes, preprocessing, about = read_plain_fields(fields, path)
+        with open_tensors(path) as file:
+            refuse_many_classes(classes, shapes_of(file).values(), path)
     if not classes or not preprocessing or "model" not in about:
         raise InputError(
             f"{path}: does not say its classes, preprocessing and base; load it with visionlora.load_adapter"
         )
     name = about.get("task", next(iter(TASKS)))
     task = task_of(name, str(path))
+    check_kinds(classes, preprocessing, about, path)
+    check_about(task.ABOUT, about, classes, path)
+    shown = _preprocessing(task, preprocessing, path)
     try:
         section: Any = read_model_section(schema_of(name), about["model"])
     except ValidationError as error:
@@ -66,9 +75,11 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         section = task.without_base(section, path)
     elif section.checkpoint is not None and not section.checkpoint.is_file():
         raise InputError(f"{path}: its base's weights are not at {section.checkpoint}; say where with --checkpoint")
+    if not download and not (path.parent / CONFIG).is_file():
+        _refuse_download(section, path)
     with torch.random.fork_rng():
         # A base without pretrained weights is what its seed makes of it.
-        torch.manual_seed(int(about.get("seed", 0)))
+        torch.manual_seed(about.get("seed", 0))
         built = task.build(section, classes)
     model: nn.Module = built.model
     if base and not adapted:
@@ -78,9 +89,9 @@ def load_trained(path: Path, checkpoint: Path | None = None, merged: bool = True
         if merged:
             merge(model)
     if not adapted:
-        model.load_state_dict(load_file(path))
+        _load_all(model, section.name, path)
     model.eval()
-    return Trained(name, built, classes, task.read_preprocessing(preprocessing), path, about)
+    return Trained(name, built, classes, shown, path, about)
 
 
 def write_plain(
@@ -90,6 +101,33 @@ def write_plain(
     fields = {"classes": classes, "preprocessing": preprocessing, "extra": about}
     header = {"format": "pt", **{key: json.dumps(value) for key, value in fields.items()}}
     write_atomic(path, lambda temporary: write_tensors(model.state_dict(), temporary, header))
+
+
+def _refuse_download(section: ModelSection, path: Path) -> None:
+    names = [name for name in (section.name, getattr(section, "backbone", None)) if name]
+    from_hub = [name for name in names if name.startswith(HUBS)]
+    if from_hub:  # the hub's own description of the model is fetched even where the weights are here
+        raise InputError(f"{path}: its base is {from_hub[0]}, of a hub; --download (download=True) fetches it")
+    if section.pretrained and section.checkpoint is None:
+        raise InputError(
+            f"{path}: its base is {names[-1]} with the weights of its library's hub; give them as a local file with "
+            f"--checkpoint, or fetch them with --download (download=True)"
+        )
+
+
+def _load_all(model: nn.Module, name: str, path: Path) -> None:
+    tensors = load_file(path)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(explain_mismatch(path, name, model, tensors, error)) from error
+
+
+def _preprocessing(task: Task, values: dict[str, Any], path: Path) -> Any:
+    try:
+        return task.read_preprocessing(values)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
 
 
 def _file(path: Path) -> Path:
@@ -105,10 +143,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """What a .safetensors file says of itself. InputError if it is missing, none of these, or damaged."""
     if not path.is_file():
         raise InputError(f"{path}: no such file or run folder")
-    try:
-        with safe_open(path, framework="pt") as file:
-            fields: dict[str, str] = file.metadata() or {}
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path}: not a whole safetensors file ({error})") from error
-    refuse_damaged(path, fields)
+    with open_tensors(path) as file:
+        fields: dict[str, str] = file.metadata() or {}
+        refuse_damaged(path, fields)
     return fields

@@ -9,11 +9,11 @@ from visionlora.config import dump_config, load_config
 from visionlora.errors import InputError, some
 from visionlora.files import unfinished, write_atomic
 from visionlora.sections import RunConfig
-from visionlora.tasks.trained import ADAPTER, MODEL
+from visionlora.tasks.trained import ADAPTER, CONFIG, MODEL
 from visionlora.training.lock import LOCK, locked
 from visionlora.training.resuming import changed_settings
 
-CONFIG, METRICS, REPORT = "config.yaml", "metrics.jsonl", "report.json"
+METRICS, REPORT = "metrics.jsonl", "report.json"
 CHECKPOINTS, EVENTS, FIGURES = "checkpoints", "tensorboard", "figures"
 OURS = {ADAPTER, MODEL, CONFIG, METRICS, REPORT, CHECKPOINTS, EVENTS, FIGURES, LOCK}
 

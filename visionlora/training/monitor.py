@@ -13,7 +13,7 @@ from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from visionlora.errors import some
+from visionlora.errors import printable, some
 from visionlora.files import write_atomic
 from visionlora.tasks.base import Scores
 from visionlora.training import events
@@ -158,7 +158,7 @@ class Monitor:
     def say(self, text: str) -> None:
         """Print a line above the bar."""
         if not self._quiet:
-            self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._progress.console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     def restart_clock(self) -> None:
         """Leave the time since the last step out of images/s (evaluation, saving)."""

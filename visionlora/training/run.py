@@ -19,7 +19,7 @@ from visionlora.adapters.folding import fold_batchnorm
 from visionlora.adapters.model import attach
 from visionlora.adapters.report import Report
 from visionlora.data.faults import tell_left_out
-from visionlora.errors import InputError, did_you_mean, some
+from visionlora.errors import InputError, did_you_mean, printable, some
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted, stop_requests
@@ -99,7 +99,7 @@ def train(
 
     def say(text: str) -> None:
         if not quiet:
-            console.print(text, highlight=False, markup=False, soft_wrap=True)
+            console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     with open_folder(config, resume, overwrite) as note:
         if note:

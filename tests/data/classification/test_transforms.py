@@ -71,10 +71,10 @@ def test_preprocessing_survives_json() -> None:
     [
         ({"interpolation": "bicubik"}, "unknown interpolation 'bicubik' (did you mean 'bicubic'?)"),
         ({"crop_mode": "centre"}, "unknown crop_mode 'centre' (did you mean 'center'?)"),
-        ({"height": 0}, "0 x 64"),
+        ({"height": 0}, "height is 0"),
         ({"crop_pct": 0.0}, "crop_pct"),
         ({"std": (1.0, 0.0, 1.0)}, "positive stds"),
-        ({"mean": (0.5,)}, "three values"),
+        ({"mean": (0.5,)}, "three numbers"),
         ({"colour": "red"}, "missing or unknown: colour"),
     ],
 )

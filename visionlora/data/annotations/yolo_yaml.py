@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from visionlora.data.annotations.part_names import ORDER, canonical, is_part
 from visionlora.data.faults import Fault, Spot, shown
 from visionlora.data.folders import refuse_missing_folder, what_there_is
 from visionlora.errors import InputError, did_you_mean, some
+from visionlora.plain_yaml import read_yaml
 
 PARTS = ORDER
 
@@ -28,13 +27,6 @@ class YoloSet:
     keypoints: int = 0
 
 
-class _TextLoader(yaml.SafeLoader):
-    """Every scalar stays text: a class may be called no, or 1."""
-
-
-_TextLoader.yaml_implicit_resolvers = {}
-
-
 def load_yolo_yaml(path: Path, root: Path | None, faults: list[Fault]) -> YoloSet:
     """Read a data.yaml in the layout of ultralytics.
 
@@ -47,9 +39,11 @@ def load_yolo_yaml(path: Path, root: Path | None, faults: list[Fault]) -> YoloSe
     if not path.is_file():
         raise InputError(f"{path}: no such file{what_there_is(path)}")
     try:
-        content = yaml.load(path.read_text(encoding="utf-8-sig"), Loader=_TextLoader)  # a SafeLoader
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-        raise InputError(f"{path}: is not valid YAML ({' '.join(str(error).split())})") from error
+        content = read_yaml(path.read_text(encoding="utf-8-sig"), null=False)  # a class may be called null
+    except UnicodeDecodeError as error:
+        raise InputError(f"{path}: is not valid YAML ({error})") from error
+    except InputError as error:
+        raise InputError(f"{path}: is {error}") from error
     if not isinstance(content, dict):
         raise InputError(f"{path}: holds {shown(content)}; it needs names, and train or val")
     if root is None:

@@ -12,7 +12,8 @@ from timm.data.transforms import str_to_pil_interp
 
 from visionlora.data.augmentations import Augmentation, classification_chain, refuse_unknown_strength
 from visionlora.data.images import Triple
-from visionlora.errors import InputError, did_you_mean
+from visionlora.data.input_size import LARGEST_SIDE, check_number, check_triple, check_whole
+from visionlora.errors import InputError, did_you_mean, shown
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "box", "hamming", "lanczos")
 CROP_MODES = ("center", "squash", "border")
@@ -35,12 +36,15 @@ class Preprocessing:
     crop_mode: str = "center"
 
     def __post_init__(self) -> None:
-        if self.height < 1 or self.width < 1:
-            raise InputError(f"preprocessing: the input size is {self.height} x {self.width}; give positive sizes")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
+        check_whole("height", self.height, 1)
+        check_whole("width", self.width, 1)
+        check_triple("mean", self.mean)
+        check_triple("std", self.std)
+        if min(self.std) <= 0:
             raise InputError(f"preprocessing: give three means and three positive stds, not {self.mean} and {self.std}")
-        if self.crop_pct <= 0:
-            raise InputError(f"preprocessing: crop_pct is {self.crop_pct}; give a number above 0")
+        check_number("crop_pct", self.crop_pct)
+        if not 0 < self.crop_pct <= 4 or max(self.height, self.width) / self.crop_pct > 2 * LARGEST_SIDE:
+            raise InputError(f"preprocessing: crop_pct is {self.crop_pct}; give a share of the side, such as 0.875")
         _known(self.interpolation, INTERPOLATIONS, "interpolation")
         _known(self.crop_mode, CROP_MODES, "crop_mode")
 
@@ -138,12 +142,13 @@ def _normalise(image: torch.Tensor, pre: Preprocessing) -> torch.Tensor:
 
 def _triple(values: Any) -> Triple:
     """Raises InputError unless there is one value per RGB channel."""
-    if len(values) != 3:
-        raise InputError(f"preprocessing: mean and std need three values, not {list(values)}")
+    check_triple("mean or std", values)
     red, green, blue = values
     return float(red), float(green), float(blue)
 
 
 def _known(word: str, known: tuple[str, ...], what: str) -> None:
-    if word not in known:
-        raise InputError(f"unknown {what} '{word}'{did_you_mean(word, known)}; there are {', '.join(known)}")
+    if not isinstance(word, str) or word not in known:
+        raise InputError(
+            f"preprocessing: unknown {what} {shown(word)}{did_you_mean(str(word), known)}; there are {', '.join(known)}"
+        )

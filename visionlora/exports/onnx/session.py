@@ -1,6 +1,5 @@
 """A .onnx file of ours in the place of a plain model."""
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from visionlora.errors import InputError
 from visionlora.exports.onnx.graph import import_onnx
 from visionlora.exports.onnx.shipped.heads import objects, on_canvas
 from visionlora.models.weights import first_line
+from visionlora.plain_json import read_json
+from visionlora.tasks.about import check_kinds
 from visionlora.tasks.base import Trained
 from visionlora.tasks.registry import task_of
 
@@ -94,11 +95,12 @@ def read_onnx(path: Path) -> Trained:
     refuse_damaged(path, fields)
     try:
         name = fields["task"]
-        classes, preprocessing, about = (json.loads(fields[key]) for key in ("classes", "preprocessing", "about"))
+        classes, preprocessing, about = (read_json(fields[key]) for key in ("classes", "preprocessing", "about"))
         task = task_of(name, str(path))
+        check_kinds(classes, preprocessing, about, path)
         shown = task.read_preprocessing(preprocessing)
         built = task.around(_model(session, task.takes_lists, about).eval(), classes, about)
-    except (KeyError, json.JSONDecodeError) as error:
+    except (KeyError, TypeError) as error:
         raise InputError(f"{path}: does not say its task, classes and preprocessing; give an exported file") from error
     return Trained(name, built, classes, shown, path, about)
 

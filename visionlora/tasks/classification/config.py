@@ -3,13 +3,13 @@
 from typing import Literal
 
 from visionlora.sections import (
-    AtLeastOne,
     ClassificationData,
     Fraction,
     ModelSection,
     NotNegative,
     Positive,
     RunConfig,
+    Side,
     TrainSection,
 )
 
@@ -17,7 +17,7 @@ from visionlora.sections import (
 class ClassifierSection(ModelSection):
     """Which plain classifier to start from. ``img_size`` is one side or (height, width) in pixels."""
 
-    img_size: AtLeastOne | tuple[AtLeastOne, AtLeastOne] | None = None
+    img_size: Side | tuple[Side, Side] | None = None
     interpolation: str | None = None
     crop_pct: Positive | None = None
     drop_rate: Fraction = 0.0

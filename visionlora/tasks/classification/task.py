@@ -17,6 +17,7 @@ from visionlora.data.loading import batches, make_loader
 from visionlora.errors import InputError, some
 from visionlora.models import timm_models
 from visionlora.models.classifier import Classifier, create_classifier, creation_code
+from visionlora.tasks.about import ClassifierAbout
 from visionlora.tasks.base import Chosen, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.examples import torchvision_example
@@ -33,6 +34,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
     """Image classification, single- and multi-label."""
 
     SCHEMA = ClassificationConfig
+    ABOUT = ClassifierAbout
     noun = "classifier"
     options = ("--top",)
     found = "class and probability"

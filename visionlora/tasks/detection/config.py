@@ -4,14 +4,14 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from visionlora.sections import AnnotatedData, AtLeastOne, ModelSection, Positive, RunConfig, Section
+from visionlora.sections import AnnotatedData, AtLeastOne, ModelSection, Positive, RunConfig, Section, Side, Width
 
 
 class AnchorSection(Section):
     """Anchors of each level of a pyramid, finest first, as ``models.anchors.Anchors`` has them."""
 
-    sizes: list[list[Positive]]
-    aspect_ratios: list[list[Positive]]
+    sizes: Annotated[list[Annotated[list[Positive], Field(max_length=100)]], Field(max_length=16)]
+    aspect_ratios: Annotated[list[Annotated[list[Positive], Field(max_length=100)]], Field(max_length=16)]
 
 
 class DetectorSection(ModelSection):
@@ -24,10 +24,10 @@ class DetectorSection(ModelSection):
     """
 
     backbone: str | None = None
-    size: AtLeastOne | None = None
-    levels: list[int] | None = None
-    fpn_channels: AtLeastOne | None = None
-    head_convs: AtLeastOne | None = None
+    size: Side | None = None
+    levels: Annotated[list[int], Field(max_length=16)] | None = None
+    fpn_channels: Width | None = None
+    head_convs: Annotated[int, Field(ge=1, le=64)] | None = None
     anchors: Literal["fit"] | AnchorSection | None = None
 
 

@@ -15,6 +15,7 @@ from visionlora.data.detection.mapping import boxes_to_original, paste_masks
 from visionlora.data.detection.tile_joining import Detections, join_tiles
 from visionlora.data.detection.tiling import cut
 from visionlora.data.detection.transforms import DetectionEvalTransform
+from visionlora.data.input_size import check_whole
 from visionlora.data.windows import Window, windows
 from visionlora.errors import InputError
 from visionlora.models.detector import SMALLEST, Detector
@@ -37,6 +38,12 @@ class DetectorInput:
     size: int
     tile: int | None = None
     tile_overlap: int = 0
+
+    def __post_init__(self) -> None:
+        check_whole("size", self.size, 1)
+        if self.tile is not None:
+            check_whole("tile", self.tile, 1)
+        check_whole("tile_overlap", self.tile_overlap, 0)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON."""

@@ -17,6 +17,7 @@ from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors
 from visionlora.models.detector import Detector, create_detector
+from visionlora.tasks.about import DetectorAbout
 from visionlora.tasks.base import AddLabels, Chosen, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
@@ -43,6 +44,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     """Object detection, with masks where the data and the model have them."""
 
     SCHEMA = DetectionConfig
+    ABOUT = DetectorAbout
     noun = "detector"
     counted = "objects"
     options = ("--draw", "--labels", "--min-score")

@@ -4,7 +4,16 @@ from typing import Literal
 
 from pydantic import Field
 
-from visionlora.sections import AtLeastOne, Finite, ModelSection, NotNegative, RunConfig, SegmentationData, TrainSection
+from visionlora.sections import (
+    Finite,
+    ModelSection,
+    NotNegative,
+    RunConfig,
+    SegmentationData,
+    Side,
+    TrainSection,
+    Width,
+)
 
 
 class SegmenterSection(ModelSection):
@@ -16,8 +25,8 @@ class SegmenterSection(ModelSection):
     """
 
     backbone: str | None = None
-    channels: AtLeastOne | None = None
-    size: AtLeastOne = 512
+    channels: Width | None = None
+    size: Side = 512
 
 
 class SegmentationTrain(TrainSection):

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 
 from visionlora.data.geometry import whole_view
 from visionlora.data.images import Triple
+from visionlora.data.input_size import check_triple, check_whole
 from visionlora.data.loading import batches, make_loader
 from visionlora.data.segmentation.dataset import SegmentationDataset, collate_eval
 from visionlora.data.segmentation.segmented import SegmentedImages
@@ -44,6 +45,14 @@ class SegmenterInput:
     window_overlap: int = 0
 
     def __post_init__(self) -> None:
+        check_whole("size", self.size, 1)
+        check_triple("mean", self.mean)
+        check_triple("std", self.std)
+        if min(self.std) <= 0:
+            raise InputError(f"preprocessing: std is {self.std}; give three numbers above 0")
+        if self.window is not None:
+            check_whole("window", self.window, 1)
+        check_whole("window_overlap", self.window_overlap, 0)
         if not 0 <= self.window_overlap < (self.window or 1):
             of = f"windows of {self.window} px" if self.window else "there are no windows that"
             raise InputError(f"{of} can't overlap by {self.window_overlap} px; change window or window_overlap")

@@ -14,6 +14,7 @@ from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.split import load_segmented_split, read_segmented_part
 from visionlora.data.segmentation.transforms import whole_image
 from visionlora.models.segmenter import Segmenter, create_segmenter
+from visionlora.tasks.about import SegmenterAbout
 from visionlora.tasks.base import Chosen, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.example_code import model_code
 from visionlora.tasks.outputs import Outputs
@@ -44,6 +45,7 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
     """Semantic segmentation, a class for every pixel."""
 
     SCHEMA = SegmentationConfig
+    ABOUT = SegmenterAbout
     noun = "segmenter"
     counted = "pixels"
     options = ("--draw", "--masks")

@@ -79,8 +79,8 @@ def progress(folder: Path) -> dict[str, int]:
     return found
 
 
-@pytest.mark.parametrize("workers", [0, 2])
-def test_a_run_stopped_by_three_signals_ends_as_one_that_was_not(tmp_path: Path, images: Path, workers: int) -> None:
+def test_a_run_stopped_by_three_signals_ends_as_one_that_was_not(tmp_path: Path, images: Path) -> None:
+    workers = 2  # the harder case: the signal comes to all of them
     configs, folders = {}, {}
     for name in ("whole", "stopped"):
         folders[name], configs[name] = tmp_path / name, tmp_path / f"{name}.yaml"

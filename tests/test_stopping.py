@@ -3,6 +3,7 @@
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -108,6 +109,9 @@ def test_signals_come_to_the_parent_and_not_to_what_it_started_meanwhile(number:
                 os.kill(os.getpid(), number)
                 os._exit(7)
             os.kill(os.getpid(), number)
+        deadline = time.monotonic() + 60  # another thread may have got it, and has yet to pass it on
+        while not asked() and time.monotonic() < deadline:
+            time.sleep(0.01)
         assert asked() == number
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
 

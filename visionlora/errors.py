@@ -22,7 +22,9 @@ class InputError(ValueError):
 
     def __init__(self, message: object = "") -> None:
         text = on_one_line(message)
-        super().__init__(text if len(text) <= _LONGEST else f"{text[:_LONGEST]} ...")
+        if len(text) > _LONGEST:  # what to do stands at the end
+            text = f"{text[: _LONGEST // 2]} ... {text[-_LONGEST // 2 :]}"
+        super().__init__(text)
 
 
 def nearest(word: str, known: Iterable[str], likeness: float = 0.5) -> str:

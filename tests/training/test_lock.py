@@ -25,7 +25,7 @@ import os, sys, time
 from pathlib import Path
 from visionlora.training.lock import locked
 with locked(Path(sys.argv[1])):
-    if os.fork():
+    if not os.fork():
         print("held", flush=True)
     time.sleep(600)
 """

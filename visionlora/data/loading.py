@@ -131,11 +131,11 @@ class _Loader(DataLoader[Any]):
                 yield batch
                 done += 1
         except InputError as error:
-            if "\n" not in str(error):
+            if not str(error).startswith("Caught "):
                 raise
-            # torch rebuilds a worker's error with the whole traceback for its message; the last line is ours
-            last = str(error).rstrip().rsplit("\n", 1)[-1]
-            raise InputError(last.removeprefix(f"{InputError.__module__}.{InputError.__name__}: ")) from error
+            # torch rebuilds a worker's error with the whole traceback for its message; the end is ours
+            line = str(error).rpartition(f"{InputError.__module__}.{InputError.__name__}: ")[2]
+            raise InputError(line.removesuffix(r"\n")) from error
         except RuntimeError as error:
             died = _died(batches)
             if not died:

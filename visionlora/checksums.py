@@ -10,6 +10,7 @@ import mmap
 import re
 from collections.abc import Container
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from visionlora.errors import InputError
 
@@ -46,11 +47,8 @@ def refuse_damaged(path: Path, fields: Container[str]) -> None:
 def file_digest(path: Path, size: int | None = None) -> str:
     """SHA-256 of a file, or of its first ``size`` bytes."""
     digest = hashlib.sha256()
-    left = path.stat().st_size if size is None else size
     with path.open("rb") as file:
-        while left and (chunk := file.read(min(left, _CHUNK))):
-            digest.update(chunk)
-            left -= len(chunk)
+        _feed(digest, file, path.stat().st_size if size is None else size)
     return digest.hexdigest()
 
 
@@ -66,12 +64,15 @@ def _find(path: Path) -> tuple[int, str] | None:
 def _digest(path: Path, at: int) -> str:
     digest = hashlib.sha256()
     with path.open("rb") as file:
-        left = at
-        while left and (chunk := file.read(min(left, _CHUNK))):
-            digest.update(chunk)
-            left -= len(chunk)
+        _feed(digest, file, at)
         digest.update(b"0" * 64)
         file.seek(at + 64)
-        while chunk := file.read(_CHUNK):
-            digest.update(chunk)
+        _feed(digest, file, path.stat().st_size)
     return digest.hexdigest()
+
+
+def _feed(digest: Any, file: BinaryIO, most: int) -> None:
+    """Add what comes next in the file, at most so many bytes."""
+    while most and (chunk := file.read(min(most, _CHUNK))):
+        digest.update(chunk)
+        most -= len(chunk)

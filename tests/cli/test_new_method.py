@@ -1,7 +1,6 @@
 """A new adapter method in one class, through every command, without a change in the package."""
 
 import json
-import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 
 import visionlora as vl
 from helpers.squares import Command, write_config
+from helpers.stopping import ctrl_c_in_loss
 from visionlora.adapters.methods.base import Method, exact
 from visionlora.adapters.methods.registry import METHODS, register
 from visionlora.data.classification.transforms import eval_transform
@@ -105,16 +105,7 @@ def test_a_stopped_run_of_the_new_method_goes_on_bit_for_bit(
     visionlora: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert visionlora("train", "--config", config, f"out={tmp_path / 'whole'}").code == 0
-    plain, calls = ClassificationTraining.loss, []
-
-    def interrupting(training: ClassificationTraining, model: nn.Module, batch: dict[str, Any]) -> Tensor:
-        calls.append(1)
-        if len(calls) == 3:
-            signal.raise_signal(signal.SIGINT)
-        return plain(training, model, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(ClassificationTraining, "loss", interrupting)
+    with ctrl_c_in_loss(monkeypatch, ClassificationTraining, 3):
         assert visionlora("train", "--config", config).code == 130
     assert visionlora("train", "--config", config, "--resume").code == 0
     one, other = (load_file(tmp_path / name / "adapter.safetensors") for name in ("whole", "run"))

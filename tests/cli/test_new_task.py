@@ -2,7 +2,6 @@
 
 import csv
 import json
-import signal
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +16,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from helpers.squares import Command
+from helpers.stopping import ctrl_c_in_loss
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.data.images import read_image
 from visionlora.data.loading import Key, batches, epoch_order, make_loader
@@ -211,16 +211,7 @@ def test_a_stopped_run_of_the_new_task_goes_on_bit_for_bit(
     visionlora: Command, config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert visionlora("train", "--config", config, f"out={tmp_path / 'whole'}").code == 0
-    plain, calls = RegressionTraining.loss, []
-
-    def interrupting(training: RegressionTraining, model: nn.Module, batch: Batch) -> Tensor:
-        calls.append(1)
-        if len(calls) == 6:
-            signal.raise_signal(signal.SIGINT)
-        return plain(training, model, batch)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(RegressionTraining, "loss", interrupting)
+    with ctrl_c_in_loss(monkeypatch, RegressionTraining, 6):
         assert visionlora("train", "--config", config, f"out={tmp_path / 'run'}").code == 130
     assert visionlora("train", "--config", config, f"out={tmp_path / 'run'}", "--resume").code == 0
     one, other = (load_file(tmp_path / name / "adapter.safetensors") for name in ("whole", "run"))

@@ -1,13 +1,12 @@
 """A run that is killed and resumed ends bit for bit where an uninterrupted one ends."""
 
-import os
 import random
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 
+from attacks.runs import start
 from helpers.runs import make_config, make_images
 from helpers.same import assert_same_tensors
 from visionlora.config import dump_config
@@ -19,17 +18,11 @@ from visionlora.training.folder import CHECKPOINTS, METRICS
 SETTINGS = {"epochs": 4, "mixup": 0.2, "accumulate": 2, "checkpoint_every": 2, "patience": 4}
 
 
-def start(config: Path, resume: bool) -> "subprocess.Popen[bytes]":
-    command = [sys.executable, "-m", "visionlora.cli.main", "train", "--config", str(config)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen([*command, *(["--resume"] if resume else [])], env=environment, stdout=subprocess.PIPE)
-
-
 def lines(path: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def kill_after(process: "subprocess.Popen[bytes]", metrics: Path, wanted: int) -> None:
+def kill_after(process: "subprocess.Popen[str]", metrics: Path, wanted: int) -> None:
     """SIGKILL as soon as the run has written ``wanted`` lines."""
     while lines(metrics) < wanted:
         assert process.poll() is None, "the run ended before it could be killed"

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from attacks import runs as attacks
 from helpers.runs import COLOURS, make_config, make_images
 from helpers.same import assert_same_tensors
 from visionlora.config import dump_config
@@ -40,16 +41,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def start(config: Path, resume: bool) -> "subprocess.Popen[str]":
-    """The command in a process group of its own."""
-    command = [sys.executable, "-m", "visionlora.cli.main", "train", "--config", str(config)]
-    return subprocess.Popen(
-        [*command, *(["--resume"] if resume else [])],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
+    return attacks.start(config, resume, own_group=True)
 
 
 def stop(process: "subprocess.Popen[str]", number: signal.Signals, moment: Callable[[], bool]) -> str:

@@ -18,7 +18,7 @@ from visionlora.files import write_atomic
 from visionlora.models.timm_models import HUBS
 from visionlora.models.weights import explain_mismatch
 from visionlora.sections import ModelSection, read_model_section
-from visionlora.tasks.about import check_about, check_kinds, read_plain_fields, refuse_many_classes
+from visionlora.tasks.about import check_about, read_plain_fields, refuse_many_classes
 from visionlora.tasks.base import Task, Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
 from visionlora.tensor_files import open_tensors, shapes_of, write_tensors
@@ -61,7 +61,6 @@ def load_trained(
         )
     name = about.get("task", next(iter(TASKS)))
     task = task_of(name, str(path))
-    check_kinds(classes, preprocessing, about, path)
     check_about(task.ABOUT, about, classes, path)
     shown = _preprocessing(task, preprocessing, path)
     try:

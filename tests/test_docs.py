@@ -4,7 +4,7 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,7 @@ def run_blocks(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("name", ["tutorial", "detection", "segmentation", "export"])
 def test_every_block_of_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    give_all_runs(lambda _task: ["train.epochs=1"], monkeypatch)  # what they learn is other tests' matter
     run_blocks(ROOT / "docs" / f"{name}.md", monkeypatch)
 
 
@@ -94,15 +95,20 @@ def test_every_block_about_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def shrink(settings: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs get these settings by their task, and those of a run that is short and needs no download."""
+    small = ["model.pretrained=false", "train.epochs=1", "train.batch_size=4", "data.workers=0"]
+    give_all_runs(lambda task: [*small, *settings[task]], monkeypatch)
+
+
+def give_all_runs(settings: Callable[[str], list[str]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Settings by the task, which count more than those of the config and of the command line."""
     import visionlora.config as config
 
     parse = config.parse_overrides
-    small = ["model.pretrained=false", "train.epochs=1", "train.batch_size=4", "data.workers=0"]
 
-    def parse_and_shrink(values: dict[str, Any], given: list[str]) -> dict[str, Any]:
-        return parse(values, [*given, *small, *settings[values.get("task", "classification")]])
+    def parse_with_ours(values: dict[str, Any], given: list[str]) -> dict[str, Any]:
+        return parse(values, [*given, *settings(values.get("task", "classification"))])
 
-    monkeypatch.setattr(config, "parse_overrides", parse_and_shrink)
+    monkeypatch.setattr(config, "parse_overrides", parse_with_ours)
 
 
 def test_what_documents_link_to_exists() -> None:

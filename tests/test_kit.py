@@ -30,8 +30,8 @@ print((found - torch.load(logits)).abs().max().item())
 
 LITE_MEAN_STD = ["model.mean=[0.49804, 0.49804, 0.49804]", "model.std=[0.50196, 0.50196, 0.50196]"]
 CASES = [
-    ("classification_vit_tiny", "vit_tiny_patch16_224", ["model.img_size=112"]),
-    ("classification_efficientnet_lite0", "tf_efficientnet_lite0", [*LITE_MEAN_STD, "model.img_size=128"]),
+    ("classification_vit_tiny", "vit_tiny_patch16_224", ["model.img_size=96"]),
+    ("classification_efficientnet_lite0", "tf_efficientnet_lite0", [*LITE_MEAN_STD, "model.img_size=96"]),
 ]
 """Smaller than the models' own size, for these runs are the longest of all tests."""
 
@@ -46,6 +46,7 @@ def test_a_short_run_learns_and_its_merged_model_is_plain_timm(
         f"out={tmp_path / 'run'}",
         "data.workers=0",
         "train.epochs=2",
+        "train.evaluate_every=2",
     ]
     result = train(load_config(find_config(config), [*settings, *overrides]), quiet=True)
     counts = [len(list(folder.iterdir())) for folder in (kit / "data" / "ants_bees_256" / "val").iterdir()]

@@ -57,8 +57,8 @@ def write_config(images: Path, task: str, out: Path, workers: int) -> Path:
     return path
 
 
-def start(config: Path, resume: bool, own_group: bool = False) -> "subprocess.Popen[str]":
-    """``visionlora train``, on one thread, and perhaps in a process group of its own."""
+def start(config: Path, resume: bool) -> "subprocess.Popen[str]":
+    """``visionlora train``, on one thread."""
     command = [sys.executable, "-m", "visionlora.cli.main", "train", "--config", str(config)]
     return subprocess.Popen(
         [*command, *(["--resume"] if resume else [])],
@@ -66,7 +66,6 @@ def start(config: Path, resume: bool, own_group: bool = False) -> "subprocess.Po
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
         text=True,
-        start_new_session=own_group,
     )
 
 

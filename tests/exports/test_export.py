@@ -31,7 +31,6 @@ CASES = [
     ("ssdlite", "onnx"),
     ("ssdlite", "onnx-heads"),
     ("unet", "torchvision"),
-    ("unet", "onnx"),
     ("linear_vit", "onnx"),
     ("lraspp", "torchvision"),
 ]

@@ -53,7 +53,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         ("detection", "torchvision"),
         ("detection_of_many_shapes", "onnx"),
         ("detection_of_many_shapes", "torchvision"),
-        ("segmentation", "onnx"),
+        ("segmentation", "torchvision"),
     ],
 )
 def test_the_scores_are_the_reports(task: str, to: str, runs: dict[str, Path], tmp_path: Path) -> None:

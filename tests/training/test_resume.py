@@ -1,12 +1,12 @@
 """A run that is killed and resumed ends bit for bit where an uninterrupted one ends."""
 
+import os
 import random
 import signal
-import subprocess
 import time
 from pathlib import Path
 
-from attacks.runs import start
+from helpers.forked import Run
 from helpers.runs import make_config, make_images
 from helpers.same import assert_same_tensors
 from visionlora.config import dump_config
@@ -22,12 +22,12 @@ def lines(path: Path) -> int:
     return path.read_text().count("\n") if path.exists() else 0
 
 
-def kill_after(process: "subprocess.Popen[str]", metrics: Path, wanted: int) -> None:
+def kill_after(process: Run, metrics: Path, wanted: int) -> None:
     """SIGKILL as soon as the run has written ``wanted`` lines."""
     while lines(metrics) < wanted:
         assert process.poll() is None, "the run ended before it could be killed"
         time.sleep(0.002)
-    process.send_signal(signal.SIGKILL)
+    os.kill(process.pid, signal.SIGKILL)
     process.wait()
 
 
@@ -39,15 +39,15 @@ def test_killed_three_times_and_resumed_equals_uninterrupted(tmp_path: Path) -> 
         folders[name] = tmp_path / name
         configs[name] = tmp_path / f"{name}.yaml"
         configs[name].write_text(dump_config(make_config(images, folders[name], workers=workers, **SETTINGS)))
-    assert start(configs["whole"], resume=False).wait() == 0
+    assert Run(configs["whole"], resume=False).wait() == 0
     total = lines(folders["whole"] / METRICS)
 
     moments = sorted(random.Random(workers).sample(range(1, total), 3))
     metrics = folders["killed"] / METRICS
     for count, wanted in enumerate(moments):
-        kill_after(start(configs["killed"], resume=count > 0), metrics, wanted)
+        kill_after(Run(configs["killed"], resume=count > 0), metrics, wanted)
         assert lines(metrics) < total
-    assert start(configs["killed"], resume=True).wait() == 0
+    assert Run(configs["killed"], resume=True).wait() == 0
 
     assert metrics.read_bytes() == (folders["whole"] / METRICS).read_bytes()
     assert_same_tensors(*(folder / ADAPTER for folder in folders.values()))

@@ -3,7 +3,6 @@
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -13,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from attacks import runs as attacks
+from helpers.forked import Run
 from helpers.runs import COLOURS, make_config, make_images
 from helpers.same import assert_same_tensors
 from visionlora.config import dump_config
@@ -40,18 +39,14 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def start(config: Path, resume: bool) -> "subprocess.Popen[str]":
-    return attacks.start(config, resume, own_group=True)
-
-
-def stop(process: "subprocess.Popen[str]", number: signal.Signals, moment: Callable[[], bool]) -> str:
+def stop(process: Run, number: signal.Signals, moment: Callable[[], bool]) -> str:
     """Send the signal to the group when it is time; what the run said. Its exit code is the signal's."""
     while not moment():
-        assert process.poll() is None, process.communicate()[1]
+        assert process.poll() is None, process.said()
         time.sleep(0.002)
     os.killpg(process.pid, number)
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 128 + number, said
+    said = process.said(timeout=120)
+    assert process.poll() == 128 + number, said
     with pytest.raises(ProcessLookupError):  # no worker is left
         os.killpg(process.pid, 0)
     return said
@@ -77,12 +72,11 @@ def test_a_run_stopped_by_three_signals_ends_as_one_that_was_not(tmp_path: Path,
     for name in ("whole", "stopped"):
         folders[name], configs[name] = tmp_path / name, tmp_path / f"{name}.yaml"
         configs[name].write_text(dump_config(make_config(images, folders[name], workers=workers, **SETTINGS)))
-    whole = start(configs["whole"], resume=False)
-    assert whole.communicate()[1] == ""
+    assert Run(configs["whole"], resume=False).said() == ""
     folder, config = folders["stopped"], configs["stopped"]
 
     # In training: the step that is being taken is the last one.
-    said = stop(start(config, resume=False), signal.SIGTERM, lambda: len(lines(folder, "train")) >= 3)
+    said = stop(Run(config, resume=False), signal.SIGTERM, lambda: len(lines(folder, "train")) >= 3)
     step = progress(folder)["step"]
     assert 3 <= step <= 5
     assert said == f"stopped at step {step}; the same command with --resume goes on\n"
@@ -90,19 +84,19 @@ def test_a_run_stopped_by_three_signals_ends_as_one_that_was_not(tmp_path: Path,
 
     # In the first epoch's evaluation, which begins once the checkpoint of the sixth step is written.
     sixth = folder / CHECKPOINTS / "step-00000006-0000"
-    said = stop(start(config, resume=True), signal.SIGHUP, sixth.is_dir)
+    said = stop(Run(config, resume=True), signal.SIGHUP, sixth.is_dir)
     assert said == "stopped in the evaluation after step 6; the same command with --resume goes on\n"
     assert (progress(folder)["step"], progress(folder)["epoch"], progress(folder)["batch"]) == (6, 0, 12)
     assert not lines(folder, "val") and not (folder / ADAPTER).exists()
 
     # In the last evaluation, of the best epoch's file.
-    said = stop(start(config, resume=True), signal.SIGINT, lambda: _ended(folder))
+    said = stop(Run(config, resume=True), signal.SIGINT, lambda: _ended(folder))
     assert said == "stopped in the last evaluation; the same command with --resume goes on\n"
     assert not (folder / REPORT).exists()
 
-    last = start(config, resume=True)
-    assert last.communicate()[1] == ""
-    assert last.returncode == 0
+    last = Run(config, resume=True)
+    assert last.said() == ""
+    assert last.poll() == 0
     assert (folder / METRICS).read_bytes() == (folders["whole"] / METRICS).read_bytes()
     reports = [json.loads((one / REPORT).read_text()) for one in folders.values()]
     assert reports[0]["scores"] == reports[1]["scores"]

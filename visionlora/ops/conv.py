@@ -11,7 +11,7 @@ from visionlora.ops.convolution import convolve, input_gradient, take_every, wei
 from visionlora.ops.cost import Route, conv_route
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.kept import Kept, asking, kept_for, scale_gradient
-from visionlora.ops.linear import columns_first
+from visionlora.ops.narrow import narrow_times, times_narrow
 from visionlora.ops.recompute import Recall
 from visionlora.ops.weight import is_channels_last, passing_weight, row_products, scaled_weight
 
@@ -159,15 +159,15 @@ def _through_rank_channels_last(
     pointwise = geometry.is_pointwise(A)
     (n, _, height, width), rank = g.shape, A.shape[0]
     g_rows = g.permute(0, 2, 3, 1).reshape(-1, g.shape[1])  # (P, Cout), no copy
-    g_r = g_rows @ columns_first(B)  # (P, r)
+    g_r = times_narrow(g_rows, B.t().contiguous())  # (P, r)
     if pointwise:
         taken = take_every(x, geometry.stride)
         x_rows = taken.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (P, Cin)
-        z = x_rows @ A.flatten(1).t()  # (P, r)
-        grad_A = (g_r.t().contiguous() @ x_rows).view(A.shape)
+        z = times_narrow(x_rows, A.flatten(1))  # (P, r)
+        grad_A = narrow_times(g_r, x_rows).view(A.shape)
     else:
         z = convolve(x, A, None, geometry).permute(0, 2, 3, 1).reshape(-1, rank)
-        g_r = g_r.view(n, height, width, rank).permute(0, 3, 1, 2)
+        g_r = g_r.reshape(n, height, width, rank).permute(0, 3, 1, 2)
         grad_A = weight_gradient(x, g_r, A.shape, geometry)
     # Narrow on the left: g_rows.t() @ z would take twice as long.
-    return grad_A, (z.t() @ g_rows).t()
+    return grad_A, narrow_times(z, g_rows).t()

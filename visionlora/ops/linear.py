@@ -9,6 +9,7 @@ from torch import Tensor
 from visionlora.ops.autocast import plain_autocast
 from visionlora.ops.cost import Route, linear_route
 from visionlora.ops.kept import Kept, asking, kept_for, scale_gradient
+from visionlora.ops.narrow import narrow_times, times_narrow
 from visionlora.ops.recompute import Recall
 from visionlora.ops.weight import passing_weight, row_products, scaled_weight
 
@@ -103,9 +104,11 @@ def factor_gradients(
     if not through_rank:
         return _of_weight_gradient(g.t() @ x, A, B, row_scale)
     scaled = B if row_scale is None else row_scale[:, None] * B
-    g_r, z = g @ columns_first(scaled.to(g.dtype)), x @ A.to(x.dtype).t()  # (rows, r)
+    # (out, r) stored column by column: so a product with it on the right takes half as long on a CPU.
+    columns = scaled.to(g.dtype).t().contiguous()
+    g_r, z = times_narrow(g, columns), times_narrow(x, A.to(x.dtype))  # (rows, r)
     # Narrow on the left: g.t() @ z would take twice as long.
-    grad_A, grad_B = (g_r.t().contiguous() @ x).to(A.dtype), (z.t() @ g).t().to(B.dtype)
+    grad_A, grad_B = narrow_times(g_r, x).to(A.dtype), narrow_times(z, g).t().to(B.dtype)
     return grad_A, grad_B if row_scale is None else row_scale[:, None] * grad_B
 
 
@@ -124,11 +127,6 @@ def _of_weight_gradient(grad: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | 
     if row_scale is not None:
         grad = row_scale[:, None] * grad
     return B.t() @ grad, grad @ A.t()
-
-
-def columns_first(B: Tensor) -> Tensor:
-    """B (out, r) stored column by column, so that a product with it on the right takes half as long on a CPU."""
-    return B.t().contiguous().t()
 
 
 def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

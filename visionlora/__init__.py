@@ -10,7 +10,17 @@ if TYPE_CHECKING:
     from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
     from visionlora.adapters.header import read_header
     from visionlora.adapters.io import load_adapter, save_adapter
-    from visionlora.adapters.model import activate, adapter_names, attach, detach, disabled, merge, merged, set_route
+    from visionlora.adapters.model import (
+        activate,
+        adapter_names,
+        attach,
+        detach,
+        disabled,
+        merge,
+        merged,
+        set_memory,
+        set_route,
+    )
     from visionlora.adapters.report import Report
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
@@ -34,6 +44,7 @@ _HOMES = {
     "merged": "visionlora.adapters.model",
     "read_header": "visionlora.adapters.header",
     "save_adapter": "visionlora.adapters.io",
+    "set_memory": "visionlora.adapters.model",
     "set_route": "visionlora.adapters.model",
     "unfold_batchnorm": "visionlora.adapters.folding",
     "verify": "visionlora.adapters.verify",
@@ -56,6 +67,7 @@ __all__ = [
     "merged",
     "read_header",
     "save_adapter",
+    "set_memory",
     "set_route",
     "unfold_batchnorm",
     "verify",

@@ -137,7 +137,8 @@ class TrainSection(Section):
     learning rate of the adapter (or of the backbone, with ``full``), ``head_lr`` that of unfrozen modules.
     It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
     ``monitor`` end the run, 0 never does. ``log_every`` and
-    ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch.
+    ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch. ``memory`` says what
+    adapted layers keep for the backward: see ``set_memory``.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
     """
 
@@ -152,6 +153,7 @@ class TrainSection(Section):
     clip: NotNegative = 1.0
     autocast: Literal["off", "bf16", "fp16"] = "off"
     channels_last: bool = False
+    memory: Literal["fast", "low"] = "fast"
     device: str = "auto"
     seed: Annotated[int, Field(ge=0)] = 0
     monitor: str | None = None

@@ -49,6 +49,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--size", type=_positive, help="side of the images (224; a detector's 480)")
     parser.add_argument("--rank", type=_positive, default=8, help="(default: %(default)s)")
     parser.add_argument("--route", default="auto", help="of visionlora's gradients: auto, factored, dense, reference")
+    parser.add_argument(
+        "--memory", choices=("fast", "low"), default="fast", help="see train.memory (default: %(default)s)"
+    )
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--autocast", choices=("off", "bf16"), default="off")
     parser.add_argument("--compile", action="store_true", help="torch.compile every model")
@@ -93,6 +96,7 @@ def _setup(arguments: Namespace) -> Setup:
         size=arguments.size or size,
         rank=arguments.rank,
         route=arguments.route,
+        memory=arguments.memory,
         channels_last=arguments.channels_last,
         autocast=arguments.autocast,
         compile=arguments.compile,
@@ -138,10 +142,11 @@ def show(results: dict[str, Measured], setup: Setup, arguments: Namespace, conso
     model = " over ".join(name for name in (setup.over, setup.model) if name)
     layout = "channels_last" if setup.channels_last else "NCHW"
     compiled = ", compiled" if setup.compile else ""
+    memory = ", memory low" if setup.memory == "low" else ""
     where = torch.cuda.get_device_name() if setup.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
     console.print(
         f"{model}, {layout}, {setup.size} px, rank {setup.rank}, batch {setup.batch} (bytes: "
-        f"{arguments.bytes_batch}), autocast {setup.autocast}{compiled}; {where}, torch {torch.__version__}; "
+        f"{arguments.bytes_batch}), autocast {setup.autocast}{memory}{compiled}; {where}, torch {torch.__version__}; "
         f"{arguments.rounds} rounds, median (quartiles)"
     )
 

@@ -58,6 +58,7 @@ def _visionlora(case: Case, setup: Setup, method: str = "lora") -> nn.Module:
     config = vl.LoRAConfig(rank=setup.rank, exclude=case.unused, unfreeze=case.head, method=method)
     vl.attach(case.model, config)
     vl.set_route(case.model, setup.route)
+    vl.set_memory(case.model, setup.memory)
     case.model.train()
     vl.fold_batchnorm(case.model, case.example)
     return case.model

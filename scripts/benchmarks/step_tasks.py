@@ -4,13 +4,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visionlora.adapters.norm import has_running_stats
 from visionlora.models import timm_detectors, timm_segmenters
+from visionlora.models.classifier import create_classifier
 from visionlora.models.detector import create_detector
 from visionlora.models.segmenter import create_segmenter
 
@@ -37,6 +37,7 @@ class Setup:
     size: int
     rank: int = 8
     route: str = "auto"
+    memory: str = "fast"
     channels_last: bool = False
     autocast: str = "off"
     compile: bool = False
@@ -65,12 +66,13 @@ class Case:
 
 
 def classification(setup: Setup, batch: int) -> Case:
-    """Cross-entropy of a timm model."""
-    model = _placed(timm.create_model(str(setup.model), num_classes=CLASSES), setup)
+    """Cross-entropy of a classifier."""
+    sides = (setup.size, setup.size)
+    built = create_classifier(str(setup.model), CLASSES, pretrained=False, img_size=sides)
+    model = _placed(built.model, setup)
     images = _placed(torch.randn(batch, 3, setup.size, setup.size), setup)
     labels = torch.randint(CLASSES, (batch,)).to(setup.device)
-    head = [model.pretrained_cfg["classifier"]]
-    return Case(model, head, [], images[:1], lambda called: F.cross_entropy(called(images), labels))
+    return Case(model, built.head, [], images[:1], lambda called: F.cross_entropy(called(images), labels))
 
 
 def detection(setup: Setup, batch: int) -> Case:

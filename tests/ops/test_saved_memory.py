@@ -10,6 +10,7 @@ from torch import Tensor, nn
 import visionlora as vl
 from helpers.dense_oracle import conv_problem, linear_problem, saved_storages
 from visionlora.adapters.layer import adapted_layers
+from visionlora.errors import InputError
 
 ROUTES = ("factored", "dense")
 FORMATS = (torch.contiguous_format, torch.channels_last)
@@ -49,7 +50,7 @@ def adapted(model: nn.Module, route: str, **config: object) -> nn.Module:
     vl.attach(model, vl.LoRAConfig(rank=2, **config))
     for _, layer in adapted_layers(model):
         nn.init.normal_(layer.adapters["default"]["weight"].lora_B)
-    return vl.set_route(model, route)
+    return vl.set_memory(vl.set_route(model, route), "low")
 
 
 def activations_kept(model: nn.Module, x: Tensor, at_least: int) -> list[int]:
@@ -106,6 +107,26 @@ def test_between_two_layers_one_tensor_is_kept(pair: str, route: str) -> None:
     model, x = adapted(make(), route), torch.randn(shape)
     assert activations_kept(model, x, x.nbytes) == [x.nbytes] * 2, "the input, and one tensor in between"
     assert len(activations_kept(make(), x, x.nbytes)) == 3, "and a plain model keeps two in between"
+    kept_fast = len(activations_kept(vl.set_memory(model, "fast"), x, x.nbytes))
+    assert kept_fast == (2 if pair == "ReLU6 in place, Conv" else 3), (
+        "whose gradient follows from its output has nothing to run again"
+    )
+
+
+def test_a_model_computes_the_same_bits_with_less_memory() -> None:
+    for make, shape in PAIRS.values():
+        torch.manual_seed(1)
+        model, x = adapted(make(), "auto"), torch.randn(shape, requires_grad=True)
+        trained = [x, *(parameter for parameter in model.parameters() if parameter.requires_grad)]
+        low, fast = (
+            torch.autograd.grad(vl.set_memory(model, memory)(x).square().sum(), trained) for memory in ("low", "fast")
+        )
+        assert all(torch.equal(a, b) for a, b in zip(low, fast, strict=True))
+
+
+def test_an_unknown_memory_is_refused() -> None:
+    with pytest.raises(InputError, match="no memory 'lo' .did you mean 'low'"):
+        vl.set_memory(adapted(nn.Linear(3, 3), "auto"), "lo")
 
 
 def test_what_is_kept_can_be_put_elsewhere_and_brought_back() -> None:

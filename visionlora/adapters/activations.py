@@ -1,8 +1,8 @@
 """Activations that keep less for the backward, beside adapted layers.
 
 An adapted layer keeps its input; where an activation made it, the activation keeps its own input as well.
-One of the two is enough: either the layer runs the activation again (``ops.recompute``), or the activation
-takes its gradient from its output (``ops.clamp``). The numbers stay the same to the last bit.
+One of the two is enough: either the layer runs the activation again (``ops.recompute``; where ``set_memory`` asks for
+it), or the activation takes its gradient from its output (``ops.clamp``). The numbers stay the same to the last bit.
 """
 
 from functools import partial

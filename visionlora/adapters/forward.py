@@ -22,7 +22,7 @@ _LINEARS = {"torch.nn.modules.linear": {"Linear"}, "timm.layers.linear": {"Linea
 _CONVS = {"torch.nn.modules.conv": {"Conv1d", "Conv2d", "Conv3d"}, "timm.layers.conv2d_same": {"Conv2dSame"}}
 _FOLDED = "_visionlora_folded"
 
-TrainedFactors = Callable[[nn.Module, Tensor], tuple[Factors, Any] | None]
+TrainedFactors = Callable[[nn.Module, Tensor], tuple[Factors, Any, bool] | None]
 
 
 def is_known_conv(base: type) -> bool:
@@ -40,8 +40,9 @@ def fused_forward(base: type, factors: TrainedFactors) -> Callable[[Any, Tensor]
 
     Args:
         base: the layer's class.
-        factors: answers a layer's factors and the route of their gradients (``"branch"`` for an update that
-            can't be added to the weight), or None if the dense weight is to be used on this input.
+        factors: answers a layer's factors, the route of their gradients (``"branch"`` for an update that can't be
+            added to the weight) and whether an input that can be made again is not to be kept; or None if the dense
+            weight is to be used on this input.
     """
     if is_known_conv(base):
         return _conv_forward(base, factors)
@@ -78,14 +79,15 @@ def _linear_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor
         if trained is None:
             output: Tensor = base.forward(self, input)
             return output
-        (A, B, row_scale, unit_rows), route = trained
+        (A, B, row_scale, unit_rows), route, again = trained
         weight = self._parameters["weight"]
         if route == "branch":
             if row_scale is not None and unit_rows:
                 row_scale = unit_scale(weight, A, B, row_scale)
             plain = F.linear(input, weight, self.bias)
             return beside(plain, linear_branch(input, A, B), self.bias, row_scale, dim=-1)
-        return linear(input, weight, self.bias, A, B, row_scale, unit_rows, route, note_on(input))
+        recall = note_on(input) if again else None
+        return linear(input, weight, self.bias, A, B, row_scale, unit_rows, route, recall)
 
     return forward
 
@@ -108,7 +110,7 @@ def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor],
         if trained is None:
             kernel = row_scale.view(-1, *[1] * (self.weight.dim() - 1)) * self.weight  # type: ignore[union-attr]
             return plain_convolution(padded, kernel, bias, geometry)
-        (A, B, own_scale, unit_rows), route = trained
+        (A, B, own_scale, unit_rows), route, again = trained
         if route == "branch":
             if own_scale is not None and unit_rows:
                 own_scale = unit_scale(weight, A, B, own_scale)
@@ -121,7 +123,8 @@ def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor],
             return scale * update + shift
         if own_scale is not None:
             row_scale = own_scale if row_scale is None else row_scale * own_scale
-        return conv(padded, weight, bias, A, B, geometry, row_scale, unit_rows, route, note_on(padded))
+        recall = note_on(padded) if again else None
+        return conv(padded, weight, bias, A, B, geometry, row_scale, unit_rows, route, recall)
 
     return forward
 

@@ -19,10 +19,12 @@ from visionlora.adapters.paths import named_modules
 from visionlora.adapters.swap import args_of, is_swapped, swap, unswap
 
 LayerRoute = Literal["auto", "factored", "dense", "reference"]
+Memory = Literal["fast", "low"]
 LOW_PRECISION = (torch.bfloat16, torch.float16)
 """Precisions of a stored weight in which a small update is rounded away."""
 
 ROUTES: tuple[LayerRoute, ...] = ("auto", "factored", "dense", "reference")
+MEMORY: tuple[Memory, ...] = ("fast", "low")
 
 
 class LayerAdapters(nn.ModuleDict):
@@ -31,12 +33,14 @@ class LayerAdapters(nn.ModuleDict):
     Attributes:
         active: names, in the order of application.
         route: how gradients reach the factors (see ``set_route``).
+        memory: whether an activation's output is kept or made again (see ``set_memory``).
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.active: tuple[str, ...] = ()
         self.route: LayerRoute = "auto"
+        self.memory: Memory = "fast"
 
     def activate(self, names: Sequence[str]) -> None:
         """Apply those of the named adapters that this layer holds, in this order."""
@@ -131,8 +135,8 @@ def write_merged(layer: nn.Module) -> None:
         remove_adapter(layer, name)
 
 
-def trained_factors(layer: nn.Module, x: Tensor) -> tuple[Factors, Any] | None:
-    """The active adapters' factors, stacked, and the route of their gradients.
+def trained_factors(layer: nn.Module, x: Tensor) -> tuple[Factors, Any, bool] | None:
+    """The active adapters' factors, stacked; the route of their gradients; whether to make an input again.
 
     None where the fused operation has nothing to give: no gradient is asked for, no adapter is active, one of them
     has no factors, the route is ``"reference"``, or the input is none that a plain layer computes with a frozen
@@ -146,7 +150,7 @@ def trained_factors(layer: nn.Module, x: Tensor) -> tuple[Factors, Any] | None:
     if route != "branch" and not torch.is_grad_enabled():
         return None
     stacked = _stacked([method.all_factors(weight) for method in active_methods(layer, "weight")])
-    return None if stacked is None else (stacked, route)
+    return None if stacked is None else (stacked, route, adapters.memory == "low")
 
 
 def _stacked(found: list[Factors | None]) -> Factors | None:

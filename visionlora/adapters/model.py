@@ -13,9 +13,11 @@ from visionlora.adapters import activations, norm, others, state
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.folding import refold, unfold_batchnorm
 from visionlora.adapters.layer import (
+    MEMORY,
     ROUTES,
     LayerAdapters,
     LayerRoute,
+    Memory,
     adapted_layers,
     adapted_parameters,
     adapters_of,
@@ -295,6 +297,27 @@ def set_route(model: nn.Module, route: LayerRoute) -> nn.Module:
         raise InputError(f"no route '{route}'{did_you_mean(route, ROUTES)}; there are {', '.join(ROUTES)}")
     for _, layer in adapted_layers(model):
         adapters_of(layer).route = route
+    return model
+
+
+def set_memory(model: nn.Module, memory: Memory) -> nn.Module:
+    """Choose what adapted layers keep between forward and backward; the numbers are the same to the last bit.
+
+    Args:
+        model: with adapters.
+        memory: ``"low"`` keeps the input of an activation (GELU, SiLU and their like) and not what it makes of it
+            for the adapted layer behind it, which runs the activation again in the backward; ``"fast"`` keeps both.
+
+    Returns:
+        the same model.
+
+    Raises:
+        InputError: no such choice.
+    """
+    if memory not in MEMORY:
+        raise InputError(f"no memory '{memory}'{did_you_mean(memory, MEMORY)}; there are {', '.join(MEMORY)}")
+    for _, layer in adapted_layers(model):
+        adapters_of(layer).memory = memory
     return model
 
 

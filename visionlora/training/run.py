@@ -16,7 +16,7 @@ from visionlora.adapters import norm
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.fingerprint import fingerprints
 from visionlora.adapters.folding import fold_batchnorm
-from visionlora.adapters.model import attach
+from visionlora.adapters.model import attach, set_memory
 from visionlora.adapters.report import Report
 from visionlora.data.faults import tell_left_out
 from visionlora.errors import InputError, did_you_mean, printable, some
@@ -187,7 +187,10 @@ def prepare(config: RunConfig, setup: SetUp) -> Report | None:
     unfreeze = setup.built.head if lora.unfreeze is None else lora.unfreeze
     if method == "head":
         return attach(setup.built.model, LoRAConfig(targets=[], unfreeze=unfreeze))
-    return attach(setup.built.model, replace(lora, unfreeze=unfreeze, exclude=[*lora.exclude, *setup.built.unused]))
+    lora = replace(lora, unfreeze=unfreeze, exclude=[*lora.exclude, *setup.built.unused])
+    report = attach(setup.built.model, lora)
+    set_memory(setup.built.model, config.train.memory)
+    return report
 
 
 def pick_device(name: str) -> torch.device:

@@ -38,8 +38,8 @@ def build_optimizer(model: nn.Module, head: list[str], train: TrainSection) -> t
         }
         for (role, decays), parameters in groups.items()
     ]
-    # On a GPU in one kernel, which leaves a step out without being asked by the CPU (see guard.py).
-    fused = all(parameter.is_cuda for parameters in groups.values() for parameter in parameters)
+    # In one pass over all tensors, which leaves a step out without being asked by the CPU (see guard.py).
+    fused = all(parameter.device.type in ("cpu", "cuda") for parameters in groups.values() for parameter in parameters)
     return torch.optim.AdamW(described, lr=train.lr, fused=fused or None)
 
 

@@ -1,6 +1,7 @@
 """Measure what the documents claim.
 
 python scripts/benchmark.py coverage --peft --json coverage.json
+python scripts/benchmark.py run --model vit_tiny_patch16_224 --size 112 --batch 32
 python scripts/benchmark.py step --model resnet50 --peak
 python scripts/benchmark.py routes --model vit_small_patch16_224
 python scripts/benchmark.py export --only resnet10t
@@ -10,9 +11,16 @@ python scripts/benchmark.py check-data --images 25000 50000 100000
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, export, routes, step
+from benchmarks import check_data, coverage, export, routes, run, step
 
-COMMANDS = {"coverage": coverage, "step": step, "routes": routes, "export": export, "check-data": check_data}
+COMMANDS = {
+    "coverage": coverage,
+    "run": run,
+    "step": step,
+    "routes": routes,
+    "export": export,
+    "check-data": check_data,
+}
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 
 

@@ -72,7 +72,12 @@ def peak_bytes(method: str, setup: Setup) -> int:
     step = make_step(method, setup)
     for _ in range(3):
         step()
-    if setup.device.startswith("cuda"):
+    return peak_of_process()
+
+
+def peak_of_process() -> int:
+    """The most bytes so far: of tensors on a GPU, where there is one in use; else of the whole process."""
+    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
         return torch.cuda.max_memory_allocated()
     # Not getrusage: on Linux a new process's maximum begins with its parent's.
     (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]

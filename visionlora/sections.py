@@ -139,6 +139,7 @@ class TrainSection(Section):
     ``monitor`` end the run, 0 never does. ``log_every`` and
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
+    ``devices`` GPUs, or processes on the CPU, share each batch (docs/scaling.md); ``batch_size`` is that of all.
     """
 
     method: Literal["lora", "head", "full"] = "lora"
@@ -153,6 +154,7 @@ class TrainSection(Section):
     autocast: Literal["off", "bf16", "fp16"] = "off"
     channels_last: bool = False
     device: str = "auto"
+    devices: AtLeastOne = 1
     seed: Annotated[int, Field(ge=0)] = 0
     monitor: str | None = None
     evaluate_every: AtLeastOne = 1

@@ -47,8 +47,11 @@ def train(
         raise InputError("--resume and --overwrite exclude each other")
     settings = load_config(find_config(config), overrides)
 
+    from visionlora.training.launch import launch, wants_launch
     from visionlora.training.run import train as run_training
 
+    if wants_launch(settings.train):
+        raise typer.Exit(launch(settings.train))
     run_training(settings, resume=resume, overwrite=overwrite)
 
 

@@ -2,21 +2,23 @@
 
 import multiprocessing
 import os
-import socket
 from collections.abc import Callable
 from typing import Any
+
+import torch.distributed as dist
 
 from visionlora.cli.exit_code import exit_code
 
 Process = Any
+_STORES: list[dist.Store] = []
 
 
 def start_processes(size: int, work: Callable[[int], object]) -> list[Process]:
     """Run ``work(rank)`` in each as torchrun would; its exit code is as the command line has it."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(size)}
+    store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(size)}
+    environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"
+    _STORES.append(store)  # for as long as the processes need it
 
     def run(rank: int) -> None:
         os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
@@ -29,7 +31,7 @@ def start_processes(size: int, work: Callable[[int], object]) -> list[Process]:
     return processes
 
 
-def exit_codes(processes: list[Process], seconds: float = 120) -> list[int | None]:
+def exit_codes(processes: list[Process], seconds: float = 60) -> list[int | None]:
     """How they ended; who has not by then is killed, and has none."""
     for process in processes:
         process.join(seconds)

@@ -5,12 +5,14 @@ the sums that a batch's loss is made of, and a step's gradients as one flat tens
 DistributedDataParallel). With one process nothing is sent, and nothing else is done than without this module.
 """
 
+import itertools
 import os
 import signal
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import cache
 from typing import Any, TypeVar
 
 import torch
@@ -245,8 +247,7 @@ def joined() -> Iterator[Processes]:
 
 def _join() -> dist.Store:
     try:
-        with _together():
-            store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
+        store, rank, size = _meet()
     except (ValueError, KeyError) as error:
         raise InputError(
             f"WORLD_SIZE says that there are several processes, and the rest is missing ({error}); start with torchrun"
@@ -254,8 +255,21 @@ def _join() -> dist.Store:
     # Plain values and what a host decides go by gloo, which notices at once when a process is gone.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
     with _together():
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=_PATIENCE)
+        run = dist.PrefixStore(f"run{next(_RUNS)}", store)
+        dist.init_process_group(backend, store=run, rank=rank, world_size=size, timeout=_PATIENCE)
     return dist.PrefixStore("visionlora", store)
+
+
+_RUNS = itertools.count()
+"""A program may train several times."""
+
+
+@cache
+def _meet() -> tuple[dist.Store, int, int]:
+    """The store that all know, this process's rank, and how many there are; one store for all runs of a program."""
+    with _together():
+        store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
+    return store, rank, size
 
 
 def _own_place() -> Processes:

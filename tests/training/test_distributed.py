@@ -207,7 +207,7 @@ def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPat
     assert [Processes(5, 8, 1).device(name) for name in ("auto", "cuda", "cpu")] == ["cuda:1", "cuda:1", "cpu"]
     assert chosen == [1, 1]
     assert Processes().device("cuda:1") == "cuda:1" and Processes().device("auto") == "auto"
-    with pytest.raises(InputError, match="there are 2 GPUs for process 3 of this machine"):
+    with pytest.raises(InputError, match="process 3 of this machine has no GPU, there being 2; start as many"):
         Processes(2, 4, 2).device("auto")
     with pytest.raises(InputError, match="4 processes need one each"):
         Processes(2, 4, 1).device("cuda:0")

@@ -70,8 +70,8 @@ class Processes:
             return name
         if self.local_rank >= torch.cuda.device_count():
             raise InputError(
-                f"there are {torch.cuda.device_count()} GPUs for process {self.local_rank + 1} of this machine; start "
-                "as many processes, or give train.device=cpu"
+                f"process {self.local_rank + 1} of this machine has no GPU, there being {torch.cuda.device_count()}; "
+                "start as many processes, or give train.device=cpu"
             )
         torch.cuda.set_device(self.local_rank)
         return f"cuda:{self.local_rank}"

@@ -92,6 +92,5 @@ def _wait(children: "list[subprocess.Popen[bytes]]", stop: Callable[[], int]) ->
 def _refuse_more_than_there_are(train: TrainSection) -> None:
     there = torch.cuda.device_count()
     if train.device in ("auto", "cuda") and torch.cuda.is_available() and there < train.devices:
-        raise InputError(
-            f"train.devices is {train.devices}, and there are {there} GPUs; give as many, or train.device=cpu"
-        )
+        gpus = "is 1 GPU" if there == 1 else f"are {there} GPUs"
+        raise InputError(f"train.devices is {train.devices}, and there {gpus}; give as many, or train.device=cpu")

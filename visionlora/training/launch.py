@@ -50,6 +50,7 @@ def launch(train: TrainSection) -> int:
         "MASTER_PORT": str(store.port),
         "WORLD_SIZE": str(train.devices),
         "TORCHELASTIC_USE_AGENT_STORE": "True",
+        "TORCH_CPP_LOG_LEVEL": os.environ.get("TORCH_CPP_LOG_LEVEL") or "ERROR",  # else how a connection broke
         "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS") or str(max(1, (os.cpu_count() or 1) // train.devices)),
     }
     with stop_requests() as stop:

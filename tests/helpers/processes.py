@@ -31,7 +31,7 @@ def start_processes(size: int, work: Callable[[int], object]) -> list[Process]:
     return processes
 
 
-def exit_codes(processes: list[Process], seconds: float = 60) -> list[int | None]:
+def exit_codes(processes: list[Process], seconds: float = 300) -> list[int | None]:
     """How they ended; who has not by then is killed, and has none."""
     for process in processes:
         process.join(seconds)

@@ -16,6 +16,7 @@ from helpers.processes import exit_codes, start_processes
 from helpers.runs import make_config, make_images
 from helpers.same import assert_same_tensors
 from helpers.segmentation_runs import make_masks, make_segmentation_config
+from visionlora.cli.train import train as train_command
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
 from visionlora.stopping import Lost
@@ -24,9 +25,9 @@ from visionlora.tasks.evaluation import score
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, load_trained
 from visionlora.training.checkpoint import checkpoints, read_checkpoint
-from visionlora.training.distributed import Processes
+from visionlora.training.distributed import ALONE, Processes
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT
-from visionlora.training.run import train
+from visionlora.training.run import told_of_processes, train
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 
@@ -159,6 +160,9 @@ def test_a_signal_to_one_stops_all_with_a_checkpoint_and_any_number_goes_on(
 
 
 def test_what_ends_all_is_told_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    assert exit_codes(start_processes(2, lambda _rank: train_command("nothing.yaml", [], False, False))) == [2, 2]
+    assert capfd.readouterr().err.count("error: ") == 1
+
     images = make_images(tmp_path / "images")
     config = make_config(images, tmp_path / "run")
     (tmp_path / "run").mkdir()
@@ -211,3 +215,13 @@ def test_each_process_of_a_machine_has_its_own_gpu(monkeypatch: pytest.MonkeyPat
         Processes(2, 4, 2).device("auto")
     with pytest.raises(InputError, match="4 processes need one each"):
         Processes(2, 4, 1).device("cuda:0")
+
+
+def test_gpus_that_are_left_idle_are_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    config, gpu = make_config(tmp_path, tmp_path / "run", batch_size=6), torch.device("cuda")
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert told_of_processes(config, ALONE, gpu) == "1 of 3 GPUs is used; train.devices=3 trains on all of them"
+    assert told_of_processes(config, ALONE, torch.device("cpu")) == ""
+    assert told_of_processes(config, Processes(0, 2), gpu) == "2 processes share each batch of 6 images, 3 each"
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    assert told_of_processes(config, ALONE, gpu) == ""

@@ -134,7 +134,7 @@ def _train(
         if setup.faulty:
             say(tell_left_out(setup.faulty, f"all are in {REPORT}"))
         say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
-        if told := _told_of_processes(config, processes, device):
+        if told := told_of_processes(config, processes, device):
             say(told)
         state = _begin(config, setup, score_name, device, processes, folds=report is not None)
         if resume:
@@ -339,7 +339,7 @@ def _refuse_own_statistics(model: nn.Module) -> None:
             )
 
 
-def _told_of_processes(config: RunConfig, processes: Processes, device: torch.device) -> str:
+def told_of_processes(config: RunConfig, processes: Processes, device: torch.device) -> str:
     """A line about several processes, or about GPUs that are left idle; empty where there is nothing to say."""
     if processes.several:
         each = config.train.batch_size / processes.size

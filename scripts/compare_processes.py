@@ -17,8 +17,8 @@ from visionlora.tasks.detection.training import DetectionTraining
 from visionlora.tasks.segmentation.training import SegmentationTraining
 from visionlora.training.run import train
 
-STEPS = ["train.epochs=50", "train.evaluate_every=50", "train.lr=1e-3", "train.head_lr=1e-3"]
-"""A step an epoch."""
+STEPS = ["train.epochs=25", "train.evaluate_every=25", "train.lr=1e-3", "train.head_lr=1e-3"]
+"""Two steps an epoch."""
 TRAININGS: dict[str, Any] = {
     "classification": ClassificationTraining,
     "detection": DetectionTraining,

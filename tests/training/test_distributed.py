@@ -49,8 +49,8 @@ def tasks(root: Path, out: Path) -> list[RunConfig]:
     tiles = {"tile": 64, "tile_overlap": 16}
     losses = {"cross_entropy": 1.0, "dice": 0.5}
     return [
-        without_dropout(make_config(images, out / "classification", batch_size=5, accumulate=2)),
-        make_detection_config(scenes / "scenes.json", out / "detection", data=tiles, batch_size=5),
+        without_dropout(make_config(images, out / "classification", batch_size=5, accumulate=2, evaluate_every=2)),
+        make_detection_config(scenes / "scenes.json", out / "detection", data=tiles, batch_size=5, evaluate_every=2),
         make_segmentation_config(masks, out / "segmentation", loss=losses, class_weights="median_frequency"),
     ]
 

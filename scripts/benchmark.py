@@ -6,12 +6,13 @@ python scripts/benchmark.py step --model resnet50 --peak
 python scripts/benchmark.py routes --model vit_small_patch16_224
 python scripts/benchmark.py export --only resnet10t
 python scripts/benchmark.py check-data --images 25000 50000 100000
+python scripts/benchmark.py scaling --model resnet50 --gbit 25
 """
 
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, export, routes, run, step
+from benchmarks import check_data, coverage, export, routes, run, scaling, step
 
 COMMANDS = {
     "coverage": coverage,
@@ -20,6 +21,7 @@ COMMANDS = {
     "routes": routes,
     "export": export,
     "check-data": check_data,
+    "scaling": scaling,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

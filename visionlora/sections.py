@@ -140,6 +140,7 @@ class TrainSection(Section):
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch. ``memory`` says what
     adapted layers keep for the backward: see ``set_memory``.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
+    ``devices`` GPUs, or processes on the CPU, share each batch (docs/scaling.md); ``batch_size`` is that of all.
     """
 
     method: Literal["lora", "head", "full"] = "lora"
@@ -155,6 +156,7 @@ class TrainSection(Section):
     channels_last: bool = False
     memory: Literal["fast", "low"] = "fast"
     device: str = "auto"
+    devices: AtLeastOne = 1
     seed: Annotated[int, Field(ge=0)] = 0
     monitor: str | None = None
     evaluate_every: AtLeastOne = 1

@@ -40,6 +40,33 @@ class Stopped(BaseException):
         self.exit_code = 128 + number
 
 
+class Lost(Exception):
+    """One of several processes that train together is gone, and the others can't go on.
+
+    Args:
+        why: what was noticed.
+
+    Attributes:
+        exit_code: 75, which sysexits.h has for what may go better another time.
+    """
+
+    exit_code = 75
+
+    def __init__(self, why: str) -> None:
+        super().__init__(
+            f"error: a process of the run was lost ({why}), and the others end; the same command with --resume goes "
+            "on from the last checkpoint"
+        )
+
+
+class SaidElsewhere(Exception):
+    """This process ends, and another one of the run has said why."""
+
+    def __init__(self, exit_code: int) -> None:
+        super().__init__()
+        self.exit_code = exit_code
+
+
 @contextmanager
 def stopping_raises() -> Iterator[None]:
     """Signals raise ``Stopped`` in the main thread, unless they are ignored, or ``stop_requests`` takes them inside.
@@ -69,11 +96,12 @@ def stopping_raises() -> Iterator[None]:
 
 
 @contextmanager
-def stop_requests() -> Iterator[Callable[[], int]]:
+def stop_requests(patience: int = 1) -> Iterator[Callable[[], int]]:
     """Turn signals into a request: what is yielded gives the first one's number, 0 while there is none.
 
-    A second Ctrl+C stops at once. Other signals may come several times, as when a terminal is closed, and change
-    nothing more. Outside of the main thread, which alone gets signals, nobody ever asks.
+    A second Ctrl+C stops at once, or one more than ``patience``: torchrun passes on what the terminal has sent to all.
+    Other signals may come several times, as when a terminal is closed, and change nothing more. Outside of the main
+    thread, which alone gets signals, nobody ever asks.
     """
     asked: list[int] = []
 
@@ -89,7 +117,7 @@ def stop_requests() -> Iterator[Callable[[], int]]:
 
     def ask(number: int, frame: FrameType | None) -> None:
         del frame
-        if asked and number == signal.SIGINT:
+        if len(asked) >= patience and number == signal.SIGINT:
             signal.signal(number, before[number])
             signal.raise_signal(number)
         asked.append(number)

@@ -15,7 +15,16 @@ from PIL import Image
 from visionlora.data.classification.labelled import LabelledImages
 from visionlora.data.classification.samples import ClassificationDataset
 from visionlora.data.classification.transforms import Preprocessing, eval_transform, train_transform
-from visionlora.data.loading import REPEAT, balanced_order, batches, epoch_order, make_loader, sample_seed
+from visionlora.data.loading import (
+    REPEAT,
+    balanced_order,
+    batches,
+    epoch_order,
+    in_shares,
+    make_loader,
+    sample_seed,
+    share_of,
+)
 from visionlora.errors import InputError
 
 PRE = Preprocessing(
@@ -212,3 +221,30 @@ def test_the_work_of_a_worker_that_dies_is_done_by_others_once(
     if deaths == 1:
         assert len(found) == len(expected)
         assert all(torch.equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+
+
+def test_processes_share_a_batch_and_none_is_without_a_sample() -> None:
+    batch = [(0, index) for index in range(7)]
+    for size in (1, 2, 3, 7):
+        shares = [list(share_of(batch, rank, size)) for rank in range(size)]
+        assert [key for share in shares for key in share] == batch
+        assert max(map(len, shares)) - min(map(len, shares)) <= 1
+    assert [list(share_of(batch[:2], rank, 4)) for rank in range(4)] == [[(0, 0)], [(0, 0)], [(0, 0)], [(0, 1)]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 9])
+def test_loaders_in_shares_have_all_batches_in_order_and_take_no_image_apart(size: int) -> None:
+    class Tiles(torch.utils.data.Dataset[torch.Tensor]):
+        def image_of(self, index: int) -> int:
+            return index // 3
+
+        def __getitem__(self, key: tuple[int, int]) -> torch.Tensor:
+            return torch.tensor(key[1])
+
+    dataset = Tiles()
+    whole = make_loader(dataset, batches(list(range(30)), 0, 2, drop_last=False), workers=0)
+    shares = [[batch.tolist() for batch in loader] for loader in in_shares(whole, size)]
+    assert [batch for share in shares for batch in share] == [batch.tolist() for batch in whole]
+    images = [{index // 3 for batch in share for index in batch} for share in shares]
+    assert sum(map(len, images)) == 10  # no image in two of them
+    assert size > 5 or all(images)

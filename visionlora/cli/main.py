@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import typer
 
 from visionlora.cli.exit_code import exit_code
-from visionlora.errors import InputError
 
 app = typer.Typer(
     help="LoRA for vision models: adapt, evaluate, merge.",
@@ -38,18 +37,9 @@ def train(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the run in the folder.")] = False,
 ) -> None:
     """Adapt a model to a data set and leave a run folder."""
-    from visionlora.cli.configs import find_config, shipped_configs
-    from visionlora.config import load_config
+    from visionlora.cli.train import train as run_training
 
-    if not config:
-        raise InputError(f"--config is missing; give a YAML file or one of {', '.join(shipped_configs())}")
-    if resume and overwrite:
-        raise InputError("--resume and --overwrite exclude each other")
-    settings = load_config(find_config(config), overrides)
-
-    from visionlora.training.run import train as run_training
-
-    run_training(settings, resume=resume, overwrite=overwrite)
+    raise typer.Exit(run_training(config, overrides or [], resume, overwrite))
 
 
 @app.command("eval")

@@ -80,6 +80,32 @@ def one_left_over(images: int, batch_size: int) -> bool:
     return images > batch_size and images % batch_size == 1
 
 
+def share_of(batch: Sequence[Key], rank: int, size: int) -> Sequence[Key]:
+    """The part of a batch that process ``rank`` of ``size`` sees. Where there are fewer samples than processes, those
+    that are left without one get the first, which must then count for nothing.
+    """
+    return batch[len(batch) * rank // size : len(batch) * (rank + 1) // size] or batch[:1]
+
+
+def in_shares(loader: DataLoader[Any], size: int) -> list[DataLoader[Any]]:
+    """So many loaders (see ``make_loader``) with the batches of one, each some that follow each other.
+
+    No batch is taken apart, and where the data set has ``image_of(index)``, samples of one image stay together.
+    """
+    keys: Any = loader.batch_sampler
+    image_of = getattr(loader.dataset, "image_of", lambda index: index)
+    cuts = [0]
+    for rank in range(1, size):
+        cut = max(cuts[-1], len(keys) * rank // size)
+        while 0 < cut < len(keys) and image_of(keys[cut - 1][-1][1]) == image_of(keys[cut][0][1]):
+            cut += 1
+        cuts.append(cut)
+    return [
+        make_loader(loader.dataset, keys[start:end], loader.num_workers, loader.collate_fn)
+        for start, end in zip(cuts, [*cuts[1:], len(keys)], strict=True)
+    ]
+
+
 def make_loader(
     dataset: Dataset[Any],
     batch_list: list[list[Key]],

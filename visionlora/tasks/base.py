@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import numpy as np
 import torch
@@ -96,7 +96,10 @@ class Trained(Generic[BuiltT, ShownT]):
 
 
 class Training(Protocol):
-    """A task's part of a run: batches and their loss.
+    """A task's part of a run: batches and their loss. A class inherits it, for what is done here is right for most.
+
+    Where several processes train, each sees a share of every batch. The batch's loss is then a function, ``loss_of``,
+    of sums over its images, ``loss_sums``, and those of the shares add up.
 
     Attributes:
         loss_parts: the last loss's summands by name, where there are several.
@@ -112,6 +115,16 @@ class Training(Protocol):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean loss of a batch, scalar; the model is in training mode."""
+
+    def loss_sums(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """Sums that the loss is made of, by name, differentiable. Overridden where it is no mean over images."""
+        loss, images = self.loss(model, batch).float(), len(batch["image"])
+        return {"mean": torch.stack([loss * images, loss.new_tensor(images)])}
+
+    def loss_of(self, sums: Mapping[str, Tensor]) -> Tensor:
+        """The loss of a batch, scalar, whose sums these are."""
+        total, images = sums["mean"]
+        return total / images
 
 
 class Metrics(Protocol):
@@ -132,6 +145,17 @@ class Metrics(Protocol):
 
     def details(self) -> dict[str, Any]:
         """What a report holds besides, as plain data."""
+
+
+@runtime_checkable
+class Additive(Protocol):
+    """Metrics that several processes can share the images of. Of others, each sees all of them."""
+
+    def state(self) -> Any:
+        """What was taken in, with tensors on the CPU."""
+
+    def add(self, state: Any) -> None:
+        """Take in what others of the same kind took in, of the images after one's own."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.model import merged
-from visionlora.tasks.base import Labelled, Metrics, Trained
+from visionlora.data.loading import in_shares
+from visionlora.tasks.base import Additive, Labelled, Metrics, Trained
 from visionlora.tasks.registry import task_of
 
 OnBatch = Callable[[int], None]
@@ -38,6 +39,7 @@ def score(
     device: torch.device | None = None,
     progress: Progress = silent,
     autocast: AbstractContextManager[Any] | None = None,
+    part: tuple[int, int] = (0, 1),
 ) -> Metrics:
     """Evaluate a plain model in eval mode on images whose classes are its own.
 
@@ -49,6 +51,8 @@ def score(
         device: by default the CPU.
         progress: shows how many are done.
         autocast: a context for the forward passes; can be entered repeatedly.
+        part: rank and number of the processes that share the images. Each has the scores of its own, unless the
+            metrics are not ``Additive``; then each sees all.
 
     Raises:
         InputError: an image can't be read, or what the data says of it does not do for this model.
@@ -57,13 +61,17 @@ def score(
     trained.model.to(device)
     metrics: Metrics = task.metrics(trained, data, device)
     loader, predictor = task.loader(trained, data, batch_size, workers), task.predictor(trained)
+    rank, size = part if isinstance(metrics, Additive) else (0, 1)
+    shares = in_shares(loader, size) if size > 1 else [loader]
     with progress("evaluating", len(cast(Sized, loader.dataset))) as on_batch:
-        for batch in loader:
+        for batch in shares[rank]:
             images, targets = to_device(batch["image"], device), to_device(batch["target"], device)
             with autocast or nullcontext():
                 outputs = predictor(images)
             metrics.update(outputs, targets)
             on_batch(len(images))
+        for _ in range(max(map(len, shares)) - len(shares[rank])):
+            on_batch(0)  # as often in every process, for they may talk to each other there
     return metrics
 
 

@@ -1,13 +1,12 @@
 """Everything that a stopped run needs to go on as if it had not stopped: safetensors and JSON."""
 
 import json
-import random
 import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -17,6 +16,7 @@ from visionlora.checksums import file_digest
 from visionlora.errors import InputError
 from visionlora.files import sync
 from visionlora.tensor_files import write_tensors
+from visionlora.training.random_states import State, random_state, restore_random
 from visionlora.training.resuming import refuse_other_data
 
 KEEP = 2
@@ -67,6 +67,7 @@ def save_checkpoint(
     scaler: "torch.amp.GradScaler",
     base: str,
     data: dict[str, Any] | None = None,
+    random_states: Sequence[State] | None = None,
 ) -> None:
     """Write a checkpoint as a whole or not at all, and keep the last two.
 
@@ -74,18 +75,21 @@ def save_checkpoint(
         folder: of the checkpoints.
         base: fingerprint of the frozen tensors; they are not stored.
         data: fingerprint of the images and their labels.
+        random_states: of each process, in their order; by default of this one, which is the only one.
     """
-    tensors = {f"model/{key}": tensor for key, tensor in _changing(model).items()}
+    states = random_states or [random_state()]
+    tensors = {f"model/{key}": tensor for key, tensor in changing(model).items()}
     state = optimizer.state_dict()
     for index, values in state["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
-    tensors |= _random_tensors()
+    tensors |= _random_tensors(states)
     description = {
         "progress": asdict(progress),
         "groups": [group["params"] for group in state["param_groups"]],
         "scaler": scaler.state_dict(),
-        "python_random": random.getstate(),
-        "numpy_random": _numpy_state(),
+        "python_random": states[0]["python"],
+        "numpy_random": states[0]["numpy"],
+        "more_random": [[state["python"], state["numpy"]] for state in states[1:]],
         "base": base,
         "data": data,
         "manifest": True,
@@ -179,8 +183,11 @@ def load_checkpoint(
     scaler: "torch.amp.GradScaler",
     base: str,
     data: dict[str, Any] | None = None,
+    process: int = 0,
 ) -> Progress:
     """Bring model, optimizer and the global random states to where the checkpoint was written.
+
+    The random states are those of ``process``, one of several. If there were not so many, they stay as they are.
 
     Raises:
         InputError: the data or the base's weights have changed since. Older checkpoints do not say with which data
@@ -191,14 +198,15 @@ def load_checkpoint(
         refuse_other_data(description["data"], data, path)
     if description["base"] != base:
         raise InputError(f"{path}: the base model's weights are not those that the run began with; bring them back")
-    changing = _changing(model)
+    own = changing(model)
     stored = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
-    if stored.keys() != changing.keys():
+    if stored.keys() != own.keys():
         raise InputError(f"{path}: holds other tensors than this model trains; resume with the version that wrote it")
     model.load_state_dict(stored, strict=False)
     _load_optimizer(optimizer, tensors, description["groups"])
     scaler.load_state_dict(description["scaler"])
-    _restore_random(tensors, description)
+    if (state := _random_of(process, tensors, description)) is not None:
+        restore_random(state)
     return checkpoint.progress
 
 
@@ -217,7 +225,7 @@ def _check_metrics(metrics: Path, checkpoint: Checkpoint) -> None:
         )
 
 
-def _changing(model: nn.Module) -> dict[str, Tensor]:
+def changing(model: nn.Module) -> dict[str, Tensor]:
     """Trainable parameters and all buffers, by their names in ``state_dict``."""
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
     return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
@@ -235,24 +243,32 @@ def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]
     optimizer.load_state_dict({"state": loaded, "param_groups": state["param_groups"]})
 
 
-def _random_tensors() -> dict[str, Tensor]:
-    states = {"random/cpu": torch.get_rng_state()}
-    for index, state in enumerate(torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []):
-        states[f"random/cuda{index}"] = state
-    return states
+def _place(process: int) -> str:
+    """Where the tensors of a process's random state stand."""
+    return f"random/process{process}/" if process else "random/"
 
 
-def _numpy_state() -> list[Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
-    return [name, np.asarray(keys).tolist(), position, has_gauss, cached]
+def _random_tensors(states: Sequence[State]) -> dict[str, Tensor]:
+    tensors = {}
+    for process, state in enumerate(states):
+        tensors[f"{_place(process)}cpu"] = state["cpu"]
+        tensors |= {f"{_place(process)}cuda{index}": own for index, own in enumerate(state["cuda"])}
+    return tensors
 
 
-def _restore_random(tensors: dict[str, Tensor], description: dict[str, Any]) -> None:
-    torch.set_rng_state(tensors["random/cpu"])
-    for index in range(torch.cuda.device_count()):
-        if (state := tensors.get(f"random/cuda{index}")) is not None:
-            torch.cuda.set_rng_state(state, index)
-    version, internal, gauss = description["python_random"]
-    random.setstate((version, tuple(internal), gauss))
-    name, keys, position, has_gauss, cached = description["numpy_random"]
-    np.random.set_state((name, np.asarray(keys, dtype=np.uint32), position, has_gauss, cached))
+def _random_of(process: int, tensors: dict[str, Tensor], description: dict[str, Any]) -> State | None:
+    """The random state of a process, if there was one of this number."""
+    place = _place(process)
+    if f"{place}cpu" not in tensors:
+        return None
+    plain = [description["python_random"], description["numpy_random"]]
+    if process:
+        plain = description["more_random"][process - 1]
+    cuda = [name for name in tensors if name.startswith(f"{place}cuda")]
+    in_order = sorted(cuda, key=lambda name: int(name.removeprefix(f"{place}cuda")))
+    return {
+        "cpu": tensors[f"{place}cpu"],
+        "cuda": [tensors[name] for name in in_order],
+        "python": plain[0],
+        "numpy": plain[1],
+    }

@@ -25,13 +25,16 @@ class GuardedStep:
         optimizer: a fused one decides by itself; of others the flag is read.
         scaler: of fp16; it leaves steps out by itself.
         clip: the largest norm of the gradient, 0 for any.
+
+    Attributes:
+        parameters: that the optimizer steps.
     """
 
     def __init__(
         self, model: nn.Module, optimizer: torch.optim.Optimizer, scaler: "torch.amp.GradScaler", clip: float
     ) -> None:
         self._optimizer, self._scaler, self._clip = optimizer, scaler, clip
-        self._parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+        self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._fused = all(group.get("fused") for group in optimizer.param_groups)
         measuring = [module for module in model.modules() if module.training and norm.has_running_stats(module)]
         buffers = [module._buffers.get(name) for module in measuring for name in _STATISTICS]
@@ -47,13 +50,13 @@ class GuardedStep:
 
         ``loss`` is the sum over the step's batches.
         """
-        gradients = [parameter.grad for parameter in self._parameters if parameter.grad is not None]
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         gradients[0].add_(loss.to(gradients[0].device) * 0)  # a loss that is not finite makes the gradient so
         self._scaler.unscale_(self._optimizer)
         total = torch.nn.utils.get_total_norm(gradients)
         bad = ~torch.isfinite(total)
         if self._clip:
-            torch.nn.utils.clip_grads_with_norm_(self._parameters, self._clip, total)
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self._clip, total)
         if self._scaler.is_enabled():
             self._scaler.step(self._optimizer)
             self._scaler.update()

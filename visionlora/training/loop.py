@@ -11,7 +11,7 @@ from torch import Tensor
 from visionlora.errors import InputError, some
 from visionlora.sections import TrainSection
 from visionlora.stopping import Interrupted
-from visionlora.tasks.base import Training
+from visionlora.tasks.base import Metrics, Trained, Training
 from visionlora.tasks.evaluation import evaluation_copy, score, to_device
 from visionlora.training.checkpoint import save_checkpoint
 from visionlora.training.folder import CHECKPOINTS
@@ -19,6 +19,7 @@ from visionlora.training.guard import GuardedStep, Skips, Step
 from visionlora.training.layer_stats import layer_statistics
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import set_learning_rates
+from visionlora.training.random_states import State, random_state
 from visionlora.training.state import RunState, as_trained
 
 
@@ -42,7 +43,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         Interrupted: the run was asked to stop.
     """
     model, training, train, progress = state.model, state.setup.training, state.train, state.progress
-    optimizer, scaler, device = state.optimizer, state.scaler, state.device
+    optimizer, scaler, device, processes = state.optimizer, state.scaler, state.device, state.processes
     autocast = autocast_context(train, device)
     total, warmup = (
         steps_per_epoch(training, train) * train.epochs,
@@ -66,6 +67,12 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         losses.zero_()
 
     def checkpoint() -> None:
+        random_states = processes.gather(random_state())
+        if processes.main:
+            write_checkpoint(random_states)
+        processes.wait()  # who ends before it is written ends the others
+
+    def write_checkpoint(random_states: list[State]) -> None:
         nonlocal clock
         now = time.perf_counter()
         progress.seconds, clock = progress.seconds + now - clock, now
@@ -73,7 +80,8 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         progress.loss_count, progress.metrics_bytes = int(count), monitor.metrics_bytes
         progress.events = monitor.event_sizes()
         progress.metrics_sha256, progress.skipped_in_row = monitor.metrics_sha256, skips.in_row
-        save_checkpoint(state.folder / CHECKPOINTS, progress, model, optimizer, scaler, state.base, state.data)
+        folder = state.folder / CHECKPOINTS
+        save_checkpoint(folder, progress, model, optimizer, scaler, state.base, state.data, random_states)
 
     def stop_at(last: Step | None) -> None:
         if last:
@@ -97,7 +105,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         model.train()
         guard = GuardedStep(model, optimizer, scaler, train.clip)
         keys = training.train_batches(progress.epoch)
-        for batch in training.train_loader(keys[progress.batch :]):
+        for batch in training.train_loader(processes.shares(keys[progress.batch :])):
             first = progress.batch % train.accumulate == 0
             last = (progress.batch + 1) % train.accumulate == 0 or progress.batch + 1 == len(keys)
             if first:
@@ -107,16 +115,17 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
                 guard.begin()
             batch = _to(batch, device, train.channels_last)
             with autocast:
-                loss = training.loss(model, batch)
+                loss = processes.loss(training, model, batch, len(keys[progress.batch]))
             scaler.scale(loss / group).backward()
             loss = loss.detach()
             finite = torch.isfinite(loss)
             losses += torch.stack([torch.where(finite, loss, 0.0).double(), finite.double()])
             step_loss = step_loss + loss
+            monitor.count_images(len(keys[progress.batch]))
             progress.batch += 1
-            monitor.count_images(len(batch["image"]))
             if not last:
                 continue
+            processes.sum_gradients(guard.parameters)
             left_out = guard.step(step_loss)
             progress.step += 1
             skips.add(Step(progress.step, progress.epoch, keys[begun : progress.batch]), left_out, step_loss)
@@ -156,7 +165,20 @@ def _evaluate(
         state.device,
         lambda _what, _images: nullcontext(on_batch),
         autocast,
+        (state.processes.rank, state.processes.size),
     )
+    state.processes.add_up(metrics)
+
+    def take_note() -> tuple[float | None, int, int]:
+        _take_note(state, trained, metrics, monitor)
+        return progress.best, progress.best_epoch, progress.stale
+
+    progress.best, progress.best_epoch, progress.stale = state.processes.from_main(take_note)
+
+
+def _take_note(state: RunState, trained: Trained, metrics: Metrics, monitor: Monitor) -> None:
+    """Log and show an evaluation, and keep the model if it is the best."""
+    train, progress, setup = state.train, state.progress, state.setup
     scores = metrics.scores()
     monitor.evaluation(progress.step, progress.epoch, scores, metrics.per_class())
     for name, figure in state.task.figures(trained, setup.val, metrics, state.device).items():

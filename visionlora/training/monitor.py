@@ -3,6 +3,7 @@
 import hashlib
 import json
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
@@ -169,6 +170,19 @@ class Monitor:
         self._digest.update(line)
         self._metrics.write(line)
         self._metrics.flush()
+
+
+class NoMonitor:
+    """Of a process that writes and shows nothing, for another one does: takes every call, and does nothing."""
+
+    def __enter__(self) -> Any:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def __getattr__(self, _name: str) -> Callable[..., None]:
+        return lambda *_given: None
 
 
 def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:

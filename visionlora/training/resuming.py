@@ -13,7 +13,7 @@ from visionlora.tasks.base import Labelled, SetUp, Task
 MAY_CHANGE = (
     "out",
     *("train.lr", "train.head_lr", "train.epochs", "train.patience", "train.max_skipped_steps"),
-    *("train.log_every", "train.checkpoint_every", "train.device", "data.workers"),
+    *("train.log_every", "train.checkpoint_every", "train.device", "train.devices", "data.workers"),
     *("data.root", "data.csv", "data.annotations", "data.val_annotations", "data.images", "data.masks", "data.classes"),
     "model.checkpoint",
 )
@@ -36,6 +36,11 @@ def changed_settings(before: RunConfig, now: RunConfig) -> list[str]:
             "another folder (docs/runs.md lists what may change)"
         )
     return [text for key, text in changed.items() if key != "out"]
+
+
+def fixed_settings(config: RunConfig) -> dict[str, object]:
+    """The settings that may not change while a run goes on, nor differ between its processes."""
+    return {key: value for key, value in _flat(config).items() if key not in MAY_CHANGE}
 
 
 def data_fingerprint(task: Task, setup: SetUp) -> dict[str, Any]:

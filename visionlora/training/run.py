@@ -3,7 +3,7 @@
 import json
 import time
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack, nullcontext
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
 
 from visionlora.adapters import norm
 from visionlora.adapters.config import LoRAConfig
@@ -23,16 +24,26 @@ from visionlora.errors import InputError, did_you_mean, printable, some
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted, stop_requests
-from visionlora.tasks.base import Scores, SetUp, Trained
-from visionlora.tasks.evaluation import example, score
+from visionlora.tasks.base import Metrics, Scores, SetUp, Trained
+from visionlora.tasks.evaluation import evaluation_copy, example, score
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, MODEL, load_trained, read_metadata
-from visionlora.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, set_aside
+from visionlora.training.checkpoint import (
+    Checkpoint,
+    changing,
+    checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    set_aside,
+)
+from visionlora.training.distributed import Processes, joined
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
+from visionlora.training.launch import wants_launch
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
-from visionlora.training.monitor import Monitor
+from visionlora.training.monitor import Monitor, NoMonitor
 from visionlora.training.optimizer import build_optimizer
-from visionlora.training.resuming import changed_settings, data_fingerprint
+from visionlora.training.random_states import seed_process
+from visionlora.training.resuming import changed_settings, data_fingerprint, fixed_settings
 from visionlora.training.state import RunState, as_trained
 
 _ROUNDING = 0.01
@@ -89,20 +100,33 @@ def train(
     Raises:
         InputError: anything about the input that can't be used.
         visionlora.stopping.Interrupted: Ctrl+C, SIGTERM or SIGHUP; a checkpoint is written.
+        visionlora.stopping.Lost, SaidElsewhere: of one of several processes; see ``distributed.joined``.
     """
-    console = console or Console()
-    device = pick_device(config.train.device)
+    if wants_launch(config.train):
+        raise InputError(
+            f"train.devices={config.train.devices} is for the command line; start a program of your own with torchrun"
+        )
+    with joined() as processes:
+        return _train(config, resume, overwrite, console or Console(), quiet, processes)
+
+
+def _train(
+    config: RunConfig, resume: bool, overwrite: bool, console: Console, quiet: bool, processes: Processes
+) -> Result:
+    device = pick_device(processes.device(config.train.device))
     setup = task_of(config.task).set_up(config)
     score_name = monitored(config, setup, device)
     model = setup.built.model
     report = prepare(config, setup)
+    if processes.several:
+        _refuse_own_statistics(model)
 
     def say(text: str) -> None:
-        if not quiet:
+        if processes.main and not quiet:
             console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
-    with open_folder(config, resume, overwrite) as note:
-        if note:
+    with ExitStack() as opened:
+        if note := processes.from_main(lambda: opened.enter_context(open_folder(config, resume, overwrite))):
             say(note)
         say(setup.description)
         if setup.skipped:
@@ -110,15 +134,18 @@ def train(
         if setup.faulty:
             say(tell_left_out(setup.faulty, f"all are in {REPORT}"))
         say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
-        state = _begin(config, setup, score_name, device, folds=report is not None)
+        if told := told_of_processes(config, processes, device):
+            say(told)
+        state = _begin(config, setup, score_name, device, processes, folds=report is not None)
         if resume:
             _go_on(state, say)
-        write_config(config)
+        processes.from_main(lambda: write_config(config))
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
         with (
-            stop_requests() as stop,
-            Monitor(state.folder, state.progress, total, console, quiet) as monitor,
+            stop_requests(patience=2 if processes.several else 1) as asked,
+            Monitor(state.folder, state.progress, total, console, quiet) if processes.main else NoMonitor() as monitor,
         ):
+            stop = processes.agreed(asked)
             fit(state, monitor, stop)
             result = _conclude(state, stop)
             monitor.hyperparameters(_settings(config), result.scores)
@@ -131,7 +158,9 @@ def train(
     return result
 
 
-def _begin(config: RunConfig, setup: SetUp, monitor: str, device: torch.device, folds: bool) -> RunState:
+def _begin(
+    config: RunConfig, setup: SetUp, monitor: str, device: torch.device, processes: Processes, folds: bool
+) -> RunState:
     """The run before its first step; the model, which goes to its device, is folded where it has an adapter."""
     model = setup.built.model
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
@@ -142,25 +171,40 @@ def _begin(config: RunConfig, setup: SetUp, monitor: str, device: torch.device, 
     optimizer = build_optimizer(model, setup.built.head, config.train)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
     data = data_fingerprint(task_of(config.task), setup)
-    return RunState(config, setup, monitor, device, optimizer, scaler, base, data)
+    if processes.several:
+        processes.refuse_differences({"settings": fixed_settings(config), "data": data, "base weights": base})
+        processes.as_in_main(changing(model))
+        if not processes.main:
+            seed_process(config.train.seed, 0, processes.rank)
+    return RunState(config, setup, monitor, device, optimizer, scaler, base, data, processes=processes)
 
 
 def _go_on(state: RunState, say: Callable[[str], None]) -> None:
     """Bring the run to where its last checkpoint was written, if there is one."""
-    newest, faults = newest_checkpoint(state.folder / CHECKPOINTS, state.folder / METRICS)
+    processes, train = state.processes, state.train
+    newest, faults = processes.from_main(lambda: newest_checkpoint(state.folder / CHECKPOINTS, state.folder / METRICS))
     if newest is None:
         return
-    train = state.train
-    progress = load_checkpoint(newest, state.model, state.optimizer, state.scaler, state.base, state.data)
+    if not processes.main:
+        seed_process(train.seed, newest.progress.step, processes.rank)  # unless its own state was kept
+    progress = load_checkpoint(
+        newest, state.model, state.optimizer, state.scaler, state.base, state.data, processes.rank
+    )
     if train.epochs < progress.epoch:
         raise InputError(
             f"train.epochs is {train.epochs}, and the run in {state.folder} has done {progress.epoch}; give more"
         )
+    progress.finished = 0 < train.patience <= progress.stale
+    state.progress = progress
+    processes.from_main(lambda: _tell_of_resuming(state, newest, faults, say))
+
+
+def _tell_of_resuming(state: RunState, newest: Checkpoint, faults: list[str], say: Callable[[str], None]) -> None:
+    """Look at what else is there, put damaged checkpoints aside, and say from where the run goes on."""
     for name in (ADAPTER, MODEL):
         if (state.folder / name).exists():
             read_metadata(state.folder / name)  # the best epoch's; else the end would find that it is damaged
-    progress.finished = 0 < train.patience <= progress.stale
-    state.progress = progress
+    progress = state.progress
     for fault in faults:
         say(f"{fault}; the checkpoint before is used")
     for path in checkpoints(state.folder / CHECKPOINTS):
@@ -229,8 +273,13 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
             raise Interrupted("in the last evaluation", number)
 
     started = time.perf_counter()
-    config, progress = state.config, state.progress
-    trained = load_trained(state.folder)
+    config, processes = state.config, state.processes
+    if processes.main:
+        trained = load_trained(state.folder)
+    else:
+        trained = as_trained(config, state.setup, evaluation_copy(state.model))
+    if processes.several:
+        processes.as_in_main(trained.model.to(state.device).state_dict())
     metrics = score(
         trained,
         state.setup.val,
@@ -239,7 +288,15 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
         state.device,
         lambda _what, _images: nullcontext(on_batch),
         autocast_context(config.train, state.device),
+        (processes.rank, processes.size),
     )
+    processes.add_up(metrics)
+    return processes.from_main(lambda: _report(state, trained, metrics, started))
+
+
+def _report(state: RunState, trained: Trained, metrics: Metrics, started: float) -> Result:
+    """What the run came to, also as its report's file."""
+    progress = state.progress
     _refuse_other_scores(trained, metrics.scores(), metrics.names, len(state.setup.val))
     result = Result(
         folder=state.folder,
@@ -273,6 +330,25 @@ def _refuse_other_scores(trained: Trained, found: Scores, names: Sequence[str], 
                     f"{trained.path}: its model has {name} {found[name]:.4f} on the validation images, and had "
                     f"{before[name]:.4f} when it was written; bring the images and labels of then back, or train again"
                 )
+
+
+def _refuse_own_statistics(model: nn.Module) -> None:
+    """Raise InputError if BatchNorm would measure its statistics: each process would, over its share alone."""
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and norm.has_running_stats(module) and not norm.is_frozen(module):
+            raise InputError(
+                f"{name} would measure the statistics of BatchNorm in each process alone; freeze it (train.method=lora "
+                "or head with lora.batchnorm=frozen), or train in one process"
+            )
+
+
+def told_of_processes(config: RunConfig, processes: Processes, device: torch.device) -> str:
+    """A line about several processes, or about GPUs that are left idle; empty where there is nothing to say."""
+    if processes.several:
+        each = config.train.batch_size / processes.size
+        return f"{processes.size} processes share each batch of {config.train.batch_size} images, {each:g} each"
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    return f"1 of {there} GPUs is used; train.devices={there} trains on all of them" if there > 1 else ""
 
 
 def _trainable(model: nn.Module) -> int:

@@ -15,6 +15,7 @@ from visionlora.tasks.base import Metrics, SetUp, Task, Trained
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, MODEL, write_plain
 from visionlora.training.checkpoint import Progress
+from visionlora.training.distributed import ALONE, Processes
 
 
 @dataclass
@@ -30,6 +31,7 @@ class RunState:
         base: fingerprint of the frozen tensors, for checkpoints.
         data: fingerprint of the images and their labels, for checkpoints.
         progress: how far it is.
+        processes: that train it together.
     """
 
     config: RunConfig
@@ -41,6 +43,7 @@ class RunState:
     base: str
     data: dict[str, Any]
     progress: Progress = field(default_factory=Progress)
+    processes: Processes = ALONE
 
     @property
     def folder(self) -> Path:

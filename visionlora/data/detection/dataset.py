@@ -54,6 +54,11 @@ class DetectionDataset(Dataset[dict[str, Any]]):
         """The file of an image."""
         return self.data.images[index].path
 
+    def image_of(self, index: int) -> int:
+        """The index of the image that a sample shows: of a tile, the one that it was cut from."""
+        image = self.data.images[index]
+        return image.image_id if isinstance(image, Tile) else index
+
     def __getitem__(self, key: Key) -> dict[str, Any]:
         """Raises InputError, naming the file, if it can't be read or isn't of the size that is annotated."""
         epoch, index = key

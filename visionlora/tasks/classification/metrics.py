@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visionlora.tasks.adding import add_state, state_of
 from visionlora.tasks.base import Scores
 
 
@@ -23,34 +24,35 @@ class ClassificationMetrics:
         from torchmetrics import MetricCollection
 
         n = len(classes)
+        alone: Any = {"sync_on_compute": False}  # several processes add their states up themselves
         self.classes, self.multilabel = classes, multilabel
         scalars: dict[str, Any]
         per_class: dict[str, Any]
         if multilabel:
             scalars = {
-                "mAP": tm.MultilabelAveragePrecision(n),
-                "macro_f1": tm.MultilabelF1Score(n, average="macro"),
-                "micro_f1": tm.MultilabelF1Score(n, average="micro"),
-                "exact_match": tm.MultilabelExactMatch(n),
+                "mAP": tm.MultilabelAveragePrecision(n, **alone),
+                "macro_f1": tm.MultilabelF1Score(n, **alone, average="macro"),
+                "micro_f1": tm.MultilabelF1Score(n, **alone, average="micro"),
+                "exact_match": tm.MultilabelExactMatch(n, **alone),
             }
             per_class = {
-                "precision": tm.MultilabelPrecision(n, average="none"),
-                "recall": tm.MultilabelRecall(n, average="none"),
-                "f1": tm.MultilabelF1Score(n, average="none"),
+                "precision": tm.MultilabelPrecision(n, **alone, average="none"),
+                "recall": tm.MultilabelRecall(n, **alone, average="none"),
+                "f1": tm.MultilabelF1Score(n, **alone, average="none"),
             }
-            confusion: Any = tm.MultilabelConfusionMatrix(n)
+            confusion: Any = tm.MultilabelConfusionMatrix(n, **alone)
         else:
-            scalars = {"top1": tm.MulticlassAccuracy(n, average="micro")}
+            scalars = {"top1": tm.MulticlassAccuracy(n, **alone, average="micro")}
             if n > 5:
-                scalars["top5"] = tm.MulticlassAccuracy(n, top_k=5, average="micro")
-            scalars["macro_f1"] = tm.MulticlassF1Score(n, average="macro")
-            scalars["calibration_error"] = tm.MulticlassCalibrationError(n)
+                scalars["top5"] = tm.MulticlassAccuracy(n, **alone, top_k=5, average="micro")
+            scalars["macro_f1"] = tm.MulticlassF1Score(n, **alone, average="macro")
+            scalars["calibration_error"] = tm.MulticlassCalibrationError(n, **alone)
             per_class = {
-                "precision": tm.MulticlassPrecision(n, average="none"),
-                "recall": tm.MulticlassRecall(n, average="none"),
-                "f1": tm.MulticlassF1Score(n, average="none"),
+                "precision": tm.MulticlassPrecision(n, **alone, average="none"),
+                "recall": tm.MulticlassRecall(n, **alone, average="none"),
+                "f1": tm.MulticlassF1Score(n, **alone, average="none"),
             }
-            confusion = tm.MulticlassConfusionMatrix(n)
+            confusion = tm.MulticlassConfusionMatrix(n, **alone)
         self._order = list(scalars)
         self._scalars = MetricCollection(scalars).to(device)
         self._per_class = MetricCollection(per_class).to(device)
@@ -72,10 +74,21 @@ class ClassificationMetrics:
         else:
             scores, hard = logits.softmax(dim=1), labels
             loss = F.cross_entropy(logits, labels, reduction="sum")
-        for metric in (self._scalars, self._per_class, self._confusion):
+        for metric in self._metrics():
             metric.update(scores, hard)
         self._loss += loss.double().cpu()
         self._count += len(logits)
+
+    def state(self) -> Any:
+        """What was taken in."""
+        return [state_of(metric) for metric in self._metrics()], self._loss, self._count
+
+    def add(self, state: Any) -> None:
+        """Take in what others took in, of the images after one's own."""
+        states, loss, count = state
+        for metric, theirs in zip(self._metrics(), states, strict=True):
+            add_state(metric, theirs)
+        self._loss, self._count = self._loss + loss, self._count + count
 
     def scores(self) -> Scores:
         """The scalars, and the mean loss (without label smoothing)."""
@@ -95,3 +108,6 @@ class ClassificationMetrics:
         """(classes, classes) counts, rows are the true classes; (classes, 2, 2) if multilabel."""
         matrix: list[Any] = self._confusion.compute().tolist()
         return matrix
+
+    def _metrics(self) -> tuple[Any, ...]:
+        return self._scalars, self._per_class, self._confusion

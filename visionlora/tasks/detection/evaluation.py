@@ -63,6 +63,16 @@ class DetectionEvaluation:
             self._parts.append(to_image(output, target["size"], target["window"]))
             self._windows.append(target["window"])
 
+    def state(self) -> Any:
+        """What was taken in; of each image all tiles, or none."""
+        self._finish()
+        return self._metrics.state()
+
+    def add(self, state: Any) -> None:
+        """Take in what others took in, of the images after one's own."""
+        self._finish()
+        self._metrics.add(state)
+
     def scores(self) -> Scores:
         """As ``DetectionMetrics.scores``; one that nothing in the images can be measured by is missing."""
         self._finish()

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from visionlora.errors import InputError
+from visionlora.tasks.adding import add_state, state_of
 from visionlora.tasks.base import Scores
 from visionlora.tasks.detection.curves import MAX_DETECTIONS, Curve, ImageResult, Threshold, class_curves
 
@@ -48,6 +49,7 @@ class DetectionMetrics:
             extended_summary=True,
             backend="faster_coco_eval",
             compute_with_cache=False,
+            sync_on_compute=False,  # several processes add their states up themselves
         )
         self._metric.warn_on_many_detections = False  # it counts detections of all classes, COCO those of one
         self._images = 0
@@ -76,6 +78,16 @@ class DetectionMetrics:
         self._metric.update(detected, true)
         self._images += len(predictions)
         self._summary = {}
+
+    def state(self) -> Any:
+        """What was taken in."""
+        return state_of(self._metric), self._images
+
+    def add(self, state: Any) -> None:
+        """Take in what others took in, of the images after one's own."""
+        theirs, images = state
+        add_state(self._metric, theirs)
+        self._images, self._summary = self._images + images, {}
 
     def scores(self) -> Scores:
         """COCO's scores: AP over IoU 0.5 to 0.95, at 0.5 and 0.75 and by size, and AR; those of masks as ``segm_``."""

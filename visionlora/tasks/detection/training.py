@@ -1,5 +1,6 @@
 """A detector's part of a run: batches and their loss."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -16,15 +17,16 @@ from visionlora.errors import InputError
 from visionlora.models.anchors import fit_anchors
 from visionlora.models.detector import Detector
 from visionlora.models.timm_detectors import SIZE
-from visionlora.tasks.base import Batch
+from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectionData, DetectorSection
+from visionlora.tasks.detection.counting import counted_losses
 from visionlora.tasks.detection.inference import DetectorInput
 
 _LEVELS = (3, 4, 5, 6)
 """Of the pyramid over a backbone, unless the config says otherwise."""
 
 
-class DetectionTraining:
+class DetectionTraining(Training):
     """See ``tasks.base.Training``.
 
     Args:
@@ -60,7 +62,17 @@ class DetectionTraining:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The sum of the detector's losses for a batch, scalar; it must be in training mode."""
-        losses: dict[str, Tensor] = model(batch["image"], self.detector.to_model(batch["target"]))
+        return self._sum_of(model(batch["image"], self.detector.to_model(batch["target"])))
+
+    def loss_sums(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """See ``counting.counted_losses``."""
+        return counted_losses(model, batch["image"], self.detector.to_model(batch["target"]))
+
+    def loss_of(self, sums: Mapping[str, Tensor]) -> Tensor:
+        """The sum of the detector's losses for a batch, scalar."""
+        return self._sum_of({name: total / count.clamp(min=1) for name, (total, count) in sums.items()})
+
+    def _sum_of(self, losses: dict[str, Tensor]) -> Tensor:
         self.loss_parts = {name: value.detach() for name, value in losses.items()}
         return torch.stack([value.float() for value in losses.values()]).sum()
 

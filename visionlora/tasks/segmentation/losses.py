@@ -1,10 +1,10 @@
 """Losses of a segmenter: (N, C, H, W) logits against (N, H, W) int64 classes and ``IGNORE``.
 
 All are means over what is not ignored, in float32 whatever the logits are. Where everything is ignored the loss is 0,
-and so are its gradients.
+and so are its gradients. Each is a function of sums over pixels, which add up where a batch is seen in parts.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -34,16 +34,31 @@ def segmentation_loss(
         InputError: another name, no name, or a weight that is not above 0.
     """
     refuse_weights(weights)
-    parts = {}
-    for name, weight in weights.items():
+    return losses_of(segmentation_sums(logits, target, weights, class_weights, gamma), weights)
+
+
+def segmentation_sums(
+    logits: Tensor,
+    target: Tensor,
+    names: Iterable[str],
+    class_weights: Tensor | None = None,
+    gamma: float = 2.0,
+) -> dict[str, Tensor]:
+    """What ``segmentation_loss`` makes each loss from: (2,) of cross-entropy and focal, (3, C) of dice."""
+    sums = {}
+    for name in names:
         if name == "dice":
-            loss = dice(logits, target)
+            sums[name] = _dice_sums(logits, target)
         elif name == "focal":
-            loss = focal(logits, target, gamma, class_weights)
+            sums[name] = _focal_sums(logits, target, gamma, class_weights)
         else:
-            loss = cross_entropy(logits, target, class_weights)
-        parts[name] = weight * loss
-    return parts
+            sums[name] = _cross_entropy_sums(logits, target, class_weights)
+    return sums
+
+
+def losses_of(sums: Mapping[str, Tensor], weights: Mapping[str, float]) -> dict[str, Tensor]:
+    """The weighted losses of a batch, whose sums these are."""
+    return {name: weight * (_dice if name == "dice" else _mean)(sums[name]) for name, weight in weights.items()}
 
 
 def refuse_weights(weights: Mapping[str, float]) -> None:
@@ -59,8 +74,12 @@ def refuse_weights(weights: Mapping[str, float]) -> None:
 
 def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Scalar, as ``F.cross_entropy``: the mean over pixels, weighted by their class."""
+    return _mean(_cross_entropy_sums(logits, target, class_weights))
+
+
+def _cross_entropy_sums(logits: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
     loss = F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="sum")
-    return loss / _total_weight(target, class_weights)
+    return torch.stack([loss, _total_weight(target, class_weights)])
 
 
 def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, class_weights: Tensor | None = None) -> Tensor:
@@ -68,12 +87,16 @@ def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, class_weights: Ten
 
     Lin et al., Focal Loss for Dense Object Detection, 2017, with softmax in the place of sigmoid.
     """
+    return _mean(_focal_sums(logits, target, gamma, class_weights))
+
+
+def _focal_sums(logits: Tensor, target: Tensor, gamma: float, class_weights: Tensor | None) -> Tensor:
     # clamped, for the gradient of (1 - p)^gamma where p is 1 and gamma below 1
     entropy = F.cross_entropy(logits.float(), target, ignore_index=IGNORE, reduction="none")  # (N, H, W)
     loss = (1 - torch.exp(-entropy)).clamp(min=1e-6) ** gamma * entropy
     if class_weights is not None:
         loss = loss * class_weights[target.where(target != IGNORE, 0)]
-    return loss.sum() / _total_weight(target, class_weights)
+    return torch.stack([loss.sum(), _total_weight(target, class_weights)])
 
 
 def dice(logits: Tensor, target: Tensor) -> Tensor:
@@ -81,6 +104,11 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
 
     Sums are over all pixels of the batch, p are softmax probabilities and y is 0 or 1.
     """
+    return _dice(_dice_sums(logits, target))
+
+
+def _dice_sums(logits: Tensor, target: Tensor) -> Tensor:
+    """(3, C): of p y, p and y."""
     classes = logits.shape[1]
     valid = target != IGNORE  # (N, H, W)
     probabilities = logits.float().softmax(dim=1) * valid[:, None]  # (N, C, H, W)
@@ -89,7 +117,12 @@ def dice(logits: Tensor, target: Tensor) -> Tensor:
     size = size.index_add(0, labels, torch.ones_like(labels, dtype=torch.float32))  # (C,)
     own = probabilities.gather(1, target.where(valid, 0)[:, None])[:, 0]  # (N, H, W), 0 where ignored
     overlap = torch.zeros(classes, device=logits.device).index_add(0, labels, own[valid])
-    score = 2 * overlap / (probabilities.sum(dim=(0, 2, 3)) + size).clamp(min=1e-6)
+    return torch.stack([overlap, probabilities.sum(dim=(0, 2, 3)), size])
+
+
+def _dice(sums: Tensor) -> Tensor:
+    overlap, probabilities, size = sums
+    score = 2 * overlap / (probabilities + size).clamp(min=1e-6)
     shown = (size > 0).float()
     return ((1 - score) * shown).sum() / shown.sum().clamp(min=1)
 
@@ -114,7 +147,12 @@ def median_frequency_weights(pixels: Sequence[Sequence[int]]) -> Tensor:
 
 
 def _total_weight(target: Tensor, class_weights: Tensor | None) -> Tensor:
-    """What the sum over pixels is divided by; 1 where that would be 0."""
+    """What the sum over pixels is divided by."""
     valid = target != IGNORE
-    total = valid.sum().float() if class_weights is None else class_weights[target[valid]].sum()
-    return torch.where(total > 0, total, 1.0)
+    return valid.sum().float() if class_weights is None else class_weights[target[valid]].sum()
+
+
+def _mean(sums: Tensor) -> Tensor:
+    """Of a sum and what it is divided by; 1 where that would be 0."""
+    total, weight = sums
+    return total / torch.where(weight > 0, weight, 1.0)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from visionlora.data.segmentation.class_map import IGNORE
+from visionlora.tasks.adding import add_state, state_of
 from visionlora.tasks.base import Scores
 from visionlora.tasks.segmentation.windows import classes_at
 
@@ -29,7 +30,9 @@ class SegmentationMetrics:
 
         self.classes, self.ignore = classes, ignore
         # Its own checks look for all values in each batch, which costs more than to count; ``update`` checks instead.
-        metric = MulticlassConfusionMatrix(len(classes), ignore_index=ignore, validate_args=False)
+        metric = MulticlassConfusionMatrix(
+            len(classes), ignore_index=ignore, validate_args=False, sync_on_compute=False
+        )
         self._confusion: Any = metric.to(device)
 
     def update(self, output: Tensor, target: Tensor | Sequence[Tensor]) -> None:
@@ -59,6 +62,14 @@ class SegmentationMetrics:
                     f"labels from {int(labels.min())} to {int(labels.max())} of {len(self.classes)} classes"
                 )
         self._confusion.update(found, target)
+
+    def state(self) -> Any:
+        """What was taken in."""
+        return state_of(self._confusion)
+
+    def add(self, state: Any) -> None:
+        """Take in what others took in."""
+        add_state(self._confusion, state)
 
     def scores(self) -> Scores:
         """The scalars.

@@ -1,5 +1,6 @@
 """A segmenter's part of a run: batches and their loss."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,13 +15,13 @@ from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.transforms import SegmentationTrainTransform
 from visionlora.errors import InputError
 from visionlora.models.segmenter import Segmenter
-from visionlora.tasks.base import Batch
+from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.segmentation.config import SegmentationConfig
 from visionlora.tasks.segmentation.inference import SegmenterInput
-from visionlora.tasks.segmentation.losses import median_frequency_weights, refuse_weights, segmentation_loss
+from visionlora.tasks.segmentation.losses import losses_of, median_frequency_weights, refuse_weights, segmentation_sums
 
 
-class SegmentationTraining:
+class SegmentationTraining(Training):
     """See ``tasks.base.Training``.
 
     Args:
@@ -57,9 +58,17 @@ class SegmentationTraining:
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The weighted sum of the losses of a batch, scalar."""
+        return self.loss_of(self.loss_sums(model, batch))
+
+    def loss_sums(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
+        """See ``losses.segmentation_sums``."""
         logits, target = model(batch["image"]), batch["target"]
         weights = None if self._weights is None else self._weights.to(logits.device)
-        losses = segmentation_loss(logits, target, self._train.loss, weights, self._train.focal_gamma)
+        return segmentation_sums(logits, target, self._train.loss, weights, self._train.focal_gamma)
+
+    def loss_of(self, sums: Mapping[str, Tensor]) -> Tensor:
+        """The weighted sum of the losses of a batch, scalar."""
+        losses = losses_of(sums, self._train.loss)
         if len(losses) > 1:
             self.loss_parts = {name: value.detach() for name, value in losses.items()}
         return torch.stack(list(losses.values())).sum()

@@ -1,0 +1,35 @@
+"""``visionlora train``, as one process or as one of several."""
+
+import os
+from collections.abc import Sequence
+
+from visionlora.cli.configs import find_config, shipped_configs
+from visionlora.config import load_config
+from visionlora.errors import InputError
+
+
+def train(config: str, overrides: Sequence[str], resume: bool, overwrite: bool) -> int:
+    """Train as the options say; the exit code."""
+    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+        return _train(config, overrides, resume, overwrite)
+
+    from visionlora.training.distributed import joined
+
+    with joined():  # before anything is read, so that what all of them find wrong is told once
+        return _train(config, overrides, resume, overwrite)
+
+
+def _train(config: str, overrides: Sequence[str], resume: bool, overwrite: bool) -> int:
+    if not config:
+        raise InputError(f"--config is missing; give a YAML file or one of {', '.join(shipped_configs())}")
+    if resume and overwrite:
+        raise InputError("--resume and --overwrite exclude each other")
+    settings = load_config(find_config(config), list(overrides))
+
+    from visionlora.training.launch import launch, wants_launch
+    from visionlora.training.run import train as run_training
+
+    if wants_launch(settings.train):
+        return launch(settings.train)
+    run_training(settings, resume=resume, overwrite=overwrite)
+    return 0

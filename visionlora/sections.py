@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidatorFunctionWrapHandler, WrapValidator
 
 from visionlora.adapters.config import LoRAConfig
 
@@ -17,6 +17,18 @@ Side = Annotated[int, Field(ge=1, le=16_384)]
 Width = Annotated[int, Field(ge=1, le=8192)]
 """Channels of a layer."""
 Triple = tuple[Finite, Finite, Finite]
+
+AUTO = 0
+"""What stands for ``auto`` until it is a number."""
+
+
+def _or_auto(value: object, number: ValidatorFunctionWrapHandler) -> int:
+    checked: int = AUTO if value == "auto" else number(value)
+    return checked
+
+
+BatchSize = Annotated[AtLeastOne, WrapValidator(_or_auto), PlainSerializer(lambda value: value or "auto")]
+"""Images, or ``auto``."""
 
 
 class Section(BaseModel):
@@ -135,6 +147,7 @@ class TrainSection(Section):
 
     ``method`` is ``lora``, ``head`` (a linear probe) or ``full`` (fine-tuning of every weight). ``lr`` is the
     learning rate of the adapter (or of the backbone, with ``full``), ``head_lr`` that of unfrozen modules.
+    ``batch_size`` is ``auto`` for the largest power of two that a GPU's memory holds; the run's config gets the number.
     It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
     ``monitor`` end the run, 0 never does. ``log_every`` and
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch.
@@ -143,7 +156,7 @@ class TrainSection(Section):
 
     method: Literal["lora", "head", "full"] = "lora"
     epochs: AtLeastOne = 10
-    batch_size: AtLeastOne = 32
+    batch_size: BatchSize = 32
     accumulate: AtLeastOne = 1
     lr: Positive = 1e-3
     head_lr: Positive = 1e-3

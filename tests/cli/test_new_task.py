@@ -23,7 +23,7 @@ from visionlora.data.loading import Key, batches, epoch_order, make_loader
 from visionlora.exports.opening import open_trained
 from visionlora.models.classifier import Classifier, create_classifier
 from visionlora.sections import DataSection, ModelSection, RunConfig
-from visionlora.tasks.base import Batch, Chosen, Prediction, PredictOptions, SetUp, Task, Trained
+from visionlora.tasks.base import Batch, Chosen, Prediction, PredictOptions, SetUp, Task, Trained, Training
 from visionlora.tasks.registry import TASKS, register
 from visionlora.tasks.trained import load_trained
 
@@ -64,7 +64,7 @@ def read(path: Path, part: str, shown: Preprocessing) -> Table:
     return Table([path.parent / row["path"] for row in rows], [float(row["value"]) for row in rows], shown)
 
 
-class RegressionTraining:
+class RegressionTraining(Training):
     def __init__(self, config: RegressionConfig, table: Table) -> None:
         self.table, self.train, self.loss_parts = table, config.train, dict[str, Tensor]()
 

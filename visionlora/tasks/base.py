@@ -96,7 +96,7 @@ class Trained(Generic[BuiltT, ShownT]):
 
 
 class Training(Protocol):
-    """A task's part of a run: batches and their loss.
+    """A task's part of a run: batches and their loss; to inherit from.
 
     Attributes:
         loss_parts: the last loss's summands by name, where there are several.
@@ -112,6 +112,10 @@ class Training(Protocol):
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean loss of a batch, scalar; the model is in training mode."""
+
+    def amount(self, batch: Batch) -> float:
+        """What that is a mean over, to weigh parts of a batch that is too large: images, if the task says nothing."""
+        return len(batch["image"])
 
 
 class Metrics(Protocol):

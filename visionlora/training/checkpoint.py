@@ -35,6 +35,7 @@ class Progress:
         best, best_epoch: the monitored score's best value, None before the first evaluation.
         stale: evaluations since then.
         loss_sum, loss_count: training loss since it was last logged.
+        micro_batch: images that go through the model at a time since memory ran out; 0 while it has not.
         skipped, skipped_in_row: steps that were left out as loss or gradient was not finite, in all and up to this one.
         seconds: time spent, over all starts.
         metrics_bytes, metrics_sha256: length of metrics.jsonl, and the hash of so many bytes (older ones: none).
@@ -50,6 +51,7 @@ class Progress:
     stale: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    micro_batch: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
     seconds: float = 0.0

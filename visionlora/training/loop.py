@@ -6,17 +6,17 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from visionlora.errors import InputError, some
 from visionlora.sections import TrainSection
 from visionlora.stopping import Interrupted
 from visionlora.tasks.base import Training
-from visionlora.tasks.evaluation import evaluation_copy, score, to_device
+from visionlora.tasks.evaluation import evaluation_copy, score
 from visionlora.training.checkpoint import save_checkpoint
 from visionlora.training.folder import CHECKPOINTS
 from visionlora.training.guard import GuardedStep, Skips, Step
 from visionlora.training.layer_stats import layer_statistics
+from visionlora.training.micro_batches import MicroBatches
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import set_learning_rates
 from visionlora.training.state import RunState, as_trained
@@ -96,6 +96,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
     while progress.epoch < train.epochs and not progress.finished:
         model.train()
         guard = GuardedStep(model, optimizer, scaler, train.clip)
+        passes = MicroBatches(state, autocast, guard.undo, monitor.say)
         keys = training.train_batches(progress.epoch)
         for batch in training.train_loader(keys[progress.batch :]):
             first = progress.batch % train.accumulate == 0
@@ -103,23 +104,18 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
             if first:
                 group = min(train.accumulate, len(keys) - progress.batch)
                 rates = set_learning_rates(optimizer, progress.step, warmup, total)
-                begun, step_loss = progress.batch, torch.zeros((), device=device)
+                begun = progress.batch
                 guard.begin()
-            batch = _to(batch, device, train.channels_last)
-            with autocast:
-                loss = training.loss(model, batch)
-            scaler.scale(loss / group).backward()
-            loss = loss.detach()
-            finite = torch.isfinite(loss)
-            losses += torch.stack([torch.where(finite, loss, 0.0).double(), finite.double()])
-            step_loss = step_loss + loss
-            progress.batch += 1
+                passes.begin(group)
+            passes.add(batch)
+            progress.batch, progress.micro_batch = progress.batch + 1, passes.size
             monitor.count_images(len(batch["image"]))
             if not last:
                 continue
-            left_out = guard.step(step_loss)
+            losses += passes.losses
+            left_out = guard.step(passes.loss)
             progress.step += 1
-            skips.add(Step(progress.step, progress.epoch, keys[begun : progress.batch]), left_out, step_loss)
+            skips.add(Step(progress.step, progress.epoch, keys[begun : progress.batch]), left_out, passes.loss)
             monitor.advance(progress.epoch, train.epochs, progress.step)
             logs = progress.step % train.log_every == 0
             too_many = skips.settle() if logs or device.type == "cpu" else None
@@ -179,13 +175,6 @@ def autocast_context(train: TrainSection, device: torch.device) -> AbstractConte
     """The forward passes' precision; can be entered repeatedly."""
     dtype = torch.float16 if train.autocast == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=train.autocast != "off")
-
-
-def _to(batch: dict[str, Any], device: torch.device, channels_last: bool) -> dict[str, Any]:
-    image = to_device(batch["image"], device)
-    if channels_last and isinstance(image, Tensor):  # a list's images have three dimensions
-        image = image.contiguous(memory_format=torch.channels_last)
-    return {**batch, "image": image, "target": to_device(batch["target"], device)}
 
 
 def _not_finite(step: int, files: list[str], train: TrainSection) -> str:

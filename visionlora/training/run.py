@@ -27,6 +27,7 @@ from visionlora.tasks.base import Scores, SetUp, Trained
 from visionlora.tasks.evaluation import example, score
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, MODEL, load_trained, read_metadata
+from visionlora.training.batch_size import with_batch_size
 from visionlora.training.checkpoint import checkpoints, load_checkpoint, newest_checkpoint, set_aside
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
@@ -92,14 +93,16 @@ def train(
     """
     console = console or Console()
     device = pick_device(config.train.device)
-    setup = task_of(config.task).set_up(config)
-    score_name = monitored(config, setup, device)
-    model = setup.built.model
-    report = prepare(config, setup)
 
     def say(text: str) -> None:
         if not quiet:
             console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+    config = with_batch_size(config, device, resume, lambda tried: _to_try(tried, device), say)
+    setup = task_of(config.task).set_up(config)
+    score_name = monitored(config, setup, device)
+    model = setup.built.model
+    report = prepare(config, setup)
 
     with open_folder(config, resume, overwrite) as note:
         if note:
@@ -129,6 +132,12 @@ def train(
         f"{result.seconds:.0f} s; all of it is in {result.folder}"
     )
     return result
+
+
+def _to_try(config: RunConfig, device: torch.device) -> RunState:
+    """A run that will not be trained to its end."""
+    setup = task_of(config.task).set_up(config)
+    return _begin(config, setup, "", device, folds=prepare(config, setup) is not None)
 
 
 def _begin(config: RunConfig, setup: SetUp, monitor: str, device: torch.device, folds: bool) -> RunState:

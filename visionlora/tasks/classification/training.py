@@ -12,11 +12,11 @@ from visionlora.data.classification.split import Split
 from visionlora.data.classification.transforms import Preprocessing, train_transform
 from visionlora.data.loading import Key, balanced_order, batches, epoch_order, make_loader, one_left_over
 from visionlora.errors import InputError
-from visionlora.tasks.base import Batch
+from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.classification.config import ClassificationConfig, ClassificationTrain
 
 
-class ClassificationTraining:
+class ClassificationTraining(Training):
     """See ``tasks.base.Training``.
 
     Args:

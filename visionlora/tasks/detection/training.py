@@ -16,7 +16,7 @@ from visionlora.errors import InputError
 from visionlora.models.anchors import fit_anchors
 from visionlora.models.detector import Detector
 from visionlora.models.timm_detectors import SIZE
-from visionlora.tasks.base import Batch
+from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectionData, DetectorSection
 from visionlora.tasks.detection.inference import DetectorInput
 
@@ -24,7 +24,7 @@ _LEVELS = (3, 4, 5, 6)
 """Of the pyramid over a backbone, unless the config says otherwise."""
 
 
-class DetectionTraining:
+class DetectionTraining(Training):
     """See ``tasks.base.Training``.
 
     Args:

@@ -60,7 +60,7 @@ def refuse_weights(weights: Mapping[str, float]) -> None:
 def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None = None) -> Tensor:
     """Scalar, as ``F.cross_entropy``: the mean over pixels, weighted by their class."""
     loss = F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="sum")
-    return loss / _total_weight(target, class_weights)
+    return loss / _divisor(target, class_weights)
 
 
 def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, class_weights: Tensor | None = None) -> Tensor:
@@ -73,7 +73,7 @@ def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, class_weights: Ten
     loss = (1 - torch.exp(-entropy)).clamp(min=1e-6) ** gamma * entropy
     if class_weights is not None:
         loss = loss * class_weights[target.where(target != IGNORE, 0)]
-    return loss.sum() / _total_weight(target, class_weights)
+    return loss.sum() / _divisor(target, class_weights)
 
 
 def dice(logits: Tensor, target: Tensor) -> Tensor:
@@ -113,8 +113,13 @@ def median_frequency_weights(pixels: Sequence[Sequence[int]]) -> Tensor:
     return torch.where(shown, median / frequency.clamp(min=1e-12), 0.0).float()
 
 
-def _total_weight(target: Tensor, class_weights: Tensor | None) -> Tensor:
-    """What the sum over pixels is divided by; 1 where that would be 0."""
+def total_weight(target: Tensor, class_weights: Tensor | None) -> Tensor:
+    """(): what is not ignored, each pixel with the weight of its class: cross-entropy and focal are means over it."""
     valid = target != IGNORE
-    total = valid.sum().float() if class_weights is None else class_weights[target[valid]].sum()
+    return valid.sum().float() if class_weights is None else class_weights[target[valid]].sum()
+
+
+def _divisor(target: Tensor, class_weights: Tensor | None) -> Tensor:
+    """1 where there is nothing to divide by."""
+    total = total_weight(target, class_weights)
     return torch.where(total > 0, total, 1.0)

@@ -14,13 +14,18 @@ from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.transforms import SegmentationTrainTransform
 from visionlora.errors import InputError
 from visionlora.models.segmenter import Segmenter
-from visionlora.tasks.base import Batch
+from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.segmentation.config import SegmentationConfig
 from visionlora.tasks.segmentation.inference import SegmenterInput
-from visionlora.tasks.segmentation.losses import median_frequency_weights, refuse_weights, segmentation_loss
+from visionlora.tasks.segmentation.losses import (
+    median_frequency_weights,
+    refuse_weights,
+    segmentation_loss,
+    total_weight,
+)
 
 
-class SegmentationTraining:
+class SegmentationTraining(Training):
     """See ``tasks.base.Training``.
 
     Args:
@@ -63,6 +68,10 @@ class SegmentationTraining:
         if len(losses) > 1:
             self.loss_parts = {name: value.detach() for name, value in losses.items()}
         return torch.stack(list(losses.values())).sum()
+
+    def amount(self, batch: Batch) -> float:
+        """The labelled pixels' weight. (Dice is a mean over nothing that adds up.)"""
+        return float(total_weight(batch["target"], self._weights))
 
 
 def refuse_single_images(config: SegmentationConfig, segmenter: Segmenter) -> None:

@@ -151,6 +151,7 @@ class TrainSection(Section):
     It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
     ``monitor`` end the run, 0 never does. ``log_every`` and
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch.
+    Training images that can't be read any more are left out, up to the share ``max_unreadable`` of all.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
     """
 
@@ -173,6 +174,7 @@ class TrainSection(Section):
     log_every: AtLeastOne = 10
     checkpoint_every: AtLeastOne = 200
     max_skipped_steps: Annotated[int, Field(ge=0)] = 3
+    max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
 class RunConfig(Section):

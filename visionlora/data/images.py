@@ -127,18 +127,43 @@ def check_readable(paths: Iterable[Path], skip: bool, on_progress: Callable[[int
     return {path for path, _ in unreadable}
 
 
+_PASSING: set[Path] = set()
+
+
+@contextmanager
+def passing(paths: Iterable[Path]) -> Iterator[None]:
+    """Files that are only half there pass as long as their size can be read: a run that resumes has left them out."""
+    _PASSING.update(paths)
+    try:
+        yield
+    finally:
+        _PASSING.clear()
+
+
 def _examine(path: Path) -> ImageFacts:
     try:
         with opened(path) as image:
-            width, height = image.size
-            orientation = _orientation(image)
+            if path in _PASSING:
+                return _without_pixels(path, image)
+            size, orientation = _upright(image), _orientation(image)
             image.draft(None, _SMALLEST)
             pixels = Image.fromarray(_to_rgb(ImageOps.exif_transpose(image)))
     except UnreadableError as error:
         return ImageFacts(path, reason=str(error))
-    if orientation >= 5 and image.format != "TIFF":  # for a TIFF, PIL has swapped the size already
-        width, height = height, width
-    return ImageFacts(path, width, height, orientation, fingerprint(pixels))
+    return ImageFacts(path, *size, orientation, fingerprint(pixels))
+
+
+def _without_pixels(path: Path, image: Image.Image) -> ImageFacts:
+    try:
+        return ImageFacts(path, *_upright(image), _orientation(image))
+    except Exception:  # PNG may have its EXIF behind the pixels
+        return ImageFacts(path, *image.size)
+
+
+def _upright(image: Image.Image) -> tuple[int, int]:
+    """Width and height with EXIF's orientation applied; of a TIFF, PIL has swapped them already."""
+    width, height = image.size
+    return (height, width) if _orientation(image) >= 5 and image.format != "TIFF" else (width, height)
 
 
 @contextmanager

@@ -108,7 +108,7 @@ class Training(Protocol):
         """The keys of every batch of an epoch; they follow from seed and epoch alone."""
 
     def train_loader(self, batch_list: list[list[Key]]) -> Iterable[Batch]:
-        """Training samples for these batches."""
+        """Training samples for these batches. One may lack what could not be read, and list it; see ``make_loader``."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean loss of a batch, scalar; the model is in training mode."""

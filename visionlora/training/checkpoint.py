@@ -37,6 +37,7 @@ class Progress:
         loss_sum, loss_count: training loss since it was last logged.
         micro_batch: images that go through the model at a time since memory ran out; 0 while it has not.
         skipped, skipped_in_row: steps that were left out as loss or gradient was not finite, in all and up to this one.
+        unreadable: training images that are left out: index, epoch when they were missed, files, reason.
         seconds: time spent, over all starts.
         metrics_bytes, metrics_sha256: length of metrics.jsonl, and the hash of so many bytes (older ones: none).
         events: bytes of each of TensorBoard's files; None in older ones.
@@ -54,6 +55,7 @@ class Progress:
     micro_batch: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
+    unreadable: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     metrics_bytes: int = 0
     metrics_sha256: str = ""

@@ -19,6 +19,7 @@ from visionlora.training.layer_stats import layer_statistics
 from visionlora.training.micro_batches import MicroBatches
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import set_learning_rates
+from visionlora.training.quarantine import Quarantine
 from visionlora.training.state import RunState, as_trained
 
 
@@ -37,8 +38,8 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
             each step, and in an evaluation after each batch.
 
     Raises:
-        InputError: too many steps in a row were left out because loss or gradient was not finite; a checkpoint holds
-            the weights from before them.
+        InputError: too many steps in a row were left out because loss or gradient was not finite (a checkpoint holds
+            the weights from before them), or too many images can't be read any more, or one to validate on.
         Interrupted: the run was asked to stop.
     """
     model, training, train, progress = state.model, state.setup.training, state.train, state.progress
@@ -98,7 +99,8 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         guard = GuardedStep(model, optimizer, scaler, train.clip)
         passes = MicroBatches(state, autocast, guard.undo, monitor.say)
         keys = training.train_batches(progress.epoch)
-        for batch in training.train_loader(keys[progress.batch :]):
+        quarantine = Quarantine(state, monitor, keys)
+        for batch in training.train_loader(quarantine.without(keys)[progress.batch :]):
             first = progress.batch % train.accumulate == 0
             last = (progress.batch + 1) % train.accumulate == 0 or progress.batch + 1 == len(keys)
             if first:
@@ -107,26 +109,33 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
                 begun = progress.batch
                 guard.begin()
                 passes.begin(group)
-            passes.add(batch)
+            quarantine.note(batch)
+            if len(batch["image"]) >= min(len(keys[progress.batch]), passes.least):
+                passes.add(batch)
             progress.batch, progress.micro_batch = progress.batch + 1, passes.size
             monitor.count_images(len(batch["image"]))
             if not last:
                 continue
             losses += passes.losses
-            left_out = guard.step(passes.loss)
             progress.step += 1
-            skips.add(Step(progress.step, progress.epoch, keys[begun : progress.batch]), left_out, passes.loss)
+            if passes.any:
+                left_out = guard.step(passes.loss)
+                skips.add(Step(progress.step, progress.epoch, keys[begun : progress.batch]), left_out, passes.loss)
             monitor.advance(progress.epoch, train.epochs, progress.step)
             logs = progress.step % train.log_every == 0
             too_many = skips.settle() if logs or device.type == "cpu" else None
             if logs:
                 log(rates)
             stop_at(too_many)
+            if missing := quarantine.too_many():
+                stop_at(skips.settle())
+                checkpoint()
+                raise InputError(missing)
             optimizer.zero_grad(set_to_none=True)
             checkpoint_if(progress.step % train.checkpoint_every == 0, f"at step {progress.step}")
         stop_at(skips.settle())
         if (progress.epoch + 1) % train.evaluate_every == 0 or progress.epoch + 1 == train.epochs:
-            _evaluate(state, autocast, monitor, on_batch)
+            _evaluate(state, autocast, monitor, on_batch, checkpoint)
             progress.finished = 0 < train.patience <= progress.stale
         progress.epoch, progress.batch = progress.epoch + 1, 0
         if progress.finished:
@@ -136,7 +145,11 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
 
 
 def _evaluate(
-    state: RunState, autocast: AbstractContextManager[Any], monitor: Monitor, on_batch: Callable[[int], None]
+    state: RunState,
+    autocast: AbstractContextManager[Any],
+    monitor: Monitor,
+    on_batch: Callable[[int], None],
+    checkpoint: Callable[[], None],
 ) -> None:
     train, progress, setup = state.train, state.progress, state.setup
     try:
@@ -144,18 +157,26 @@ def _evaluate(
     except InputError as error:
         raise InputError(f"the weights are no longer finite ({error}): {_lower(train)}") from error
     trained = as_trained(state.config, setup, plain)
-    metrics = score(
-        trained,
-        setup.val,
-        train.batch_size,
-        state.config.data.workers,
-        state.device,
-        lambda _what, _images: nullcontext(on_batch),
-        autocast,
-    )
+    try:
+        metrics = score(
+            trained,
+            setup.val,
+            train.batch_size,
+            state.config.data.workers,
+            state.device,
+            lambda _what, _images: nullcontext(on_batch),
+            autocast,
+        )
+        figures = state.task.figures(trained, setup.val, metrics, state.device)
+    except InputError as error:
+        # A score without this image would be of other images than the last epoch's.
+        checkpoint()
+        raise InputError(
+            f"{error}; an epoch is scored on all images to validate on: mend that, and --resume goes on"
+        ) from error
     scores = metrics.scores()
     monitor.evaluation(progress.step, progress.epoch, scores, metrics.per_class())
-    for name, figure in state.task.figures(trained, setup.val, metrics, state.device).items():
+    for name, figure in figures.items():
         monitor.figure(name, figure, progress.step)
     # Where the validation images have nothing to measure it by, the score is missing, and the last epoch counts.
     value = scores.get(state.monitor)

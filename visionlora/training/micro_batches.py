@@ -36,6 +36,7 @@ class MicroBatches:
         size: images of a micro-batch, 0 while whole batches fit.
         loss: the sum of the step's losses so far, ().
         losses: of the finite ones sum and number, (2,) float64.
+        least: images that a part must have.
     """
 
     def __init__(
@@ -50,7 +51,7 @@ class MicroBatches:
         self._autocast, self._undo, self._say = autocast, undo, say
         self.size = state.progress.micro_batch
         measures = any(module.training and norm.has_running_stats(module) for module in self._model.modules())
-        self._least = 2 if measures else 1  # a variance needs two
+        self.least = 2 if measures else 1  # a variance needs two
 
     def begin(self, batches: int) -> None:
         """Start a step of so many batches, without gradients."""
@@ -85,6 +86,11 @@ class MicroBatches:
             self._restart()
             waiting = list(self._done)
 
+    @property
+    def any(self) -> bool:
+        """Whether the step has had a batch."""
+        return bool(self._done)
+
     def _restart(self) -> None:
         self.loss = torch.zeros((), device=self._device)
         self.losses = torch.zeros(2, dtype=torch.float64, device=self._device)
@@ -116,7 +122,7 @@ class MicroBatches:
     def _parts(self, batch: Batch) -> list[Batch]:
         """The batch in parts that are equal but for an image."""
         images = len(batch["image"])
-        number = min(-(-images // self.size), images // self._least) if self.size else 1
+        number = min(-(-images // self.size), images // self.least) if self.size else 1
         if number < 2:
             return [batch]
         ends = [images * index // number for index in range(number + 1)]
@@ -130,7 +136,7 @@ class MicroBatches:
 
     def _halve(self, images: int, error: str) -> None:
         now = min(self.size or images, images)
-        if now < 2 * self._least:
+        if now < 2 * self.least:
             raise InputError(
                 f"out of memory with {now} image{'s' * (now > 1)} at a time, and fewer can't be trained on: give the "
                 f"model smaller images or take a smaller one; {error.splitlines()[0]}"

@@ -19,6 +19,7 @@ from visionlora.adapters.folding import fold_batchnorm
 from visionlora.adapters.model import attach
 from visionlora.adapters.report import Report
 from visionlora.data.faults import tell_left_out
+from visionlora.data.images import passing
 from visionlora.errors import InputError, did_you_mean, printable, some
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
@@ -33,6 +34,7 @@ from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import build_optimizer
+from visionlora.training.quarantine import reasons
 from visionlora.training.resuming import changed_settings, data_fingerprint
 from visionlora.training.state import RunState, as_trained
 
@@ -56,6 +58,7 @@ class Result:
         skipped: unreadable images that were left out.
         faulty: faults of the annotations that were mended or left out, as asked.
         skipped_steps: those that were left out because loss or gradient was not finite.
+        unreadable: a line for each training image that could be read when the run began, and later could not.
     """
 
     folder: Path
@@ -69,6 +72,7 @@ class Result:
     skipped: list[str] = field(default_factory=list)
     faulty: list[str] = field(default_factory=list)
     skipped_steps: int = 0
+    unreadable: list[str] = field(default_factory=list)
 
 
 def train(
@@ -99,7 +103,8 @@ def train(
             console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     config = with_batch_size(config, device, resume, lambda tried: _to_try(tried, device), say)
-    setup = task_of(config.task).set_up(config)
+    with passing(_unreadable_before(config.out) if resume else ()):
+        setup = task_of(config.task).set_up(config)
     score_name = monitored(config, setup, device)
     model = setup.built.model
     report = prepare(config, setup)
@@ -125,6 +130,8 @@ def train(
             fit(state, monitor, stop)
             result = _conclude(state, stop)
             monitor.hyperparameters(_settings(config), result.scores)
+    if result.unreadable:
+        say(f"{len(result.unreadable)} training images could not be read to the end; all are in {REPORT}")
     say(
         f"best epoch {result.best_epoch}: "
         + ("  ".join(f"{name} {value:.4f}" for name, value in result.scores.items()) or "no score")
@@ -132,6 +139,15 @@ def train(
         f"{result.seconds:.0f} s; all of it is in {result.folder}"
     )
     return result
+
+
+def _unreadable_before(folder: Path) -> list[Path]:
+    """The images that the run in a folder has left out since it began."""
+    try:
+        newest, _ = newest_checkpoint(folder / CHECKPOINTS, folder / METRICS)
+    except InputError:  # who goes on with it will say so
+        newest = None
+    return [Path(file) for entry in newest.progress.unreadable for file in entry["files"]] if newest else []
 
 
 def _to_try(config: RunConfig, device: torch.device) -> RunState:
@@ -259,6 +275,7 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
         skipped=[str(path) for path in state.setup.skipped],
         faulty=state.setup.faulty,
         skipped_steps=progress.skipped,
+        unreadable=reasons(progress.unreadable),
     )
     plain = asdict(result)
     details = plain.pop("details")

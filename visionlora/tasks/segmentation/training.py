@@ -58,7 +58,7 @@ class SegmentationTraining(Training):
 
     def train_loader(self, batch_list: list[list[Key]]) -> DataLoader[Any]:
         """Training samples for these batches."""
-        return make_loader(self.train_set, batch_list, self._data.workers, collate)
+        return make_loader(self.train_set, batch_list, self._data.workers, collate, leave_out=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The weighted sum of the losses of a batch, scalar."""

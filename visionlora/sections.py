@@ -40,13 +40,15 @@ class Section(BaseModel):
 class ModelSection(Section):
     """What every task says of its plain model.
 
-    ``checkpoint`` is a local file (safetensors or pth) in the place of the hub's weights. What is None comes from
-    the model's own data config.
+    ``checkpoint`` is a local file (safetensors or pth) in the place of the hub's weights; ``sha256`` is the hash that
+    it, or the file of a model named ``hf-hub:ORG/NAME@REVISION``, must have. What is None comes from the model's own
+    data config.
     """
 
     name: str
     pretrained: bool = True
     checkpoint: Path | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
     mean: Triple | None = None
     std: Triple | None = None
 

@@ -43,6 +43,8 @@ def create(
     options: dict[str, float],
 ) -> tuple[nn.Module, list[str], dict[str, Any]]:
     """The model, its head's names, and its data config; see ``create_classifier``."""
+    if "://" in name:  # parts of which timm's errors would show
+        raise InputError(f"model {name}: a URL; a hub's model is named hf-hub:ORG/NAME@REVISION")
     kwargs: dict[str, Any] = {key: value for key, value in options.items() if value}
     config = _pretrained_config(name)
     if img_size is not None and config is not None and config.fixed_input_size:
@@ -74,9 +76,10 @@ def _from_file(name: str, config: PretrainedCfg | None, checkpoint: Path, kwargs
     It is strict only while the head fits, hence the model is made with the file's own head first.
     """
     tensors = read_state_dict(checkpoint)
-    classifier = config.classifier if config else None
+    classifier = config.classifier if config else _own_config(name)["classifier"]
     outputs = head_outputs(tensors, classifier[0] if isinstance(classifier, tuple | list) else classifier)
-    overlay = {"file": str(checkpoint), "num_classes": outputs}
+    # A hub or a folder as the source would go before the file.
+    overlay = {"file": str(checkpoint), "source": "", "num_classes": outputs}
     try:
         return timm.create_model(name, pretrained=True, num_classes=outputs, pretrained_cfg_overlay=overlay, **kwargs)
     except _REFUSALS as error:
@@ -93,6 +96,12 @@ def _from_hub(name: str, pretrained: bool, num_classes: int, kwargs: dict[str, A
             given = "".join(f", model.{key}={value}" for key, value in kwargs.items())
             raise InputError(f"model {name}{given}: can't be created ({first_line(error)})") from error
         raise not_fetched(name, error) from error
+
+
+def _own_config(name: str) -> dict[str, Any]:
+    """What a hub or a local folder says of its model."""
+    config: dict[str, Any] = _from_hub(name, False, 0, {}).pretrained_cfg  # type: ignore[assignment]
+    return config
 
 
 def _head(model: nn.Module) -> list[str]:

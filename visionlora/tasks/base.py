@@ -260,7 +260,7 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
     def without_base(self, section: SectionT, path: Path) -> SectionT:
         """What to build a model from whose every tensor will be loaded from the file ``path``."""
         del path
-        return section.model_copy(update={"checkpoint": None, "pretrained": False})
+        return section.model_copy(update={"checkpoint": None, "pretrained": False, "sha256": None})
 
     def read_preprocessing(self, values: dict[str, Any]) -> ShownT:
         """The inverse of ``to_dict``."""

@@ -57,8 +57,8 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """The text as a terminal may get it: control characters but the tab escaped, and of URLs user, password and query left
-    out: tokens and signatures stand there.
+    """The text as a terminal may get it: control characters but the tab escaped, and without a URL's user, password and
+    query, where tokens and signatures stand.
 
     Escaped are also what turns the direction of writing, and halves of characters. Lines stay lines: a name in one
     is passed through ``on_one_line`` before.

@@ -14,7 +14,7 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=16_384)]
 """Pixels of an image's side; what is larger is cut into windows."""
-Width = Annotated[int, Field(ge=1, le=8192)]
+Width = Annotated[int, Field(ge=1, le=1024)]
 """Channels of a layer."""
 Triple = tuple[Finite, Finite, Finite]
 

@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from visionlora.checksums import file_digest
 from visionlora.errors import InputError
 from visionlora.files import sync
+from visionlora.plain_json import read_json
 from visionlora.tensor_files import write_tensors
+from visionlora.training.checkpoint_schema import check_state
 from visionlora.training.resuming import refuse_other_data
 
 KEEP = 2
@@ -156,10 +158,11 @@ def newest_checkpoint(folder: Path, metrics: Path) -> tuple[Checkpoint | None, l
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises DamagedError unless every byte of it is as it was written."""
     try:
-        description = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        description = read_json((path / _STATE).read_text(encoding="utf-8"))
         has_manifest = "manifest" in description or (path / _MANIFEST).exists()
         if has_manifest and (path / _MANIFEST).read_text(encoding="utf-8") != _manifest(path):
             raise DamagedError(f"{path}: the checkpoint is damaged: a file of it is not as {_MANIFEST} says")
+        check_state(description)
         found = Checkpoint(path, load_file(path / _TENSORS), description)
         found.progress  # noqa: B018
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -199,10 +202,15 @@ def load_checkpoint(
     stored = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     if stored.keys() != changing.keys():
         raise InputError(f"{path}: holds other tensors than this model trains; resume with the version that wrote it")
-    model.load_state_dict(stored, strict=False)
-    _load_optimizer(optimizer, tensors, description["groups"])
-    scaler.load_state_dict(description["scaler"])
-    _restore_random(tensors, description)
+    try:
+        model.load_state_dict(stored, strict=False)
+        _load_optimizer(optimizer, tensors, description["groups"])
+        scaler.load_state_dict(description["scaler"])
+        _restore_random(tensors, description)
+    except (LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: the checkpoint is damaged ({error}); bring it back, or use --overwrite") from error
     return checkpoint.progress
 
 

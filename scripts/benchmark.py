@@ -5,14 +5,22 @@ python scripts/benchmark.py step --model resnet50 --peak
 python scripts/benchmark.py routes --model vit_small_patch16_224
 python scripts/benchmark.py export --only resnet10t
 python scripts/benchmark.py check-data --images 25000 50000 100000
+python scripts/benchmark.py loader
 """
 
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, export, routes, step
+from benchmarks import check_data, coverage, export, loader, routes, step
 
-COMMANDS = {"coverage": coverage, "step": step, "routes": routes, "export": export, "check-data": check_data}
+COMMANDS = {
+    "coverage": coverage,
+    "step": step,
+    "routes": routes,
+    "export": export,
+    "check-data": check_data,
+    "loader": loader,
+}
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 
 

@@ -69,7 +69,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with opened(path) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_turned(image))
     except UnreadableError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -86,6 +86,11 @@ def orientation_of(path: Path) -> int:
 def _orientation(image: Image.Image) -> int:
     found = image.getexif().get(ExifTags.Base.Orientation, 1)
     return found if found in range(1, 9) else 1
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """As EXIF says; exif_transpose would copy what need not be turned."""
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
 def examine_images(paths: Iterable[Path], on_progress: Callable[[int], None] | None = None) -> list[ImageFacts]:
@@ -147,7 +152,7 @@ def _examine(path: Path) -> ImageFacts:
                 return _without_pixels(path, image)
             size, orientation = _upright(image), _orientation(image)
             image.draft(None, _SMALLEST)
-            pixels = Image.fromarray(_to_rgb(ImageOps.exif_transpose(image)))
+            pixels = Image.fromarray(_to_rgb(_turned(image)))
     except UnreadableError as error:
         return ImageFacts(path, reason=str(error))
     return ImageFacts(path, *size, orientation, fingerprint(pixels))
@@ -203,7 +208,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         raise UnreadableError("holds floating point values of no known range; save it with 8 or 16 bits")
     if image.mode == "P":
         image = image.convert("RGBA")  # straight to RGB, PIL warns about transparency in a palette
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which would copy
 
 
 def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:

@@ -7,12 +7,13 @@ python scripts/benchmark.py routes --model vit_small_patch16_224
 python scripts/benchmark.py export --only resnet10t
 python scripts/benchmark.py check-data --images 25000 50000 100000
 python scripts/benchmark.py scaling --model resnet50 --gbit 25
+python scripts/benchmark.py loader
 """
 
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, export, routes, run, scaling, step
+from benchmarks import check_data, coverage, export, loader, routes, run, scaling, step
 
 COMMANDS = {
     "coverage": coverage,
@@ -22,6 +23,7 @@ COMMANDS = {
     "export": export,
     "check-data": check_data,
     "scaling": scaling,
+    "loader": loader,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

@@ -8,7 +8,7 @@ are.
 import hashlib
 import mmap
 import re
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -20,6 +20,7 @@ BLANK = _MARK + "0" * 64
 
 _STAMP = re.compile(_MARK.encode() + rb"([0-9a-f]{64})")
 _CHUNK = 1 << 20
+_CONFIG, _CONFIG_FIELD = "config.json", "config_sha256"
 
 
 def stamp(path: Path) -> None:
@@ -42,6 +43,22 @@ def refuse_damaged(path: Path, fields: Container[str]) -> None:
         return
     if found is None or found[1] != _digest(path, found[0]):
         raise InputError(f"{path}: is damaged, its bytes are not those that were written; copy or save it again")
+
+
+def config_field(folder: Path) -> dict[str, str]:
+    """Metadata that says the hash of the folder's config.json, if it has one."""
+    path = folder / _CONFIG
+    return {_CONFIG_FIELD: file_digest(path)} if path.is_file() else {}
+
+
+def refuse_damaged_config(path: Path, fields: Mapping[str, str]) -> None:
+    """Raise InputError if the config.json beside the file is not the one that its metadata says, if any."""
+    written, there = fields.get(_CONFIG_FIELD), config_field(path.parent).get(_CONFIG_FIELD)
+    if written and there and there != written:
+        raise InputError(
+            f"{path.with_name(_CONFIG)}: is damaged or was edited, it is not what was written with {path.name}; "
+            "copy or export it again"
+        )
 
 
 def file_digest(path: Path, size: int | None = None) -> str:

@@ -6,7 +6,11 @@ from difflib import get_close_matches
 from reprlib import Repr
 
 _UNSAFE = re.compile(r"[\x00-\x08\n-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-_CREDENTIALS = re.compile(r"(\b[a-zA-Z][a-zA-Z0-9+.-]*://)[^\s/@]+(?::[^\s/@]*)?@")
+# A path of pathlib has one slash where a URL has two. What follows a user and a colon is a password, whatever it holds,
+# unless it is a port.
+_SCHEME = r"(\b[a-zA-Z][a-zA-Z0-9+.-]+:/+)"
+_CREDENTIALS = re.compile(_SCHEME + r"(?:[^\s/@:?#]*:(?!\d+(?:[/?#\s]|$))\S*|[^\s/@?#]+)@")
+_QUERY = re.compile(_SCHEME + r"([^\s?#'\"]*)[?#][^\s'\"]+")
 _LONGEST = 1800
 _SHORT = Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
@@ -53,7 +57,8 @@ def shown(value: object) -> str:
 
 
 def printable(text: str) -> str:
-    """The text as a terminal may get it: control characters but the tab escaped, and credentials of URLs left out.
+    """The text as a terminal may get it: control characters but the tab escaped, and without a URL's user, password and
+    query, where tokens and signatures stand.
 
     Escaped are also what turns the direction of writing, and halves of characters. Lines stay lines: a name in one
     is passed through ``on_one_line`` before.
@@ -63,4 +68,5 @@ def printable(text: str) -> str:
 
 def on_one_line(text: object) -> str:
     """As ``printable``, with line breaks escaped as well."""
-    return _CREDENTIALS.sub(r"\1***@", _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], str(text)))
+    plain = _UNSAFE.sub(lambda found: ascii(found[0])[1:-1], str(text))
+    return _QUERY.sub(r"\1\2?***", _CREDENTIALS.sub(r"\1***@", plain))

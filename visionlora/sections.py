@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PlainSerializer, ValidatorFunctionWrapHandler, WrapValidator
 
 from visionlora.adapters.config import LoRAConfig
 
@@ -14,9 +14,21 @@ NotNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 AtLeastOne = Annotated[int, Field(ge=1)]
 Side = Annotated[int, Field(ge=1, le=16_384)]
 """Pixels of an image's side; what is larger is cut into windows."""
-Width = Annotated[int, Field(ge=1, le=8192)]
+Width = Annotated[int, Field(ge=1, le=1024)]
 """Channels of a layer."""
 Triple = tuple[Finite, Finite, Finite]
+
+AUTO = 0
+"""What stands for ``auto`` until it is a number."""
+
+
+def _or_auto(value: object, number: ValidatorFunctionWrapHandler) -> int:
+    checked: int = AUTO if value == "auto" else number(value)
+    return checked
+
+
+BatchSize = Annotated[AtLeastOne, WrapValidator(_or_auto), PlainSerializer(lambda value: value or "auto")]
+"""Images, or ``auto``."""
 
 
 class Section(BaseModel):
@@ -28,13 +40,15 @@ class Section(BaseModel):
 class ModelSection(Section):
     """What every task says of its plain model.
 
-    ``checkpoint`` is a local file (safetensors or pth) in the place of the hub's weights. What is None comes from
-    the model's own data config.
+    ``checkpoint`` is a local file (safetensors or pth) in the place of the hub's weights; ``sha256`` is the hash that
+    it, or the file of a model named ``hf-hub:ORG/NAME@REVISION``, must have. What is None comes from the model's own
+    data config.
     """
 
     name: str
     pretrained: bool = True
     checkpoint: Path | None = None
+    sha256: Annotated[str, Field(pattern="^[0-9a-fA-F]{64}$")] | None = None
     mean: Triple | None = None
     std: Triple | None = None
 
@@ -135,17 +149,19 @@ class TrainSection(Section):
 
     ``method`` is ``lora``, ``head`` (a linear probe) or ``full`` (fine-tuning of every weight). ``lr`` is the
     learning rate of the adapter (or of the backbone, with ``full``), ``head_lr`` that of unfrozen modules.
+    ``batch_size`` is ``auto`` for the largest power of two that a GPU's memory holds; the run's config gets the number.
     It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
     ``monitor`` end the run, 0 never does. ``log_every`` and
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch. ``memory`` says what
     adapted layers keep for the backward: see ``set_memory``.
+    Training images that can't be read any more are left out, up to the share ``max_unreadable`` of all.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
     ``devices`` GPUs, or processes on the CPU, share each batch (docs/scaling.md); ``batch_size`` is that of all.
     """
 
     method: Literal["lora", "head", "full"] = "lora"
     epochs: AtLeastOne = 10
-    batch_size: AtLeastOne = 32
+    batch_size: BatchSize = 32
     accumulate: AtLeastOne = 1
     lr: Positive = 1e-3
     head_lr: Positive = 1e-3
@@ -164,6 +180,7 @@ class TrainSection(Section):
     log_every: AtLeastOne = 10
     checkpoint_every: AtLeastOne = 200
     max_skipped_steps: Annotated[int, Field(ge=0)] = 3
+    max_unreadable: Annotated[float, Field(ge=0, le=1)] = 0.01
 
 
 class RunConfig(Section):

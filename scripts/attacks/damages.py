@@ -11,6 +11,7 @@ import visionlora as vl
 from visionlora.config import load_config
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
+from visionlora.models.classifier import create_classifier
 from visionlora.sections import RunConfig
 from visionlora.tasks.trained import ADAPTER, load_trained
 from visionlora.training.checkpoint import checkpoints, newest_checkpoint
@@ -25,7 +26,7 @@ def attack_files(out: Path, tasks: list[str], damages: int, seed: int) -> int:
     """Print what came of each kind of file; how many damages were not noticed."""
     generator, failed = random.Random(seed), 0
     targets = [target for task in tasks for target in _targets(out, task)]
-    noticed = dict.fromkeys((str(folder.relative_to(out) / file) for folder, file, _ in targets), (0, 0))
+    noticed = {str(folder.relative_to(out) / file): (0, 0) for folder, file, _ in targets}
     for number in range(damages):
         folder, file, look = targets[number % len(targets)]
         name = str(folder.relative_to(out) / file)
@@ -56,12 +57,18 @@ def _targets(out: Path, task: str) -> Iterator[tuple[Path, str, Look]]:
     yield run, ADAPTER, lambda folder: _loaded(load_trained, folder)
     before = load_config(run / CONFIG)
     yield run, CONFIG, lambda folder: _settings(load_config(folder / CONFIG), before)
-    for to, file in (("timm" if task == "classification" else "", "model.safetensors"), ("onnx", "model.onnx")):
-        if to:
-            export = out / f"{to}_{task}"
-            if not export.exists():
-                vl.export(run, to, export, rounds=1)
-            yield export, file, lambda folder: _loaded(open_trained, folder)
+    plain = "timm" if task == "classification" else "torchvision"
+    exported = [(plain, "model.safetensors"), ("onnx", "model.onnx")]
+    if task == "classification":
+        exported.append((plain, "config.json"))
+    for to, file in exported:
+        export = out / f"{to}_{task}"
+        if not export.exists():
+            vl.export(run, to, export, rounds=1)
+        yield export, file, lambda folder: _loaded(open_trained, folder)
+    if task == "classification":
+        for file in ("model.safetensors", "config.json"):
+            yield out / "timm_classification", file, lambda folder: _loaded(_base_of_a_run, folder)
 
 
 def _settings(damaged: RunConfig, before: RunConfig) -> list[str]:
@@ -72,6 +79,10 @@ def _settings(damaged: RunConfig, before: RunConfig) -> list[str]:
 
 def _resumed(folder: Path) -> list[str]:
     return newest_checkpoint(folder / CHECKPOINTS, folder / METRICS)[1]
+
+
+def _base_of_a_run(folder: Path) -> None:
+    create_classifier(f"local-dir:{folder}", num_classes=4)
 
 
 def _loaded(load: Callable[[Path], object], folder: Path) -> list[str]:

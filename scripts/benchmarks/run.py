@@ -1,4 +1,4 @@
-"""What a whole training run costs as people start it, and where its seconds go: each method in turn, in a process of its own."""
+"""What a whole training run costs as people start it, and where its seconds go; every method in a process of its own."""
 
 import json
 import statistics
@@ -57,7 +57,8 @@ def run(arguments: Namespace) -> int:
     where = torch.cuda.get_device_name() if torch.cuda.is_available() else f"{torch.get_num_threads()} threads"
     console.print(
         f"{arguments.model}, {arguments.size} px, batch {arguments.batch}, {arguments.workers} workers, rank "
-        f"{arguments.rank}, memory {arguments.memory}; {where}, torch {torch.__version__}; {arguments.rounds} rounds, medians"
+        f"{arguments.rank}, memory {arguments.memory}; {where}, torch {torch.__version__}; medians of "
+        f"{arguments.rounds} rounds"
     )
     if arguments.json:
         arguments.json.write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
@@ -86,7 +87,9 @@ def _table(results: dict[str, list[Ran]]) -> Table:
     table = Table("", "images/s", *(f"/ {name}" for name in others), "seconds", "peak, MiB", *PARTS)
     for name, runs in results.items():
         ratios = [_ratio(runs, results[other]) if other != name else "" for other in others]
-        parts = [f"{100 * _median(run['parts'].get(part, 0.0) / run['seconds'] for run in runs):.0f}%" for part in PARTS]
+        parts = [
+            f"{100 * _median(run['parts'].get(part, 0.0) / run['seconds'] for run in runs):.0f}%" for part in PARTS
+        ]
         table.add_row(
             name,
             f"{_median(run['images_per_s'] for run in runs):.1f}",

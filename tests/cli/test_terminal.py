@@ -32,11 +32,40 @@ def test_what_is_escaped_and_what_is_left() -> None:
         ("rtsp://admin:secret@10.0.0.1:554/1", "rtsp://***@10.0.0.1:554/1"),
         ("https://secret@host", "https://***@host"),
         ("https://host/a@b", "https://host/a@b"),
+        ("https://host:8080/a@b", "https://host:8080/a@b"),
+        ("rtsp://me:sec@ret@host/1", "rtsp://***@host/1"),
+        ("rtsp://me:sec/ret@host/1", "rtsp://***@host/1"),
+        ("rtsp:/me:secret@host/1", "rtsp:/***@host/1"),  # as pathlib writes it
+        ("https://host/x.pth?v=1&token=secret", "https://host/x.pth?***"),
+        ("https://host/x.pth?X-Amz-Signature=sec/ret@1", "https://host/x.pth?***"),
+        ("https://host/x#access_token=secret", "https://host/x?***"),
+        ("https:/me:secret@host/x?key=secret", "https:/***@host/x?***"),
+        ("'https://host/x?sig=secret'", "'https://host/x?***'"),
+        ("C:/a@b?c", "C:/a@b?c"),
         ("me@host: x", "me@host: x"),
     ],
 )
 def test_no_credentials_of_a_url(url: str, shown: str) -> None:
-    assert on_one_line(f"{url}: can't be read") == f"{shown}: can't be read"
+    assert on_one_line(f"{url} can't be read") == f"{shown} can't be read"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("predict", "{trained}", "rtsp://me:secret@10.0.0.1/1?token=secret"),
+        ("predict", "{trained}", "https://host/x.mp4?X-Amz-Signature=secret"),
+        ("eval", "{trained}", "data.root=https://me:secret@host/x?key=secret"),
+        ("eval", "{trained}", "--checkpoint", "https://me:secret@host/x.pth?key=secret"),
+        ("frames", "rtsp://me:secret@host/1", "--out", "x"),
+        ("check-data", "https://me:secret@host/annotations.json"),
+        ("inspect", "hf-hub:https://me:secret@host/x?key=secret"),
+        ("train", "--config", "https://me:secret@host/run.yaml?key=secret"),
+    ],
+)
+def test_no_command_shows_a_secret(visionlora: Command, trained: Path, arguments: tuple[str, ...]) -> None:
+    refused = visionlora(*(str(trained) if one == "{trained}" else one for one in arguments))
+    assert refused.code == 2 and refused.err.count("\n") == 1
+    assert "secret" not in refused.out + refused.err
 
 
 @pytest.mark.parametrize("kind", [InputError, lambda text: OSError(2, "No such file", text)])

@@ -1,12 +1,20 @@
-"""Headers and configs changed at random: they load, or one line says why not. Nothing else happens."""
+"""Headers, configs and checkpoints changed at random: they load, or one line says why not. Nothing else happens.
+
+``VISIONLORA_FUZZ=2000`` takes so many cases of each kind, a tenth of them where each builds a model.
+"""
 
 import copy
 import json
+import os
+import random
+import resource
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -22,14 +30,25 @@ from visionlora.data.segmentation.class_map import read_class_map
 from visionlora.errors import InputError
 from visionlora.tasks.registry import TASKS, task_of
 from visionlora.tasks.trained import load_trained, write_plain
+from visionlora.training.checkpoint import (
+    Progress,
+    _manifest,
+    checkpoints,
+    load_checkpoint,
+    read_checkpoint,
+    save_checkpoint,
+)
 
+CASES = int(os.environ.get("VISIONLORA_FUZZ", "150"))
 FUZZ = settings(
     derandomize=True,
     deadline=None,
     database=None,
-    max_examples=150,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=CASES,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
+MOST_MEMORY = 3 << 20
+"""KiB more than before that this file's tests may have taken at a time: the models of a file are built."""
 WORDS = "x all hf-hub:a/b local-dir:/ os.system ../.. resnet18 detection segmentation lokr dora re:( * 1e999 nan é"
 ODD = st.sampled_from([*WORDS.split(), "", "\x1b[2J", "\n", "\0", "\ud800", "x" * 3000])
 NUMBERS = st.sampled_from([0, -1, 1, 3, 0.5, 1e-9, 10**6, 10**8, 2**63, 10**400, float("nan"), float("inf"), True])
@@ -77,11 +96,33 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     write_plain(model, folder / "plain", ["a", "b", "c"], preprocessing, about)
     vl.attach(model, vl.LoRAConfig(rank=2, targets=["layer1.0.conv1"], unfreeze=["fc"]))
     vl.save_adapter(model, folder / "adapter", classes=["a", "b", "c"], preprocessing=preprocessing, extra=about)
+    detector = {
+        "name": "retinanet",
+        "backbone": "test_resnet",
+        "levels": [3, 4, 5],
+        "fpn_channels": 16,
+        "head_convs": 1,
+    }
+    segmenter = {"name": "fpn", "backbone": "test_resnet", "channels": 16}
+    for task, section in (("detection", detector), ("segmentation", segmenter)):
+        config = check_config({"task": task, "model": {**section, "size": 64, "pretrained": False}})
+        built = task_of(task).build(config.model, ["a", "b", "c"])
+        shown = {"size": 64, **({} if task == "detection" else {"mean": [0.5] * 3, "std": [0.5] * 3})}
+        more = {"task": task, "model": config.model.model_dump(mode="json")}
+        write_plain(built.model, folder / task, ["a", "b", "c"], shown, {**about, **more})
     for task in TASKS:
         task_of(task)
-    for name in ("plain", "adapter"):
+    names = ("plain", "adapter", "detection", "segmentation")
+    for name in names:
         load_trained(folder / name)  # imports what is imported late
-    return {"plain": folder / "plain", "adapter": folder / "adapter"}
+    return {name: folder / name for name in names}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _memory(files: dict[str, Path]) -> Iterator[None]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < MOST_MEMORY
 
 
 @pytest.fixture
@@ -111,12 +152,7 @@ def one_line(error: InputError, start: object = "") -> None:
     assert str(error) and "\n" not in str(error) and len(str(error)) < 2000
 
 
-@FUZZ
-@given(st.data())
-@pytest.mark.parametrize("kind", ["plain", "adapter"])
-def test_a_changed_header(
-    files: dict[str, Path], watched: None, tmp_path: Path, kind: str, data: st.DataObject
-) -> None:
+def load_changed(files: dict[str, Path], tmp_path: Path, kind: str, data: st.DataObject) -> None:
     fields = metadata_of(files[kind])
     name = data.draw(st.sampled_from(sorted(set(fields) - {"format_version", "visionlora"})))
     try:
@@ -132,6 +168,68 @@ def test_a_changed_header(
         load_trained(path)
     except InputError as error:
         one_line(error)
+
+
+@FUZZ
+@given(st.data())
+@pytest.mark.parametrize("kind", ["plain", "adapter"])
+def test_a_changed_header(
+    files: dict[str, Path], watched: None, tmp_path: Path, kind: str, data: st.DataObject
+) -> None:
+    load_changed(files, tmp_path, kind, data)
+
+
+@settings(FUZZ, max_examples=max(15, CASES // 10))
+@given(st.data())
+@pytest.mark.parametrize("kind", ["detection", "segmentation"])
+def test_a_changed_detector_or_segmenter(
+    files: dict[str, Path], watched: None, tmp_path: Path, kind: str, data: st.DataObject
+) -> None:
+    load_changed(files, tmp_path, kind, data)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    model, optimizer, scaler = trained_parts()
+    folder = tmp_path_factory.mktemp("fuzzed_checkpoint")
+    gone = {"index": 1, "epoch": 0, "files": ["a.png"], "reason": "a.png: no such file"}
+    part = {"images": 3, "paths": "0" * 64, "labels": "0" * 64}
+    data = {"classes": ["a", "b"], "train": part, "val": part}
+    save_checkpoint(folder, Progress(best=0.5, unreadable=[gone]), model, optimizer, scaler, "base", data)
+    return checkpoints(folder)[0]
+
+
+def trained_parts() -> tuple[torch.nn.Module, torch.optim.Optimizer, "torch.amp.GradScaler"]:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.AdamW(model.parameters())
+    model(torch.ones(1, 2)).sum().backward()
+    optimizer.step()
+    return model, optimizer, torch.amp.GradScaler("cpu", enabled=True)
+
+
+@settings(FUZZ, max_examples=max(50, CASES if CASES > 150 else 0))
+@given(st.data())
+def test_a_changed_checkpoint(checkpoint: Path, watched: None, tmp_path: Path, data: st.DataObject) -> None:
+    """With a manifest that fits it."""
+    folder = tmp_path / checkpoint.name
+    shutil.copytree(checkpoint, folder, dirs_exist_ok=True)
+    state = json.loads((checkpoint / "state.json").read_text())
+    often = data.draw(st.sampled_from([("python_random", "numpy_random"), ()]))  # of their 1249 numbers
+    kept = {key: state.pop(key) for key in often}
+    state = changed(data.draw, state)
+    state = {**state, **kept} if isinstance(state, dict) else state
+    (folder / "state.json").write_text(json.dumps(state))
+    (folder / "manifest.json").write_text(_manifest(folder))
+    python, numpy = random.getstate(), np.random.get_state()
+    try:
+        found = read_checkpoint(folder)
+        same = found.description["data"] if isinstance(found.description.get("data"), dict) else None
+        load_checkpoint(found, *trained_parts(), found.description["base"], same)
+    except InputError as error:
+        one_line(error, folder)
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
 
 
 def configs() -> list[dict[str, Any]]:
@@ -166,7 +264,7 @@ YAML = st.lists(
 ).map("".join)
 
 
-@settings(FUZZ, max_examples=300)
+@settings(FUZZ, max_examples=2 * CASES)
 @given(YAML)
 def test_yaml_at_random(watched: None, tmp_path: Path, text: str) -> None:
     path = tmp_path / "data.yaml"

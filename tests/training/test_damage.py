@@ -12,6 +12,7 @@ from rich.console import Console
 
 from helpers.runs import make_config, make_images
 from helpers.same import assert_same_tensors
+from visionlora import checksums
 from visionlora.errors import InputError
 from visionlora.tasks.trained import ADAPTER, load_trained
 from visionlora.training.checkpoint import checkpoints, newest_checkpoint
@@ -114,3 +115,11 @@ def test_a_checkpoint_without_hashes_is_read(whole: Path, images: Path, tmp_path
     found, faults = newest_checkpoint(run / CHECKPOINTS, run / METRICS)
     assert found and found.progress.step == 12
     assert faults == []
+
+
+def test_a_file_is_hashed_once(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[Path] = []
+    digest = checksums._digest
+    monkeypatch.setattr(checksums, "_digest", lambda path, at: hashed.append(path) or digest(path, at))
+    load_trained(whole)
+    assert hashed == [whole / ADAPTER]

@@ -118,7 +118,20 @@ def load_adapter(
     path = Path(path)
     check_name(model, name)
     refuse_foreign(model)
-    header, tensors = read_file(path)
+    return load_read(model, *read_file(path), path, name, heads, prefix, strict_base)
+
+
+def load_read(
+    model: nn.Module,
+    header: Header,
+    tensors: dict[str, Tensor],
+    path: Path,
+    name: str = "default",
+    heads: bool = True,
+    prefix: str = "",
+    strict_base: bool = True,
+) -> Report:
+    """``load_adapter`` of what ``read_file`` gave of a file, which is not read again."""
     if prefix:
         header, tensors = under_prefix(header, tensors, prefix, path)
     modules = dict(base_modules(model))

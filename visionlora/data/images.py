@@ -69,7 +69,7 @@ def read_image(path: Path) -> np.ndarray:
     """
     try:
         with opened(path) as image:
-            return _to_rgb(ImageOps.exif_transpose(image))
+            return _to_rgb(_turned(image))
     except UnreadableError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -86,6 +86,11 @@ def orientation_of(path: Path) -> int:
 def _orientation(image: Image.Image) -> int:
     found = image.getexif().get(ExifTags.Base.Orientation, 1)
     return found if found in range(1, 9) else 1
+
+
+def _turned(image: Image.Image) -> Image.Image:
+    """As EXIF says; exif_transpose would copy what need not be turned."""
+    return ImageOps.exif_transpose(image) if _orientation(image) != 1 else image
 
 
 def examine_images(paths: Iterable[Path], on_progress: Callable[[int], None] | None = None) -> list[ImageFacts]:
@@ -127,18 +132,43 @@ def check_readable(paths: Iterable[Path], skip: bool, on_progress: Callable[[int
     return {path for path, _ in unreadable}
 
 
+_PASSING: set[Path] = set()
+
+
+@contextmanager
+def passing(paths: Iterable[Path]) -> Iterator[None]:
+    """Files that are only half there pass as long as their size can be read: a run that resumes has left them out."""
+    _PASSING.update(paths)
+    try:
+        yield
+    finally:
+        _PASSING.clear()
+
+
 def _examine(path: Path) -> ImageFacts:
     try:
         with opened(path) as image:
-            width, height = image.size
-            orientation = _orientation(image)
+            if path in _PASSING:
+                return _without_pixels(path, image)
+            size, orientation = _upright(image), _orientation(image)
             image.draft(None, _SMALLEST)
-            pixels = Image.fromarray(_to_rgb(ImageOps.exif_transpose(image)))
+            pixels = Image.fromarray(_to_rgb(_turned(image)))
     except UnreadableError as error:
         return ImageFacts(path, reason=str(error))
-    if orientation >= 5 and image.format != "TIFF":  # for a TIFF, PIL has swapped the size already
-        width, height = height, width
-    return ImageFacts(path, width, height, orientation, fingerprint(pixels))
+    return ImageFacts(path, *size, orientation, fingerprint(pixels))
+
+
+def _without_pixels(path: Path, image: Image.Image) -> ImageFacts:
+    try:
+        return ImageFacts(path, *_upright(image), _orientation(image))
+    except Exception:  # PNG may have its EXIF behind the pixels
+        return ImageFacts(path, *image.size)
+
+
+def _upright(image: Image.Image) -> tuple[int, int]:
+    """Width and height with EXIF's orientation applied; of a TIFF, PIL has swapped them already."""
+    width, height = image.size
+    return (height, width) if _orientation(image) >= 5 and image.format != "TIFF" else (width, height)
 
 
 @contextmanager
@@ -178,7 +208,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
         raise UnreadableError("holds floating point values of no known range; save it with 8 or 16 bits")
     if image.mode == "P":
         image = image.convert("RGBA")  # straight to RGB, PIL warns about transparency in a palette
-    return np.array(image.convert("RGB"))
+    return np.array(image if image.mode == "RGB" else image.convert("RGB"))  # which would copy
 
 
 def _grey_to_rgb(grey: np.ndarray) -> np.ndarray:

@@ -16,9 +16,10 @@ from weakref import WeakSet
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
+from visionlora.data.leaving_out import CollateReadable, Tolerant
 from visionlora.errors import InputError, some
 from visionlora.stopping import deaf_children
 
@@ -111,14 +112,22 @@ def make_loader(
     batch_list: list[list[Key]],
     workers: int,
     collate: Callable[[list[Any]], Any] | None = None,
+    leave_out: bool = False,
 ) -> "_Loader":
     """A loader over exactly these batches; an InputError in a worker arrives as the one line that it was.
 
     Where a worker dies, others take up its work, once; a second time is an InputError, with the images' names if the
     data set has ``path_of(index)``.
 
-    ``collate`` makes a batch of a list of samples; without it, their tensors are stacked.
+    Args:
+        dataset: of samples by key.
+        batch_list: their keys.
+        workers: processes.
+        collate: makes a batch of a list of samples; without it, their tensors are stacked.
+        leave_out: an InputError over a sample is no error, and the batch says so; see ``CollateReadable``.
     """
+    if leave_out:
+        dataset, collate = Tolerant(dataset), CollateReadable(collate or default_collate)
     return _Loader(
         dataset,
         batch_sampler=batch_list,

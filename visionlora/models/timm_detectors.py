@@ -25,6 +25,9 @@ GROUP = 8
 SIZE = 640
 """Pixels of an image's longest side, unless another one is asked for."""
 
+_LARGEST = 1 << 28
+"""Weights of one layer, a gigabyte."""
+
 _PROPOSALS = {
     "rpn_pre_nms_top_n_train": 500,
     "rpn_pre_nms_top_n_test": 500,
@@ -49,7 +52,7 @@ def create(
     name: str, num_classes: int, backbone: str, pretrained: bool, checkpoint: Path | None, layout: Layout
 ) -> BuiltDetector:
     """The detector ``name`` over ``backbone``; see ``create_detector``."""
-    _check(name, layout)
+    _check(name, layout, num_classes)
     body = create_body(backbone, pretrained, checkpoint)
     pyramid, unused = build_pyramid(backbone, body, layout.levels, layout.fpn_channels)
     image = {"image_mean": list(body.data_config["mean"]), "image_std": list(body.data_config["std"])}
@@ -63,7 +66,7 @@ def create(
     return BuiltDetector(model, ["backbone.fpn", *head], [f"backbone.body.{layer}" for layer in unused], labels, SIZE)
 
 
-def _check(name: str, layout: Layout) -> None:
+def _check(name: str, layout: Layout, num_classes: int) -> None:
     first, last = layout.levels[0] if layout.levels else 0, layout.levels[-1] if layout.levels else 0
     if list(layout.levels) != list(range(first, last + 1)) or not 1 <= first <= COARSEST or last > 8:
         raise InputError(
@@ -75,6 +78,11 @@ def _check(name: str, layout: Layout) -> None:
         raise InputError(f"model.head_convs is {layout.head_convs}; give 1 to 4")
     if layout.anchors is not None and name == "fcos":
         raise InputError("model fcos has no anchors; leave them out, or take retinanet")
+    anchors = layout.anchors or default_anchors(layout.levels)
+    pairs = zip(anchors.sizes, anchors.aspect_ratios, strict=False)
+    outputs = max((len(sizes) * len(ratios) for sizes, ratios in pairs), default=0) * num_classes
+    if 9 * layout.fpn_channels * outputs > _LARGEST:
+        raise InputError(f"{outputs} outputs at each place, of anchors and classes, are too many; give fewer anchors")
     if layout.anchors is not None and len(layout.anchors.sizes) != len(layout.levels):
         raise InputError(
             f"anchors for {len(layout.anchors.sizes)} levels, and model.levels are {some(layout.levels)}; fit them anew"

@@ -8,6 +8,7 @@ from timm.data import resolve_data_config
 from timm.models import PretrainedCfg
 from torch import nn
 
+from visionlora.checksums import refuse_damaged, refuse_damaged_config
 from visionlora.errors import InputError, did_you_mean
 from visionlora.models.weights import (
     explain_mismatch,
@@ -17,7 +18,9 @@ from visionlora.models.weights import (
     read_state_dict,
     start_at_zero,
 )
+from visionlora.tensor_files import open_tensors
 
+_FOLDER = "local-dir:"
 HUBS = ("hf-hub:", "hf_hub:")
 """Names of models that begin so ask a hub even what the model is."""
 _REFUSALS = (ArithmeticError, AssertionError, AttributeError, LookupError, OSError, RuntimeError, TypeError, ValueError)
@@ -31,7 +34,7 @@ def names() -> list[str]:
 
 def is_known(name: str) -> bool:
     """Whether timm can create the model: by its name, with a tag, or from a hub or a local folder."""
-    return name.startswith((*HUBS, "local-dir:")) or timm.is_model(name)
+    return name.startswith((*HUBS, _FOLDER)) or timm.is_model(name)
 
 
 def create(
@@ -43,6 +46,8 @@ def create(
     options: dict[str, float],
 ) -> tuple[nn.Module, list[str], dict[str, Any]]:
     """The model, its head's names, and its data config; see ``create_classifier``."""
+    if "://" in name:  # parts of which timm's errors would show
+        raise InputError(f"model {name}: a URL; a hub's model is named hf-hub:ORG/NAME@REVISION")
     kwargs: dict[str, Any] = {key: value for key, value in options.items() if value}
     config = _pretrained_config(name)
     if img_size is not None and config is not None and config.fixed_input_size:
@@ -74,9 +79,10 @@ def _from_file(name: str, config: PretrainedCfg | None, checkpoint: Path, kwargs
     It is strict only while the head fits, hence the model is made with the file's own head first.
     """
     tensors = read_state_dict(checkpoint)
-    classifier = config.classifier if config else None
+    classifier = config.classifier if config else _own_config(name)["classifier"]
     outputs = head_outputs(tensors, classifier[0] if isinstance(classifier, tuple | list) else classifier)
-    overlay = {"file": str(checkpoint), "num_classes": outputs}
+    # A hub or a folder as the source would go before the file.
+    overlay = {"file": str(checkpoint), "source": "", "num_classes": outputs}
     try:
         return timm.create_model(name, pretrained=True, num_classes=outputs, pretrained_cfg_overlay=overlay, **kwargs)
     except _REFUSALS as error:
@@ -86,6 +92,8 @@ def _from_file(name: str, config: PretrainedCfg | None, checkpoint: Path, kwargs
 
 
 def _from_hub(name: str, pretrained: bool, num_classes: int, kwargs: dict[str, Any]) -> nn.Module:
+    if name.startswith(_FOLDER):
+        _refuse_damaged_folder(Path(name.removeprefix(_FOLDER)))
     try:
         return timm.create_model(name, pretrained=pretrained, num_classes=num_classes, **kwargs)
     except _REFUSALS as error:
@@ -93,6 +101,22 @@ def _from_hub(name: str, pretrained: bool, num_classes: int, kwargs: dict[str, A
             given = "".join(f", model.{key}={value}" for key, value in kwargs.items())
             raise InputError(f"model {name}{given}: can't be created ({first_line(error)})") from error
         raise not_fetched(name, error) from error
+
+
+def _refuse_damaged_folder(folder: Path) -> None:
+    """timm looks at no hash; a folder that ``export`` wrote has its own."""
+    weights = folder / "model.safetensors"
+    if weights.is_file():
+        with open_tensors(weights) as file:
+            fields: dict[str, str] = file.metadata() or {}
+        refuse_damaged(weights, fields)
+        refuse_damaged_config(weights, fields)
+
+
+def _own_config(name: str) -> dict[str, Any]:
+    """What a hub or a local folder says of its model."""
+    config: dict[str, Any] = _from_hub(name, False, 0, {}).pretrained_cfg  # type: ignore[assignment]
+    return config
 
 
 def _head(model: nn.Module) -> list[str]:

@@ -111,7 +111,7 @@ class Training(Protocol):
         """The keys of every batch of an epoch; they follow from seed and epoch alone."""
 
     def train_loader(self, batch_list: list[list[Key]]) -> Iterable[Batch]:
-        """Training samples for these batches."""
+        """Training samples for these batches. One may lack what could not be read, and list it; see ``make_loader``."""
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The mean loss of a batch, scalar; the model is in training mode."""
@@ -125,6 +125,10 @@ class Training(Protocol):
         """The loss of a batch, scalar, whose sums these are."""
         total, images = sums["mean"]
         return total / images
+
+    def amount(self, batch: Batch) -> float:
+        """What that is a mean over, to weigh parts of a batch that is too large: images, if the task says nothing."""
+        return len(batch["image"])
 
 
 class Metrics(Protocol):
@@ -280,7 +284,7 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
     def without_base(self, section: SectionT, path: Path) -> SectionT:
         """What to build a model from whose every tensor will be loaded from the file ``path``."""
         del path
-        return section.model_copy(update={"checkpoint": None, "pretrained": False})
+        return section.model_copy(update={"checkpoint": None, "pretrained": False, "sha256": None})
 
     def read_preprocessing(self, values: dict[str, Any]) -> ShownT:
         """The inverse of ``to_dict``."""

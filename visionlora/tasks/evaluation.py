@@ -1,5 +1,6 @@
 """An evaluation: a plain model over images with the truth about them."""
 
+import warnings
 from collections.abc import Callable, Iterator, Sized
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any, cast
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from visionlora.adapters.model import merged
 from visionlora.data.loading import in_shares
+from visionlora.errors import InputError
 from visionlora.tasks.base import Additive, Labelled, Metrics, Trained
+from visionlora.tasks.memory import free_memory, out_of_memory
 from visionlora.tasks.registry import task_of
 
 OnBatch = Callable[[int], None]
@@ -30,7 +33,6 @@ def evaluation_copy(model: nn.Module) -> nn.Module:
     return merged(model).eval()
 
 
-@torch.no_grad()
 def score(
     trained: Trained,
     data: Labelled,
@@ -46,7 +48,8 @@ def score(
     Args:
         trained: the model, which is moved to the device.
         data: as its task reads images.
-        batch_size: images, or parts of them where the model sees parts.
+        batch_size: images, or parts of them where the model sees parts; half as many where that is more than memory
+            holds, with a warning.
         workers: processes that read images.
         device: by default the CPU.
         progress: shows how many are done.
@@ -55,9 +58,34 @@ def score(
             metrics are not ``Additive``; then each sees all.
 
     Raises:
-        InputError: an image can't be read, or what the data says of it does not do for this model.
+        InputError: an image can't be read, what the data says of it does not do for this model, or memory does not
+            hold one image.
     """
-    task, device = task_of(trained.task), device or torch.device("cpu")
+    while True:
+        try:
+            return _score(trained, data, batch_size, workers, device or torch.device("cpu"), progress, autocast, part)
+        except RuntimeError as error:
+            if not out_of_memory(error):
+                raise
+            if batch_size == 1 or part[1] > 1:  # others would not begin again
+                raise InputError(f"out of memory in an evaluation, {batch_size} images at a time: {error}") from error
+        batch_size //= 2
+        warnings.warn(f"out of memory: the evaluation begins again with {batch_size} images at a time", stacklevel=2)
+        free_memory()
+
+
+@torch.no_grad()
+def _score(
+    trained: Trained,
+    data: Labelled,
+    batch_size: int,
+    workers: int,
+    device: torch.device,
+    progress: Progress,
+    autocast: AbstractContextManager[Any] | None,
+    part: tuple[int, int],
+) -> Metrics:
+    task = task_of(trained.task)
     trained.model.to(device)
     metrics: Metrics = task.metrics(trained, data, device)
     loader, predictor = task.loader(trained, data, batch_size, workers), task.predictor(trained)

@@ -1,6 +1,7 @@
 """A trained model from its run folder or file, ready to use, and a plain model's file."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import nn
 
-from visionlora.adapters.header import FORMAT, read_header
-from visionlora.adapters.io import load_adapter
+from visionlora.adapters.header import FORMAT, read_file
+from visionlora.adapters.io import load_read
 from visionlora.adapters.model import merge
-from visionlora.checksums import refuse_damaged
+from visionlora.checksums import refuse_damaged, refuse_damaged_config
 from visionlora.errors import InputError
 from visionlora.files import write_atomic
 from visionlora.models.timm_models import HUBS
@@ -47,12 +48,12 @@ def load_trained(
             base is not the one it was trained on.
     """
     path = _file(path)
-    fields = read_metadata(path)
-    if fields.get("format") == FORMAT:
-        header = read_header(path)
+    adapted = _metadata(path).get("format") == FORMAT
+    if adapted:
+        header, adapter = read_file(path)
         classes, preprocessing, about = header.classes, header.preprocessing, header.extra
     else:
-        classes, preprocessing, about = read_plain_fields(fields, path)
+        classes, preprocessing, about = read_plain_fields(read_metadata(path), path)
         with open_tensors(path) as file:
             refuse_many_classes(classes, shapes_of(file).values(), path)
     if not classes or not preprocessing or "model" not in about:
@@ -67,7 +68,6 @@ def load_trained(
         section: Any = read_model_section(schema_of(name), about["model"])
     except ValidationError as error:
         raise InputError(f"{path}: the settings of its base are damaged; save it again") from error
-    adapted = fields.get("format") == FORMAT
     if checkpoint is not None:
         section = section.model_copy(update={"checkpoint": checkpoint})
     elif not adapted:
@@ -84,7 +84,7 @@ def load_trained(
     if base and not adapted:
         raise InputError(f"{path}: every weight of this model was trained, there is no base in it to compare with")
     if adapted and not base:
-        load_adapter(model, path)
+        load_read(model, header, adapter, path)
         if merged:
             merge(model)
     if not adapted:
@@ -94,11 +94,19 @@ def load_trained(
 
 
 def write_plain(
-    model: nn.Module, path: Path, classes: list[str], preprocessing: dict[str, Any], about: dict[str, Any]
+    model: nn.Module,
+    path: Path,
+    classes: list[str],
+    preprocessing: dict[str, Any],
+    about: dict[str, Any],
+    more: Mapping[str, str] | None = None,
 ) -> None:
-    """Write the model's state dict, with what ``load_trained`` asks for, atomically. Raises OSError if that fails."""
+    """Write the model's state dict, with what ``load_trained`` asks for and ``more`` metadata, atomically.
+
+    Raises OSError if that fails.
+    """
     fields = {"classes": classes, "preprocessing": preprocessing, "extra": about}
-    header = {"format": "pt", **{key: json.dumps(value) for key, value in fields.items()}}
+    header = {"format": "pt", **(more or {}), **{key: json.dumps(value) for key, value in fields.items()}}
     write_atomic(path, lambda temporary: write_tensors(model.state_dict(), temporary, header))
 
 
@@ -140,9 +148,16 @@ def _file(path: Path) -> Path:
 
 def read_metadata(path: Path) -> dict[str, str]:
     """What a .safetensors file says of itself. InputError if it is missing, none of these, or damaged."""
+    fields = _metadata(path)
+    refuse_damaged(path, fields)
+    refuse_damaged_config(path, fields)
+    return fields
+
+
+def _metadata(path: Path) -> dict[str, str]:
+    """The same before it is known whether the file is whole."""
     if not path.is_file():
         raise InputError(f"{path}: no such file or run folder")
     with open_tensors(path) as file:
         fields: dict[str, str] = file.metadata() or {}
-        refuse_damaged(path, fields)
     return fields

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 from visionlora.checksums import file_digest
 from visionlora.errors import InputError
 from visionlora.files import sync
+from visionlora.plain_json import read_json
 from visionlora.tensor_files import write_tensors
+from visionlora.training.checkpoint_schema import check_state
 from visionlora.training.random_states import State, random_state, restore_random
 from visionlora.training.resuming import refuse_other_data
 
@@ -35,7 +37,9 @@ class Progress:
         best, best_epoch: the monitored score's best value, None before the first evaluation.
         stale: evaluations since then.
         loss_sum, loss_count: training loss since it was last logged.
+        micro_batch: images that go through the model at a time since memory ran out; 0 while it has not.
         skipped, skipped_in_row: steps that were left out as loss or gradient was not finite, in all and up to this one.
+        unreadable: training images that are left out: index, epoch when they were missed, files, reason.
         seconds: time spent, over all starts.
         metrics_bytes, metrics_sha256: length of metrics.jsonl, and the hash of so many bytes (older ones: none).
         events: bytes of each of TensorBoard's files; None in older ones.
@@ -50,8 +54,10 @@ class Progress:
     stale: int = 0
     loss_sum: float = 0.0
     loss_count: int = 0
+    micro_batch: int = 0
     skipped: int = 0
     skipped_in_row: int = 0
+    unreadable: list[dict[str, Any]] = field(default_factory=list)
     seconds: float = 0.0
     metrics_bytes: int = 0
     metrics_sha256: str = ""
@@ -156,10 +162,11 @@ def newest_checkpoint(folder: Path, metrics: Path) -> tuple[Checkpoint | None, l
 def read_checkpoint(path: Path) -> Checkpoint:
     """Read a checkpoint. Raises DamagedError unless every byte of it is as it was written."""
     try:
-        description = json.loads((path / _STATE).read_text(encoding="utf-8"))
+        description = read_json((path / _STATE).read_text(encoding="utf-8"))
         has_manifest = "manifest" in description or (path / _MANIFEST).exists()
         if has_manifest and (path / _MANIFEST).read_text(encoding="utf-8") != _manifest(path):
             raise DamagedError(f"{path}: the checkpoint is damaged: a file of it is not as {_MANIFEST} says")
+        check_state(description)
         found = Checkpoint(path, load_file(path / _TENSORS), description)
         found.progress  # noqa: B018
     except (OSError, SafetensorError, ValueError, KeyError, TypeError) as error:
@@ -202,11 +209,16 @@ def load_checkpoint(
     stored = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     if stored.keys() != own.keys():
         raise InputError(f"{path}: holds other tensors than this model trains; resume with the version that wrote it")
-    model.load_state_dict(stored, strict=False)
-    _load_optimizer(optimizer, tensors, description["groups"])
-    scaler.load_state_dict(description["scaler"])
-    if (state := _random_of(process, tensors, description)) is not None:
-        restore_random(state)
+    try:
+        model.load_state_dict(stored, strict=False)
+        _load_optimizer(optimizer, tensors, description["groups"])
+        scaler.load_state_dict(description["scaler"])
+        if (state := _random_of(process, tensors, description)) is not None:
+            restore_random(state)
+    except (LookupError, OverflowError, RuntimeError, TypeError, ValueError) as error:
+        if isinstance(error, InputError):
+            raise
+        raise InputError(f"{path}: the checkpoint is damaged ({error}); bring it back, or use --overwrite") from error
     return checkpoint.progress
 
 

@@ -45,6 +45,11 @@ class GuardedStep:
         """To be called before the first forward of a step."""
         self._before = [_flat(tensors) for tensors in self._statistics]
 
+    def undo(self) -> None:
+        """Bring BatchNorm's statistics back to where they were at ``begin``."""
+        for tensors, before in zip(self._statistics, self._before, strict=True):
+            _write(tensors, before)
+
     def step(self, loss: Tensor) -> Tensor:
         """Take the step, whose gradients are there, and return whether it was left out: () bool, on the device.
 
@@ -66,9 +71,7 @@ class GuardedStep:
         elif not bad:
             self._optimizer.step()
         for tensors, before in zip(self._statistics, self._before, strict=True):
-            sizes = [tensor.numel() for tensor in tensors]
-            chosen = torch.where(bad.to(before.device), before, _flat(tensors)).split(sizes)
-            torch._foreach_copy_(tensors, [part.view_as(to) for part, to in zip(chosen, tensors, strict=True)])
+            _write(tensors, torch.where(bad.to(before.device), before, _flat(tensors)))
         return bad
 
 
@@ -125,6 +128,12 @@ def _by_kind(tensors: list[Tensor]) -> list[list[Tensor]]:
     for tensor in tensors:
         kinds.setdefault((tensor.dtype, tensor.device), []).append(tensor)
     return list(kinds.values())
+
+
+def _write(tensors: list[Tensor], flat: Tensor) -> None:
+    """The inverse of ``_flat``, in place."""
+    parts = flat.split([tensor.numel() for tensor in tensors])
+    torch._foreach_copy_(tensors, [part.view_as(to) for part, to in zip(parts, tensors, strict=True)])
 
 
 def _flat(tensors: list[Tensor]) -> Tensor:

@@ -6,19 +6,20 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from visionlora.errors import InputError, some
 from visionlora.sections import TrainSection
 from visionlora.stopping import Interrupted
 from visionlora.tasks.base import Metrics, Trained, Training
-from visionlora.tasks.evaluation import evaluation_copy, score, to_device
+from visionlora.tasks.evaluation import evaluation_copy, score
 from visionlora.training.checkpoint import save_checkpoint
 from visionlora.training.folder import CHECKPOINTS
 from visionlora.training.guard import GuardedStep, Skips, Step
 from visionlora.training.layer_stats import layer_statistics
+from visionlora.training.micro_batches import MicroBatches
 from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import set_learning_rates
+from visionlora.training.quarantine import Quarantine
 from visionlora.training.random_states import State, random_state
 from visionlora.training.state import RunState, as_trained
 
@@ -38,8 +39,8 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
             each step, and in an evaluation after each batch.
 
     Raises:
-        InputError: too many steps in a row were left out because loss or gradient was not finite; a checkpoint holds
-            the weights from before them.
+        InputError: too many steps in a row were left out because loss or gradient was not finite (a checkpoint holds
+            the weights from before them), or too many images can't be read any more, or one to validate on.
         Interrupted: the run was asked to stop.
     """
     model, training, train, progress = state.model, state.setup.training, state.train, state.progress
@@ -104,42 +105,47 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
     while progress.epoch < train.epochs and not progress.finished:
         model.train()
         guard = GuardedStep(model, optimizer, scaler, train.clip)
+        passes = MicroBatches(state, autocast, guard.undo, monitor.say)
         keys = training.train_batches(progress.epoch)
-        for batch in training.train_loader(processes.shares(keys[progress.batch :])):
+        quarantine = Quarantine(state, monitor, keys)
+        readable = quarantine.without(keys)
+        for batch in training.train_loader(processes.shares(readable[progress.batch :])):
             first = progress.batch % train.accumulate == 0
             last = (progress.batch + 1) % train.accumulate == 0 or progress.batch + 1 == len(keys)
             if first:
                 group = min(train.accumulate, len(keys) - progress.batch)
                 rates = set_learning_rates(optimizer, progress.step, warmup, total)
-                begun, step_loss = progress.batch, torch.zeros((), device=device)
+                begun = progress.batch
                 guard.begin()
-            batch = _to(batch, device, train.channels_last)
-            with autocast:
-                loss = processes.loss(training, model, batch, len(keys[progress.batch]))
-            scaler.scale(loss / group).backward()
-            loss = loss.detach()
-            finite = torch.isfinite(loss)
-            losses += torch.stack([torch.where(finite, loss, 0.0).double(), finite.double()])
-            step_loss = step_loss + loss
-            monitor.count_images(len(keys[progress.batch]))
-            progress.batch += 1
+                passes.begin(group)
+            quarantine.note(batch)
+            if processes.several or len(batch["image"]) >= min(len(keys[progress.batch]), passes.least):
+                passes.add(batch, len(readable[progress.batch]))
+            monitor.count_images(len(readable[progress.batch]))
+            progress.batch, progress.micro_batch = progress.batch + 1, passes.size
             if not last:
                 continue
+            losses += passes.losses
             processes.sum_gradients(guard.parameters)
-            left_out = guard.step(step_loss)
             progress.step += 1
-            skips.add(Step(progress.step, progress.epoch, keys[begun : progress.batch]), left_out, step_loss)
+            if passes.any:
+                left_out = guard.step(passes.loss)
+                skips.add(Step(progress.step, progress.epoch, keys[begun : progress.batch]), left_out, passes.loss)
             monitor.advance(progress.epoch, train.epochs, progress.step)
             logs = progress.step % train.log_every == 0
             too_many = skips.settle() if logs or device.type == "cpu" else None
             if logs:
                 log(rates)
             stop_at(too_many)
+            if missing := quarantine.too_many():
+                stop_at(skips.settle())
+                checkpoint()
+                raise InputError(missing)
             optimizer.zero_grad(set_to_none=True)
             checkpoint_if(progress.step % train.checkpoint_every == 0, f"at step {progress.step}")
         stop_at(skips.settle())
         if (progress.epoch + 1) % train.evaluate_every == 0 or progress.epoch + 1 == train.epochs:
-            _evaluate(state, autocast, monitor, on_batch)
+            _evaluate(state, autocast, monitor, on_batch, checkpoint)
             progress.finished = 0 < train.patience <= progress.stale
         progress.epoch, progress.batch = progress.epoch + 1, 0
         if progress.finished:
@@ -149,7 +155,11 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
 
 
 def _evaluate(
-    state: RunState, autocast: AbstractContextManager[Any], monitor: Monitor, on_batch: Callable[[int], None]
+    state: RunState,
+    autocast: AbstractContextManager[Any],
+    monitor: Monitor,
+    on_batch: Callable[[int], None],
+    checkpoint: Callable[[], None],
 ) -> None:
     train, progress, setup = state.train, state.progress, state.setup
     try:
@@ -157,31 +167,40 @@ def _evaluate(
     except InputError as error:
         raise InputError(f"the weights are no longer finite ({error}): {_lower(train)}") from error
     trained = as_trained(state.config, setup, plain)
-    metrics = score(
-        trained,
-        setup.val,
-        train.batch_size,
-        state.config.data.workers,
-        state.device,
-        lambda _what, _images: nullcontext(on_batch),
-        autocast,
-        (state.processes.rank, state.processes.size),
-    )
-    state.processes.add_up(metrics)
+    try:
+        metrics = score(
+            trained,
+            setup.val,
+            train.batch_size,
+            state.config.data.workers,
+            state.device,
+            lambda _what, _images: nullcontext(on_batch),
+            autocast,
+            (state.processes.rank, state.processes.size),
+        )
+        state.processes.add_up(metrics)
 
-    def take_note() -> tuple[float | None, int, int]:
-        _take_note(state, trained, metrics, monitor)
-        return progress.best, progress.best_epoch, progress.stale
+        def take_note() -> tuple[float | None, int, int]:
+            _take_note(state, trained, metrics, monitor)
+            return progress.best, progress.best_epoch, progress.stale
 
-    progress.best, progress.best_epoch, progress.stale = state.processes.from_main(take_note)
+        progress.best, progress.best_epoch, progress.stale = state.processes.from_main(take_note)
+    except InputError as error:
+        # A score without this image would be of other images than the last epoch's.
+        if not state.processes.several:  # of others nobody knows whether they are here
+            checkpoint()
+        raise InputError(
+            f"{error}; an epoch is scored on all images to validate on: mend that, and --resume goes on"
+        ) from error
 
 
 def _take_note(state: RunState, trained: Trained, metrics: Metrics, monitor: Monitor) -> None:
     """Log and show an evaluation, and keep the model if it is the best."""
     train, progress, setup = state.train, state.progress, state.setup
+    figures = state.task.figures(trained, setup.val, metrics, state.device)
     scores = metrics.scores()
     monitor.evaluation(progress.step, progress.epoch, scores, metrics.per_class())
-    for name, figure in state.task.figures(trained, setup.val, metrics, state.device).items():
+    for name, figure in figures.items():
         monitor.figure(name, figure, progress.step)
     # Where the validation images have nothing to measure it by, the score is missing, and the last epoch counts.
     value = scores.get(state.monitor)
@@ -201,13 +220,6 @@ def autocast_context(train: TrainSection, device: torch.device) -> AbstractConte
     """The forward passes' precision; can be entered repeatedly."""
     dtype = torch.float16 if train.autocast == "fp16" else torch.bfloat16
     return torch.autocast(device.type, dtype=dtype, enabled=train.autocast != "off")
-
-
-def _to(batch: dict[str, Any], device: torch.device, channels_last: bool) -> dict[str, Any]:
-    image = to_device(batch["image"], device)
-    if channels_last and isinstance(image, Tensor):  # a list's images have three dimensions
-        image = image.contiguous(memory_format=torch.channels_last)
-    return {**batch, "image": image, "target": to_device(batch["target"], device)}
 
 
 def _not_finite(step: int, files: list[str], train: TrainSection) -> str:

@@ -124,6 +124,11 @@ class Monitor:
         self._line({"kind": "skipped", "step": step, "epoch": epoch, "what": what, "files": files})
         self.say(f"step {step} skipped: its {what} is not finite{f' ({some(files, 4)})' if files else ''}")
 
+    def unreadable(self, step: int, epoch: int, reason: str) -> None:
+        """Log a training image that is left out from now on."""
+        self._line({"kind": "unreadable", "step": step, "epoch": epoch, "reason": reason})
+        self.say(f"{reason}; the run goes on without it")
+
     def evaluation(self, step: int, epoch: int, scores: Scores, per_class: dict[str, Scores]) -> None:
         """Log an evaluation's scores, per class too."""
         self._line({"kind": "val", "step": step, "epoch": epoch, **scores})

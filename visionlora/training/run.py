@@ -20,6 +20,7 @@ from visionlora.adapters.folding import fold_batchnorm
 from visionlora.adapters.model import attach, set_memory
 from visionlora.adapters.report import Report
 from visionlora.data.faults import tell_left_out
+from visionlora.data.images import passing
 from visionlora.errors import InputError, did_you_mean, printable, some
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
@@ -28,6 +29,7 @@ from visionlora.tasks.base import Metrics, Scores, SetUp, Trained
 from visionlora.tasks.evaluation import evaluation_copy, example, score
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, MODEL, load_trained, read_metadata
+from visionlora.training.batch_size import with_batch_size
 from visionlora.training.checkpoint import (
     Checkpoint,
     changing,
@@ -36,12 +38,13 @@ from visionlora.training.checkpoint import (
     newest_checkpoint,
     set_aside,
 )
-from visionlora.training.distributed import Processes, joined
+from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.launch import wants_launch
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor, NoMonitor
 from visionlora.training.optimizer import build_optimizer
+from visionlora.training.quarantine import reasons
 from visionlora.training.random_states import seed_process
 from visionlora.training.resuming import changed_settings, data_fingerprint, fixed_settings
 from visionlora.training.state import RunState, as_trained
@@ -66,6 +69,7 @@ class Result:
         skipped: unreadable images that were left out.
         faulty: faults of the annotations that were mended or left out, as asked.
         skipped_steps: those that were left out because loss or gradient was not finite.
+        unreadable: a line for each training image that could be read when the run began, and later could not.
     """
 
     folder: Path
@@ -79,6 +83,7 @@ class Result:
     skipped: list[str] = field(default_factory=list)
     faulty: list[str] = field(default_factory=list)
     skipped_steps: int = 0
+    unreadable: list[str] = field(default_factory=list)
 
 
 def train(
@@ -114,16 +119,21 @@ def _train(
     config: RunConfig, resume: bool, overwrite: bool, console: Console, quiet: bool, processes: Processes
 ) -> Result:
     device = pick_device(processes.device(config.train.device))
-    setup = task_of(config.task).set_up(config)
+
+    def say(text: str) -> None:
+        if processes.main and not quiet:
+            console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+    if processes.several and config.train.batch_size == "auto":
+        raise InputError(f"train.batch_size=auto is for one process, and there are {processes.size}; give a number")
+    config = with_batch_size(config, device, resume, lambda tried: _to_try(tried, device), say)
+    with passing(_unreadable_before(config.out) if resume else ()):
+        setup = task_of(config.task).set_up(config)
     score_name = monitored(config, setup, device)
     model = setup.built.model
     report = prepare(config, setup)
     if processes.several:
         _refuse_own_statistics(model)
-
-    def say(text: str) -> None:
-        if processes.main and not quiet:
-            console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
     with ExitStack() as opened:
         if note := processes.from_main(lambda: opened.enter_context(open_folder(config, resume, overwrite))):
@@ -149,6 +159,8 @@ def _train(
             fit(state, monitor, stop)
             result = _conclude(state, stop)
             monitor.hyperparameters(_settings(config), result.scores)
+    if result.unreadable:
+        say(f"{len(result.unreadable)} training images could not be read to the end; all are in {REPORT}")
     say(
         f"best epoch {result.best_epoch}: "
         + ("  ".join(f"{name} {value:.4f}" for name, value in result.scores.items()) or "no score")
@@ -156,6 +168,21 @@ def _train(
         f"{result.seconds:.0f} s; all of it is in {result.folder}"
     )
     return result
+
+
+def _unreadable_before(folder: Path) -> list[Path]:
+    """The images that the run in a folder has left out since it began."""
+    try:
+        newest, _ = newest_checkpoint(folder / CHECKPOINTS, folder / METRICS)
+    except InputError:  # who goes on with it will say so
+        newest = None
+    return [Path(file) for entry in newest.progress.unreadable for file in entry["files"]] if newest else []
+
+
+def _to_try(config: RunConfig, device: torch.device) -> RunState:
+    """A run that will not be trained to its end."""
+    setup = task_of(config.task).set_up(config)
+    return _begin(config, setup, "", device, ALONE, folds=prepare(config, setup) is not None)
 
 
 def _begin(
@@ -310,6 +337,7 @@ def _report(state: RunState, trained: Trained, metrics: Metrics, started: float)
         skipped=[str(path) for path in state.setup.skipped],
         faulty=state.setup.faulty,
         skipped_steps=progress.skipped,
+        unreadable=reasons(progress.unreadable),
     )
     plain = asdict(result)
     details = plain.pop("details")

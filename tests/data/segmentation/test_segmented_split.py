@@ -86,6 +86,23 @@ def test_without_parts_the_last_images_are_split_off_in_order(tmp_path: Path, cl
     assert len(read_segmented_part(SegmentationData(root=tmp_path / "set", classes=classes), "all", CLASSES)[0]) == 10
 
 
+def test_fastais_list_says_what_validates(tmp_path: Path, classes: Path) -> None:
+    root = tmp_path / "set"
+    images, _ = write_set(root, 5)
+    endings = {path.stem: path.suffix for path in images.iterdir()}
+    (root / "valid.txt").write_text(f"1{endings['1']}\n3{endings['3']}\nelsewhere.png\n")
+    everything = {"root": root, "classes": classes}
+    assert parts(**everything) == (["0", "2", "4"], ["1", "3"])
+    for text, which in (
+        ("x.png\n", "none of the 5"),
+        ("".join(f"{n}{end}\n" for n, end in endings.items()), "all of the 5"),
+    ):
+        (root / "valid.txt").write_text(text)
+        assert f"valid.txt: names {which} images" in refusal(**everything)
+    (root / "valid.txt").write_bytes(b"\xff\xfe\x00")
+    assert "valid.txt: can't be read" in refusal(**everything)
+
+
 def test_a_named_validation_part_is_no_training_data(tmp_path: Path, classes: Path) -> None:
     for part, numbers in (("a", range(3)), ("b", range(3, 5))):
         for number in numbers:

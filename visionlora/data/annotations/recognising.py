@@ -7,6 +7,7 @@ from pathlib import Path
 from visionlora.data.annotations.coco_root import ANNOTATION_FOLDERS
 from visionlora.data.annotations.json_file import OTHERS, kind_of_json
 from visionlora.data.annotations.part_names import ORDER, canonical, is_part, part_of
+from visionlora.data.annotations.text_lists import refuse_text
 from visionlora.data.annotations.voc import find_voc_sets, find_xml_folder
 from visionlora.data.annotations.xml_file import root_tag
 from visionlora.data.annotations.yolo_folder import is_yolo_folder
@@ -79,6 +80,8 @@ def _file(path: Path) -> Layout | None:
         return _xml(path)
     if path.name.lower() == "classes.txt" and is_yolo_folder(path.parent):
         return Layout("yolo", path.parent)
+    if suffix == ".txt":
+        refuse_text(path)
     return None
 
 

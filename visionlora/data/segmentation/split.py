@@ -10,6 +10,7 @@ from visionlora.data.annotations.split import choose_part, load_annotated_split,
 from visionlora.data.faults import Fault, Spot, describe_left_out, refuse_errors
 from visionlora.data.folders import find_part
 from visionlora.data.segmentation.class_files import find_class_file, read_classes
+from visionlora.data.segmentation.listed_validation import split_by_list
 from visionlora.data.segmentation.mask_folders import (
     MaskPlace,
     find_given_folders,
@@ -100,7 +101,8 @@ def _split_masks(data: SegmentationData, classes: list[str] | None) -> Segmented
     faulty: list[str] = []
     train, skipped = _read_masks(data, train_part, classes, training=True, faulty=faulty)
     if val_part is None:
-        train, val = split_in_order(train, 1 - data.val_fraction, data.gap)
+        listed = split_by_list(data.root, train) if train_part is None else None
+        train, val = listed or split_in_order(train, 1 - data.val_fraction, data.gap)
     else:
         val, more = _read_masks(data, val_part, classes, faulty=faulty)
         skipped += more

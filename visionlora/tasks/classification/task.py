@@ -17,6 +17,7 @@ from visionlora.data.loading import batches, make_loader
 from visionlora.errors import InputError, some
 from visionlora.models import timm_models
 from visionlora.models.classifier import Classifier, create_classifier, creation_code
+from visionlora.models.pinning import pinned
 from visionlora.tasks.about import ClassifierAbout
 from visionlora.tasks.base import Chosen, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
@@ -69,7 +70,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             section.name,
             len(classes),
             pretrained=section.pretrained,
-            checkpoint=section.checkpoint,
+            checkpoint=pinned(section.name, section.pretrained, section.checkpoint, section.sha256),
             img_size=size,
             data_config=section.model_dump(include={"mean", "std", "interpolation", "crop_pct"}),
             drop_rate=section.drop_rate,

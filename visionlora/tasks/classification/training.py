@@ -45,7 +45,7 @@ class ClassificationTraining(Training):
 
     def train_loader(self, batch_list: list[list[Key]]) -> DataLoader[Any]:
         """Training samples for these batches."""
-        return make_loader(self.train_set, batch_list, self._data.workers)
+        return make_loader(self.train_set, batch_list, self._data.workers, leave_out=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Mean loss of a batch, scalar. Mixes images first if mixup or cutmix is on (global torch generator)."""

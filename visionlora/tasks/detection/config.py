@@ -10,8 +10,8 @@ from visionlora.sections import AnnotatedData, AtLeastOne, ModelSection, Positiv
 class AnchorSection(Section):
     """Anchors of each level of a pyramid, finest first, as ``models.anchors.Anchors`` has them."""
 
-    sizes: Annotated[list[Annotated[list[Positive], Field(max_length=100)]], Field(max_length=16)]
-    aspect_ratios: Annotated[list[Annotated[list[Positive], Field(max_length=100)]], Field(max_length=16)]
+    sizes: Annotated[list[Annotated[list[Positive], Field(max_length=16)]], Field(max_length=16)]
+    aspect_ratios: Annotated[list[Annotated[list[Positive], Field(max_length=16)]], Field(max_length=16)]
 
 
 class DetectorSection(ModelSection):

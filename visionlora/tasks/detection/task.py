@@ -17,6 +17,7 @@ from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors
 from visionlora.models.detector import Detector, create_detector
+from visionlora.models.pinning import pinned
 from visionlora.tasks.about import DetectorAbout
 from visionlora.tasks.base import AddLabels, Chosen, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
@@ -93,7 +94,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
             classes,
             backbone=section.backbone,
             pretrained=section.pretrained,
-            checkpoint=section.checkpoint,
+            checkpoint=pinned(section.backbone or section.name, section.pretrained, section.checkpoint, section.sha256),
             size=section.size,
             data_config=section.model_dump(include={"mean", "std"}),
             levels=section.levels,
@@ -105,7 +106,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     def without_base(self, section: DetectorSection, path: Path) -> DetectorSection:
         if section.backbone is None and (section.pretrained or section.checkpoint):
             # torchvision's pretrained detectors are built otherwise than its fresh ones: outputs, BatchNorm's eps.
-            return section.model_copy(update={"checkpoint": path})
+            return section.model_copy(update={"checkpoint": path, "sha256": None})
         return super().without_base(section, path)
 
     def read_preprocessing(self, values: dict[str, Any]) -> DetectorInput:

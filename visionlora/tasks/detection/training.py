@@ -58,7 +58,7 @@ class DetectionTraining(Training):
 
     def train_loader(self, batch_list: list[list[Key]]) -> DataLoader[Any]:
         """Training samples for these batches."""
-        return make_loader(self.train_set, batch_list, self._data.workers, collate)
+        return make_loader(self.train_set, batch_list, self._data.workers, collate, leave_out=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The sum of the detector's losses for a batch, scalar; it must be in training mode."""

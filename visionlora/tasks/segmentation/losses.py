@@ -79,7 +79,7 @@ def cross_entropy(logits: Tensor, target: Tensor, class_weights: Tensor | None =
 
 def _cross_entropy_sums(logits: Tensor, target: Tensor, class_weights: Tensor | None) -> Tensor:
     loss = F.cross_entropy(logits.float(), target, class_weights, ignore_index=IGNORE, reduction="sum")
-    return torch.stack([loss, _total_weight(target, class_weights)])
+    return torch.stack([loss, total_weight(target, class_weights)])
 
 
 def focal(logits: Tensor, target: Tensor, gamma: float = 2.0, class_weights: Tensor | None = None) -> Tensor:
@@ -96,7 +96,7 @@ def _focal_sums(logits: Tensor, target: Tensor, gamma: float, class_weights: Ten
     loss = (1 - torch.exp(-entropy)).clamp(min=1e-6) ** gamma * entropy
     if class_weights is not None:
         loss = loss * class_weights[target.where(target != IGNORE, 0)]
-    return torch.stack([loss.sum(), _total_weight(target, class_weights)])
+    return torch.stack([loss.sum(), total_weight(target, class_weights)])
 
 
 def dice(logits: Tensor, target: Tensor) -> Tensor:
@@ -146,8 +146,8 @@ def median_frequency_weights(pixels: Sequence[Sequence[int]]) -> Tensor:
     return torch.where(shown, median / frequency.clamp(min=1e-12), 0.0).float()
 
 
-def _total_weight(target: Tensor, class_weights: Tensor | None) -> Tensor:
-    """What the sum over pixels is divided by."""
+def total_weight(target: Tensor, class_weights: Tensor | None) -> Tensor:
+    """(): what is not ignored, each pixel with the weight of its class: cross-entropy and focal are means over it."""
     valid = target != IGNORE
     return valid.sum().float() if class_weights is None else class_weights[target[valid]].sum()
 

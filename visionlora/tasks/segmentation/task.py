@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.split import load_segmented_split, read_segmented_part
 from visionlora.data.segmentation.transforms import whole_image
+from visionlora.models.pinning import pinned
 from visionlora.models.segmenter import Segmenter, create_segmenter
 from visionlora.tasks.about import SegmenterAbout
 from visionlora.tasks.base import Chosen, Metrics, PredictOptions, SetUp, Task
@@ -86,7 +87,7 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
             classes,
             backbone=section.backbone,
             pretrained=section.pretrained,
-            checkpoint=section.checkpoint,
+            checkpoint=pinned(section.backbone or section.name, section.pretrained, section.checkpoint, section.sha256),
             data_config=section.model_dump(include={"mean", "std"}),
             channels=section.channels,
         )

@@ -18,7 +18,13 @@ from visionlora.models.segmenter import Segmenter
 from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.segmentation.config import SegmentationConfig
 from visionlora.tasks.segmentation.inference import SegmenterInput
-from visionlora.tasks.segmentation.losses import losses_of, median_frequency_weights, refuse_weights, segmentation_sums
+from visionlora.tasks.segmentation.losses import (
+    losses_of,
+    median_frequency_weights,
+    refuse_weights,
+    segmentation_sums,
+    total_weight,
+)
 
 
 class SegmentationTraining(Training):
@@ -54,7 +60,7 @@ class SegmentationTraining(Training):
 
     def train_loader(self, batch_list: list[list[Key]]) -> DataLoader[Any]:
         """Training samples for these batches."""
-        return make_loader(self.train_set, batch_list, self._data.workers, collate)
+        return make_loader(self.train_set, batch_list, self._data.workers, collate, leave_out=True)
 
     def loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """The weighted sum of the losses of a batch, scalar."""
@@ -72,6 +78,10 @@ class SegmentationTraining(Training):
         if len(losses) > 1:
             self.loss_parts = {name: value.detach() for name, value in losses.items()}
         return torch.stack(list(losses.values())).sum()
+
+    def amount(self, batch: Batch) -> float:
+        """The labelled pixels' weight. (Dice is a mean over nothing that adds up.)"""
+        return float(total_weight(batch["target"], self._weights))
 
 
 def refuse_single_images(config: SegmentationConfig, segmenter: Segmenter) -> None:

@@ -1,4 +1,4 @@
-"""What a whole training run costs as people start it, and where its seconds go; every method in a process of its own."""
+"""What a whole training run costs as people start it, and where its seconds go: a process for each method."""
 
 import json
 import statistics

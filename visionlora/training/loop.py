@@ -58,7 +58,8 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         monitor.skipped(step.number, step.epoch, what, state.files(step.batches))
 
     skips = Skips(train.max_skipped_steps, scaler, tell, progress.skipped_in_row)
-    clock = time.perf_counter()
+    clock, watch = time.perf_counter(), state.watch
+    watch.restart()
 
     def log(rates: dict[str, float]) -> None:
         loss_sum, count = losses.tolist()
@@ -110,6 +111,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         quarantine = Quarantine(state, monitor, keys)
         readable = quarantine.without(keys)
         for batch in training.train_loader(processes.shares(readable[progress.batch :])):
+            watch.lap("data")
             first = progress.batch % train.accumulate == 0
             last = (progress.batch + 1) % train.accumulate == 0 or progress.batch + 1 == len(keys)
             if first:
@@ -134,23 +136,29 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
             monitor.advance(progress.epoch, train.epochs, progress.step)
             logs = progress.step % train.log_every == 0
             too_many = skips.settle() if logs or device.type == "cpu" else None
+            watch.lap("optimizer")
             if logs:
                 log(rates)
+                watch.lap("logging")
             stop_at(too_many)
             if missing := quarantine.too_many():
                 stop_at(skips.settle())
                 checkpoint()
                 raise InputError(missing)
             optimizer.zero_grad(set_to_none=True)
+            watch.lap("optimizer")
             checkpoint_if(progress.step % train.checkpoint_every == 0, f"at step {progress.step}")
+            watch.lap("checkpoints")
         stop_at(skips.settle())
         if (progress.epoch + 1) % train.evaluate_every == 0 or progress.epoch + 1 == train.epochs:
             _evaluate(state, autocast, monitor, on_batch, checkpoint)
+            watch.lap("evaluation")
             progress.finished = 0 < train.patience <= progress.stale
         progress.epoch, progress.batch = progress.epoch + 1, 0
         if progress.finished:
             monitor.say(f"stopped early: {state.monitor} has not risen for {progress.stale} evaluations")
         checkpoint_if(True, f"at step {progress.step}")
+        watch.lap("checkpoints")
     progress.finished = True
 
 

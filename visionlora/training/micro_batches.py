@@ -48,7 +48,7 @@ class MicroBatches:
     ) -> None:
         self._training, self._model, self._scaler = state.setup.training, state.model, state.scaler
         self._device, self._channels_last = state.device, state.train.channels_last
-        self._processes = state.processes
+        self._processes, self._watch = state.processes, state.watch
         self._autocast, self._undo, self._say = autocast, undo, say
         self.size = state.progress.micro_batch
         measures = any(module.training and norm.has_running_stats(module) for module in self._model.modules())
@@ -107,8 +107,10 @@ class MicroBatches:
             with self._autocast:
                 there = {**part, "image": image, "target": to_device(part["target"], self._device)}
                 loss = self._processes.loss(self._training, self._model, there, images)
+            self._watch.lap("forward")
             loss = loss if share is None else loss * share
             self._scaler.scale(loss / self._batches).backward()
+            self._watch.lap("backward")
             total = total + loss.detach()
             if share is not None:
                 for name, value in self._training.loss_parts.items():

@@ -70,6 +70,7 @@ class Result:
         faulty: faults of the annotations that were mended or left out, as asked.
         skipped_steps: those that were left out because loss or gradient was not finite.
         unreadable: a line for each training image that could be read when the run began, and later could not.
+        spent: seconds since the last start by what they went into: see ``Stopwatch``.
     """
 
     folder: Path
@@ -84,6 +85,7 @@ class Result:
     faulty: list[str] = field(default_factory=list)
     skipped_steps: int = 0
     unreadable: list[str] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
 
 
 def train(
@@ -165,7 +167,7 @@ def _train(
         f"best epoch {result.best_epoch}: "
         + ("  ".join(f"{name} {value:.4f}" for name, value in result.scores.items()) or "no score")
         + f"\n{result.trainable:,} parameters trained, {result.saved_bytes / 1e6:.2f} MB saved, "
-        f"{result.seconds:.0f} s; all of it is in {result.folder}"
+        f"{result.seconds:.0f} s ({state.watch}); all of it is in {result.folder}"
     )
     return result
 
@@ -318,6 +320,7 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
         (processes.rank, processes.size),
     )
     processes.add_up(metrics)
+    state.watch.lap("evaluation")
     return processes.from_main(lambda: _report(state, trained, metrics, started))
 
 
@@ -338,6 +341,7 @@ def _report(state: RunState, trained: Trained, metrics: Metrics, started: float)
         faulty=state.setup.faulty,
         skipped_steps=progress.skipped,
         unreadable=reasons(progress.unreadable),
+        spent=dict(state.watch.seconds),
     )
     plain = asdict(result)
     details = plain.pop("details")

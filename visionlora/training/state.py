@@ -16,6 +16,7 @@ from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, MODEL, write_plain
 from visionlora.training.checkpoint import Progress
 from visionlora.training.distributed import ALONE, Processes
+from visionlora.training.stopwatch import Stopwatch
 
 
 @dataclass
@@ -31,6 +32,7 @@ class RunState:
         base: fingerprint of the frozen tensors, for checkpoints.
         data: fingerprint of the images and their labels, for checkpoints.
         progress: how far it is.
+        watch: what its time goes into.
         processes: that train it together.
     """
 
@@ -44,6 +46,7 @@ class RunState:
     data: dict[str, Any]
     progress: Progress = field(default_factory=Progress)
     processes: Processes = ALONE
+    watch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
     def folder(self) -> Path:

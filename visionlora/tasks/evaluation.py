@@ -68,7 +68,8 @@ def score(
             if not out_of_memory(error):
                 raise
             if batch_size == 1 or part[1] > 1:  # others would not begin again
-                raise InputError(f"out of memory in an evaluation, {batch_size} images at a time: {error}") from error
+                many = f"{batch_size} images" if batch_size > 1 else "one image"
+                raise InputError(f"out of memory in an evaluation, with {many} at a time: {error}") from error
         batch_size //= 2
         warnings.warn(f"out of memory: the evaluation begins again with {batch_size} images at a time", stacklevel=2)
         free_memory()

@@ -2,6 +2,7 @@
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -109,7 +110,8 @@ def test_a_step_trains_what_the_method_trains(name: str, method: str) -> None:
 
 @pytest.mark.parametrize("name", ["retinanet", "unet"])
 def test_an_adapted_step_saves_less_than_peft_and_full_fine_tuning(name: str) -> None:
-    saved = {method: saved_bytes(method, SETUPS[name], batch=2) for method in METHODS}
+    setup = replace(SETUPS[name], memory="low")
+    saved = {method: saved_bytes(method, setup, batch=2) for method in METHODS}
     assert saved["visionlora"] < 0.8 * min(saved["peft"], saved["full"])
     assert saved["head"] < saved["floor"] <= saved["floor+head"] < saved["full"]
 

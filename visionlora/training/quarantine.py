@@ -41,7 +41,7 @@ class Quarantine:
         known = {entry["index"] for entry in progress.unreadable}
         for one in batch.pop("unreadable", ()):
             if self._state.processes.several:
-                raise InputError(f"{one.reason}; bring it back, and --resume goes on from the last checkpoint")
+                raise InputError(one.reason)
             if one.index in known:
                 continue
             told = any(entry["reason"] == one.reason for entry in progress.unreadable)  # of another tile of the file

@@ -1,6 +1,8 @@
 """Scores of a detector: COCO's by torchmetrics, and precision-recall curves with suggested thresholds."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -126,9 +128,16 @@ class DetectionMetrics:
         return class_curves(self._results(masks), self.classes)
 
     def thresholds(self, masks: bool = False) -> dict[str, Threshold]:
-        """Class name -> the score threshold with the best F1; classes without a right detection are left out."""
+        """Class name -> the score threshold with the best F1; classes without a right detection are left out.
+
+        It is rounded down to 4 digits: the detection whose score it is must not fall below it by another rounding.
+        """
         best = {name: curve.best for name, curve in self.curves(masks).items()}
-        return {name: threshold for name, threshold in best.items() if threshold is not None}
+        return {
+            name: replace(threshold, score=math.floor(threshold.score * 1e4) / 1e4)
+            for name, threshold in best.items()
+            if threshold is not None
+        }
 
     def _plain(self, item: Mapping[str, Tensor], where: str) -> dict[str, Tensor]:
         """One image's tensors as torchmetrics takes them, on the CPU and checked."""

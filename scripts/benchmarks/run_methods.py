@@ -15,7 +15,7 @@ from benchmarks.step_measures import peak_of_process
 from visionlora.config import check_config
 from visionlora.sections import RunConfig
 from visionlora.tasks.base import SetUp
-from visionlora.tasks.evaluation import score, to_device
+from visionlora.tasks.evaluation import placed, score
 from visionlora.tasks.registry import task_of
 from visionlora.training.run import pick_device, train
 from visionlora.training.state import as_trained
@@ -85,9 +85,7 @@ def _peft(config: RunConfig) -> dict[str, float]:
     for epoch in range(config.train.epochs):
         model.train()
         for batch in setup.training.train_loader(setup.training.train_batches(epoch)):
-            batch = to_device(batch, device)
-            if config.train.channels_last:
-                batch["image"] = batch["image"].contiguous(memory_format=torch.channels_last)
+            batch = placed(batch, device, config.train.channels_last)
             watch.lap("data")
             loss = setup.training.loss(model, batch)
             watch.lap("forward")

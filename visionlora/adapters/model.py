@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal
 
 import torch
 from torch import nn
@@ -293,11 +294,7 @@ def set_route(model: nn.Module, route: LayerRoute) -> nn.Module:
     Raises:
         InputError: no such route.
     """
-    if route not in ROUTES:
-        raise InputError(f"no route '{route}'{did_you_mean(route, ROUTES)}; there are {', '.join(ROUTES)}")
-    for _, layer in adapted_layers(model):
-        adapters_of(layer).route = route
-    return model
+    return _tell_layers(model, "route", route, ROUTES)
 
 
 def set_memory(model: nn.Module, memory: Memory) -> nn.Module:
@@ -314,10 +311,14 @@ def set_memory(model: nn.Module, memory: Memory) -> nn.Module:
     Raises:
         InputError: no such choice.
     """
-    if memory not in MEMORY:
-        raise InputError(f"no memory '{memory}'{did_you_mean(memory, MEMORY)}; there are {', '.join(MEMORY)}")
+    return _tell_layers(model, "memory", memory, MEMORY)
+
+
+def _tell_layers(model: nn.Module, what: Literal["route", "memory"], choice: str, known: Sequence[str]) -> nn.Module:
+    if choice not in known:
+        raise InputError(f"no {what} '{choice}'{did_you_mean(choice, known)}; there are {', '.join(known)}")
     for _, layer in adapted_layers(model):
-        adapters_of(layer).memory = memory
+        setattr(adapters_of(layer), what, choice)
     return model
 
 

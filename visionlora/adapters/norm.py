@@ -21,6 +21,11 @@ def has_running_stats(module: nn.Module) -> bool:
     return module._buffers.get("running_mean") is not None or module._buffers.get("running_var") is not None
 
 
+def measuring(model: nn.Module) -> list[nn.Module]:
+    """The modules of a model whose statistics its next forward would change."""
+    return [module for module in model.modules() if module.training and has_running_stats(module)]
+
+
 def freeze(module: nn.Module) -> None:
     """Keep ``module`` in eval mode, whatever ``model.train()`` says."""
     if not is_frozen(module):

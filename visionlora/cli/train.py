@@ -1,16 +1,16 @@
 """``visionlora train``, as one process or as one of several."""
 
-import os
 from collections.abc import Sequence
 
 from visionlora.cli.configs import find_config, shipped_configs
 from visionlora.config import load_config
 from visionlora.errors import InputError
+from visionlora.training.started import started_processes
 
 
 def train(config: str, overrides: Sequence[str], resume: bool, overwrite: bool) -> int:
     """Train as the options say; the exit code."""
-    if int(os.environ.get("WORLD_SIZE") or 1) == 1:
+    if started_processes() == 1:
         return _train(config, overrides, resume, overwrite)
 
     from visionlora.training.distributed import joined

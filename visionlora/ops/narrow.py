@@ -28,9 +28,8 @@ def narrow_times(z: Tensor, x: Tensor) -> Tensor:
     if not _pays(x) or torch.get_num_threads() == 1:
         return z.t().contiguous() @ x
     rows = len(x) - len(x) % _PIECES
-    pieces = (each[:rows].view(_PIECES, -1, each.shape[1]) for each in (z.contiguous(), x))
-    first, second = pieces
-    product = torch.bmm(first.transpose(1, 2), second).sum(0)
+    narrow, wide = (each[:rows].view(_PIECES, -1, each.shape[1]) for each in (z.contiguous(), x))
+    product = torch.bmm(narrow.transpose(1, 2), wide).sum(0)
     return product if rows == len(x) else product + z[rows:].t() @ x[rows:]
 
 

@@ -117,14 +117,14 @@ class Training(Protocol):
         """The mean loss of a batch, scalar; the model is in training mode."""
 
     def loss_sums(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Sums that the loss is made of, by name, differentiable. Overridden where it is no mean over images."""
-        loss, images = self.loss(model, batch).float(), len(batch["image"])
-        return {"mean": torch.stack([loss * images, loss.new_tensor(images)])}
+        """Sums that the loss is made of, by name, differentiable. Overridden where it is no mean over ``amount``."""
+        loss, amount = self.loss(model, batch).float(), self.amount(batch)
+        return {"mean": torch.stack([loss * amount, loss.new_tensor(amount)])}
 
     def loss_of(self, sums: Mapping[str, Tensor]) -> Tensor:
         """The loss of a batch, scalar, whose sums these are."""
-        total, images = sums["mean"]
-        return total / images
+        total, amount = sums["mean"]
+        return total / amount
 
     def amount(self, batch: Batch) -> float:
         """What that is a mean over, to weigh parts of a batch that is too large: images, if the task says nothing."""

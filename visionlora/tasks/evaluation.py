@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from visionlora.adapters.model import merged
 from visionlora.data.loading import in_shares
 from visionlora.errors import InputError
-from visionlora.tasks.base import Additive, Labelled, Metrics, Trained
+from visionlora.tasks.base import Additive, Batch, Labelled, Metrics, Trained
 from visionlora.tasks.memory import free_memory, out_of_memory
 from visionlora.tasks.registry import task_of
 
@@ -108,6 +108,14 @@ def example(trained: Trained, data: Labelled, device: torch.device) -> Any:
     """What the model takes in eval mode, of the first image."""
     loader = task_of(trained.task).loader(trained, data, 1, 0)
     return to_device(next(iter(loader))["image"], device)
+
+
+def placed(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
+    """A training batch on the device, its images in the memory format that is asked for."""
+    image = to_device(batch["image"], device)
+    if channels_last and isinstance(image, Tensor):  # a list's images have three dimensions
+        image = image.contiguous(memory_format=torch.channels_last)
+    return {**batch, "image": image, "target": to_device(batch["target"], device)}
 
 
 def to_device(value: Any, device: torch.device) -> Any:

@@ -7,7 +7,7 @@ import torch
 
 from visionlora.errors import InputError
 from visionlora.sections import AUTO, RunConfig, TrainSection
-from visionlora.tasks.evaluation import to_device
+from visionlora.tasks.evaluation import placed
 from visionlora.tasks.memory import free_memory, out_of_memory
 from visionlora.training.folder import settings_before
 from visionlora.training.loop import autocast_context
@@ -70,7 +70,7 @@ def largest_that_fits(config: RunConfig, begin: Callable[[RunConfig], RunState])
             (batch,) = training.train_loader([keys[:images]])
             for _ in range(2):  # the optimizer makes its state in the first
                 with autocast_context(config.train, device):
-                    loss = training.loss(state.model, to_device(batch, device))
+                    loss = training.loss(state.model, placed(batch, device, config.train.channels_last))
                 loss.backward()
                 state.optimizer.step()
         except RuntimeError as error:

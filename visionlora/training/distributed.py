@@ -23,6 +23,7 @@ from visionlora.data.loading import Key, share_of
 from visionlora.errors import InputError
 from visionlora.stopping import Interrupted, Lost, SaidElsewhere, Stopped
 from visionlora.tasks.base import Additive, Batch, Metrics, Training
+from visionlora.training.started import started_processes
 
 _PATIENCE = timedelta(minutes=30)
 """How long a process waits for the others: while one reads a large data set, say."""
@@ -228,7 +229,7 @@ def joined() -> Iterator[Processes]:
         InputError: the environment does not say where the others are.
         Lost: another process is gone.
     """
-    if int(os.environ.get("WORLD_SIZE") or 1) <= 1:
+    if started_processes() <= 1:
         yield ALONE
         return
     if dist.is_initialized():

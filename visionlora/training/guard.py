@@ -36,8 +36,7 @@ class GuardedStep:
         self._optimizer, self._scaler, self._clip = optimizer, scaler, clip
         self.parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
         self._fused = all(group.get("fused") for group in optimizer.param_groups)
-        measuring = [module for module in model.modules() if module.training and norm.has_running_stats(module)]
-        buffers = [module._buffers.get(name) for module in measuring for name in _STATISTICS]
+        buffers = [module._buffers.get(name) for module in norm.measuring(model) for name in _STATISTICS]
         self._statistics = _by_kind([buffer for buffer in buffers if buffer is not None])
         self._before: list[Tensor] = []
 

@@ -14,6 +14,7 @@ from visionlora.errors import InputError
 from visionlora.sections import TrainSection
 from visionlora.stopping import Lost, stop_requests
 from visionlora.training.distributed import LAUNCHER
+from visionlora.training.started import started_processes
 
 _LOOK, _GRACE = 0.05, 20.0
 """Seconds between two looks at the processes, and how long they have to end by themselves once one has failed."""
@@ -25,7 +26,7 @@ def wants_launch(train: TrainSection) -> bool:
     Raises:
         InputError: torchrun has started another number of them.
     """
-    started = int(os.environ.get("WORLD_SIZE") or 1)
+    started = started_processes()
     if train.devices == 1 or train.devices == started:
         return False
     if started > 1:

@@ -11,7 +11,7 @@ from torch import Tensor
 from visionlora.adapters import norm
 from visionlora.errors import InputError
 from visionlora.tasks.base import Batch
-from visionlora.tasks.evaluation import to_device
+from visionlora.tasks.evaluation import placed
 from visionlora.tasks.memory import free_memory, out_of_memory
 from visionlora.training.random_states import random_state, restore_random
 from visionlora.training.state import RunState
@@ -51,8 +51,7 @@ class MicroBatches:
         self._processes, self._watch = state.processes, state.watch
         self._autocast, self._undo, self._say = autocast, undo, say
         self.size = state.progress.micro_batch
-        measures = any(module.training and norm.has_running_stats(module) for module in self._model.modules())
-        self.least = 2 if measures else 1  # a variance needs two
+        self.least = 2 if norm.measuring(self._model) else 1  # a variance needs two
 
     def begin(self, batches: int) -> None:
         """Start a step of so many batches, without gradients."""
@@ -101,11 +100,8 @@ class MicroBatches:
         shares = self._shares(parts)
         total, summands = torch.zeros((), device=self._device), dict[str, Tensor]()
         for part, share in zip(parts, shares, strict=True):
-            image = to_device(part["image"], self._device)
-            if self._channels_last and isinstance(image, Tensor):  # a list's images have three dimensions
-                image = image.contiguous(memory_format=torch.channels_last)
+            there = placed(part, self._device, self._channels_last)
             with self._autocast:
-                there = {**part, "image": image, "target": to_device(part["target"], self._device)}
                 loss = self._processes.loss(self._training, self._model, there, images)
             self._watch.lap("forward")
             loss = loss if share is None else loss * share

@@ -4,6 +4,7 @@ python scripts/benchmark.py coverage --peft --json coverage.json
 python scripts/benchmark.py run --model vit_tiny_patch16_224 --size 112 --batch 32
 python scripts/benchmark.py step --model resnet50 --peak
 python scripts/benchmark.py routes --model vit_small_patch16_224
+python scripts/benchmark.py launches --model resnet50
 python scripts/benchmark.py export --only resnet10t
 python scripts/benchmark.py check-data --images 25000 50000 100000
 python scripts/benchmark.py scaling --model resnet50 --gbit 25
@@ -13,13 +14,14 @@ python scripts/benchmark.py loader
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, export, loader, routes, run, scaling, step
+from benchmarks import check_data, coverage, export, launches, loader, routes, run, scaling, step
 
 COMMANDS = {
     "coverage": coverage,
     "run": run,
     "step": step,
     "routes": routes,
+    "launches": launches,
     "export": export,
     "check-data": check_data,
     "scaling": scaling,

@@ -20,7 +20,7 @@ from visionlora.ops.convolution import convolve, input_gradient
 from visionlora.ops.cost import conv_route
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.linear import factor_gradients as linear_gradients
-from visionlora.ops.weight import passing_weight
+from visionlora.ops.weight import PassingWeight
 
 COPIES = 4
 """Sets of tensors that a measurement goes through, so that none is found in the cache."""
@@ -131,7 +131,7 @@ def measure(shape: Shape, batch: int, rank: int, channels_last: bool) -> dict[st
 
 def _build_twice(t: Tensors) -> None:
     for _ in range(2):
-        with torch.no_grad(), passing_weight(t.weight, t.A, t.B):
+        with torch.no_grad(), PassingWeight(t.weight, t.A, t.B):
             pass
 
 

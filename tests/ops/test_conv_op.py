@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from helpers.dense_oracle import NAMES, check, close, conv_problem, gradients
+from visionlora.ops.conv import outer_by_convolution, outer_by_products
 
 CL = torch.channels_last
 ROUTES = ("factored", "dense")
@@ -278,3 +279,10 @@ def test_a_graph_may_be_kept_and_run_twice() -> None:
         assert all(torch.equal(a, b) for a, b in zip(once, again, strict=True))
         with pytest.raises(RuntimeError, match="second time"):
             torch.autograd.grad(output, inputs, gradient)
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+def test_the_two_ways_to_the_outer_product_are_equal(dimensions: int) -> None:
+    sides = (5, 4, 3)[:dimensions]
+    z, g = torch.randn(2, 3, *sides, dtype=torch.float64), torch.randn(2, 7, *sides, dtype=torch.float64)
+    torch.testing.assert_close(outer_by_convolution(z, g), outer_by_products(z, g, groups=1))

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from visionlora.ops.weight import adapted_weight, is_channels_last, passing_weight
+from visionlora.ops.weight import PassingWeight, adapted_weight, is_channels_last
 
 CL = torch.channels_last
 SHAPES = [(6, 4), (6, 4, 3), (6, 4, 3, 3), (6, 1, 5, 5), (6, 4, 1, 1), (1, 4, 3, 3), (6, 4, 3, 2, 2)]
@@ -35,7 +35,7 @@ def test_the_formula_for_every_shape_and_format(shape: tuple[int, ...]) -> None:
         found = adapted_weight(weight, A, B, row_scale)
         torch.testing.assert_close(found, expected)
         assert found.shape == weight.shape and is_channels_last(found) == is_channels_last(weight)
-        with torch.no_grad(), passing_weight(weight, A, B, row_scale) as passing:
+        with torch.no_grad(), PassingWeight(weight, A, B, row_scale) as passing:
             assert torch.equal(passing, found) and passing.stride() == found.stride()
         assert torch.equal(weight, before)
 
@@ -45,7 +45,7 @@ def test_gradients_reach_the_factors_through_the_dense_weight() -> None:
     A, B = (each.requires_grad_() for each in factors(weight))
     scale = torch.randn(6, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda A, B: adapted_weight(weight, A, B, scale), (A, B))
-    with passing_weight(weight, A, B, scale) as passing:
+    with PassingWeight(weight, A, B, scale) as passing:
         assert passing.requires_grad
 
 
@@ -61,7 +61,7 @@ def test_it_passes_through_the_same_memory_again_and_again() -> None:
     addresses = set()
     with torch.no_grad():
         for _ in range(5):
-            with passing_weight(weight, *factors(weight)) as passing:
+            with PassingWeight(weight, *factors(weight)) as passing:
                 addresses.add(passing.data_ptr())
     assert len(addresses) == 1
 
@@ -71,8 +71,8 @@ def test_nested_uses_do_not_share_memory() -> None:
     a, b = factors(one), factors(other)
     with torch.no_grad():
         for _ in range(3):
-            with passing_weight(one, *a) as outer:
-                with passing_weight(other, *b) as inner, passing_weight(one, *a, torch.ones(6) * 2) as third:
+            with PassingWeight(one, *a) as outer:
+                with PassingWeight(other, *b) as inner, PassingWeight(one, *a, torch.ones(6) * 2) as third:
                     torch.testing.assert_close(inner, by_hand(other, *b))
                     torch.testing.assert_close(third, 2 * by_hand(one, *a))
                 torch.testing.assert_close(outer, by_hand(one, *a))
@@ -87,7 +87,7 @@ def test_changing_sizes_and_precisions_never_give_a_wrong_weight() -> None:
             repeat = int(torch.randint(1, 4, (), generator=generator))
             weight = torch.randn(SHAPES[index], dtype=dtype).repeat(repeat, *[1] * (len(SHAPES[index]) - 1))
             A, B = factors(weight)
-            with passing_weight(weight, A, B) as passing:
+            with PassingWeight(weight, A, B) as passing:
                 assert passing.dtype == dtype
                 torch.testing.assert_close(passing, by_hand(weight, A, B), rtol=1e-5, atol=1e-5)
 
@@ -96,10 +96,10 @@ def test_an_exception_inside_does_no_harm() -> None:
     weight = torch.randn(6, 4)
     a, b = factors(weight), factors(weight)
     with torch.no_grad():
-        with pytest.raises(ZeroDivisionError), passing_weight(weight, *a) as kept:
+        with pytest.raises(ZeroDivisionError), PassingWeight(weight, *a) as kept:
             raise ZeroDivisionError
         expected = kept.clone()
-        with passing_weight(weight, *b) as passing:
+        with PassingWeight(weight, *b) as passing:
             torch.testing.assert_close(passing, by_hand(weight, *b))
             assert torch.equal(kept, expected), "what the failed use got is not written to"
 
@@ -115,7 +115,7 @@ def test_threads_do_not_share_memory() -> None:
                 weight, A, B = (torch.randn(shape, generator=generator) for shape in ((30, 20), (2, 20), (30, 2)))
                 with torch.no_grad():
                     barrier.wait()
-                    with passing_weight(weight, A, B) as passing:
+                    with PassingWeight(weight, A, B) as passing:
                         barrier.wait()
                         if not torch.allclose(passing, by_hand(weight, A, B), atol=1e-5):
                             wrong.append(seed)
@@ -139,16 +139,16 @@ def test_inference_mode_and_no_grad_may_follow_each_other(first: str) -> None:
     a = factors(weight)
     modes = [torch.inference_mode, torch.no_grad]
     for mode in (*(modes if first == "inference" else reversed(modes)), torch.no_grad, torch.inference_mode):
-        with mode(), passing_weight(weight, *a) as passing:
+        with mode(), PassingWeight(weight, *a) as passing:
             torch.testing.assert_close(passing, by_hand(weight, *a))
 
 
 def test_with_a_graph_the_weight_may_be_kept() -> None:
     weight = torch.randn(6, 4)
     a, b = factors(weight), factors(weight)
-    with passing_weight(weight, *a) as kept:
+    with PassingWeight(weight, *a) as kept:
         pass
-    with passing_weight(weight, *b), torch.no_grad(), passing_weight(weight, *b):
+    with PassingWeight(weight, *b), torch.no_grad(), PassingWeight(weight, *b):
         pass
     torch.testing.assert_close(kept, by_hand(weight, *a))
 

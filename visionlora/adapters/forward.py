@@ -6,6 +6,7 @@ Other classes, and whoever reads ``layer.weight``, get the dense adapted weight,
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -69,8 +70,9 @@ def scale_and_shift(batchnorm: Any) -> tuple[Tensor, Tensor]:
     scale = (batchnorm.running_var + batchnorm.eps).rsqrt()
     if batchnorm.weight is not None:
         scale = scale * batchnorm.weight
-    shift = -batchnorm.running_mean * scale
-    return scale, shift if batchnorm.bias is None else shift + batchnorm.bias
+    if batchnorm.bias is None:
+        return scale, -batchnorm.running_mean * scale
+    return scale, torch.addcmul(batchnorm.bias, batchnorm.running_mean, scale, value=-1)
 
 
 def _linear_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor], Tensor]:

@@ -17,6 +17,7 @@ from visionlora.adapters.guard import guarded, refuse_writes
 from visionlora.adapters.methods.base import Factors, Method
 from visionlora.adapters.paths import named_modules
 from visionlora.adapters.swap import args_of, is_swapped, swap, unswap
+from visionlora.ops.autocast import is_autocast
 
 LayerRoute = Literal["auto", "factored", "dense", "reference"]
 Memory = Literal["fast", "low"]
@@ -171,7 +172,7 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
         return False
     if torch._C._are_functorch_transforms_active() or torch.jit.is_tracing():
         return False
-    is_cast = torch.is_autocast_enabled(x.device.type) and torch.float64 not in (x.dtype, weight.dtype)
+    is_cast = is_autocast(x) and torch.float64 not in (x.dtype, weight.dtype)
     return (
         (is_cast or x.dtype == weight.dtype)
         and x.is_floating_point()

@@ -1,18 +1,21 @@
 """Autocast for the fused operations: their input is cast, and nothing inside is. Float64 is never cast."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 
-@contextmanager
-def plain_autocast(x: Tensor) -> Iterator[Tensor]:
-    """``x`` as autocast would give it to a layer; within the block autocast is off."""
+def is_autocast(x: Tensor) -> bool:
+    """Whether autocast is on where ``x`` lies; the meta device, which holds no numbers, has none."""
+    return not x.is_meta and torch.is_autocast_enabled(x.device.type)
+
+
+def outside_autocast(function: Callable[..., Tensor], x: Tensor, *rest: Any) -> Tensor:
+    """``function(x, *rest)`` on ``x`` as autocast would give it to a layer, and with autocast off inside."""
+    if not is_autocast(x) or x.dtype == torch.float64:
+        return function(x, *rest)
     device = x.device.type
-    if not torch.is_autocast_enabled(device) or x.dtype == torch.float64:
-        yield x
-        return
     with torch.autocast(device, enabled=False):
-        yield x.to(torch.get_autocast_dtype(device))
+        return function(x.to(torch.get_autocast_dtype(device)), *rest)

@@ -6,14 +6,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from visionlora.ops.autocast import plain_autocast
+from visionlora.ops.autocast import outside_autocast
 from visionlora.ops.convolution import convolve, input_gradient, take_every, weight_gradient
 from visionlora.ops.cost import Route, conv_route
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.kept import Kept, asking, kept_for, scale_gradient
-from visionlora.ops.narrow import narrow_times, times_narrow
+from visionlora.ops.narrow import narrow_times, times_narrow, times_narrow_rows
 from visionlora.ops.recompute import Recall
-from visionlora.ops.weight import is_channels_last, passing_weight, row_products, scaled_weight
+from visionlora.ops.weight import PassingWeight, is_channels_last, row_products
 
 
 def conv(
@@ -46,10 +46,9 @@ def conv(
     Returns:
         (N, Cout, ...).
     """
-    with plain_autocast(x) as x:
-        kept = kept_for(row_scale)
-        output: Tensor = _Conv.apply(x, weight, bias, A, B, row_scale, unit_rows, geometry, route, recall, kept)
-    return asking(output, kept)
+    kept = kept_for(row_scale)
+    arguments = (weight, bias, A, B, row_scale, unit_rows, geometry, route, recall, kept)
+    return asking(outside_autocast(_Conv.apply, x, *arguments), kept)
 
 
 class _Conv(torch.autograd.Function):
@@ -72,8 +71,9 @@ class _Conv(torch.autograd.Function):
         ctx.geometry, ctx.route, ctx.dtype, ctx.kept = geometry, route, x.dtype, kept
         ctx.again = None if recall is None else recall.again
         source = x if recall is None else recall.source
-        with scaled_weight(weight, A, B, row_scale, unit_rows) as (kernel, norms):
-            ctx.save_for_backward(source, weight, A, B, row_scale, norms, None if kept is None else bias)
+        passing = PassingWeight(weight, A, B, row_scale, unit_rows)
+        with passing as kernel:
+            ctx.save_for_backward(source, weight, A, B, row_scale, passing.norms, None if kept is None else bias)
             return convolve(x, kernel.to(x.dtype), None if bias is None else bias.to(x.dtype), geometry)
 
     @staticmethod
@@ -87,7 +87,7 @@ class _Conv(torch.autograd.Function):
         grad_x = grad_A = grad_B = grad_scale = None
         if needs_x:
             like = x if x.dtype == g.dtype else torch.empty_like(x, dtype=g.dtype)
-            with passing_weight(weight, A, B, scale) as kernel:
+            with PassingWeight(weight, A, B, scale) as kernel:
                 grad_x = input_gradient(g, like, kernel.to(g.dtype), ctx.geometry)
         if output is not None:
             grad_scale = scale_gradient(output, g, bias, scale)
@@ -122,7 +122,7 @@ def all_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``A``, ``B`` and ``row_scale``, through the gradient of the whole kernel."""
     grad = weight_gradient(x, g, weight.shape, geometry)
-    with passing_weight(weight, A, B) as kernel:
+    with PassingWeight(weight, A, B) as kernel:
         grad_scale = row_products(grad, kernel)
     return *_of_weight_gradient(grad, A, B, row_scale), grad_scale.to(row_scale.dtype)
 
@@ -145,12 +145,27 @@ def _through_rank(x: Tensor, g: Tensor, A: Tensor, B: Tensor, geometry: Geometry
     narrow = narrow.expand(n, -1, -1) if groups == 1 else narrow.repeat(n, 1, 1)
     g_r = torch.bmm(narrow, gradient).view(n, groups * rank, *g.shape[2:])
     per_group = A if groups == 1 else A.repeat(groups, *[1] * (A.dim() - 1))  # (groups * r, Cin / groups, ...)
-    z = convolve(x, per_group, None, geometry).reshape(n * groups, rank, pixels)
+    z = convolve(x, per_group, None, geometry)  # (N, groups * r, ...)
+    grad_A = weight_gradient(x, g_r, per_group.shape, geometry)
+    grad_A = grad_A if groups == 1 else grad_A.view(groups, *A.shape).sum(0)
+    by_products = g.is_cpu or groups > 1
+    return grad_A, outer_by_products(z, g, groups) if by_products else outer_by_convolution(z, g)
+
+
+def outer_by_products(z: Tensor, g: Tensor, groups: int) -> Tensor:
+    """g z^T over all pixels: z (N, groups * r, ...), g (N, Cout, ...) -> (Cout, r)."""
+    n, pixels, channels, rank = len(g), math.prod(g.shape[2:]), g.shape[1] // groups, z.shape[1] // groups
+    gradient = g.reshape(n * groups, channels, pixels).transpose(1, 2)
     # Narrow on the left: the product of gradient and z would take twice as long.
-    grad_B = torch.bmm(z, gradient.transpose(1, 2)).view(n, groups, rank, len(B) // groups)
-    grad_B = grad_B.sum(0).transpose(1, 2).reshape(B.shape)  # (groups, r, Cout / groups) -> (Cout, r)
-    grad_A = weight_gradient(x, g_r, per_group.shape, geometry).view(groups, *A.shape).sum(0)
-    return grad_A, grad_B
+    products = torch.bmm(z.reshape(n * groups, rank, pixels), gradient).view(n, groups, rank, channels)
+    return products.sum(0).transpose(1, 2).reshape(-1, rank)  # (groups, r, Cout / groups) -> (Cout, r)
+
+
+def outer_by_convolution(z: Tensor, g: Tensor) -> Tensor:
+    """The same for one group, as a weight's gradient: one kernel on a GPU, where the products are three."""
+    dimensions = g.dim() - 2
+    kernel_shape = torch.Size((g.shape[1], z.shape[1], *[1] * dimensions))
+    return weight_gradient(z, g, kernel_shape, Geometry.pointwise(dimensions)).flatten(1)
 
 
 def _through_rank_channels_last(
@@ -159,7 +174,7 @@ def _through_rank_channels_last(
     pointwise = geometry.is_pointwise(A)
     (n, _, height, width), rank = g.shape, A.shape[0]
     g_rows = g.permute(0, 2, 3, 1).reshape(-1, g.shape[1])  # (P, Cout), no copy
-    g_r = times_narrow(g_rows, B.t().contiguous())  # (P, r)
+    g_r = times_narrow(g_rows, B.t())  # (P, r)
     if pointwise:
         taken = take_every(x, geometry.stride)
         x_rows = taken.permute(0, 2, 3, 1).reshape(-1, x.shape[1])  # (P, Cin)
@@ -169,5 +184,4 @@ def _through_rank_channels_last(
         z = convolve(x, A, None, geometry).permute(0, 2, 3, 1).reshape(-1, rank)
         g_r = g_r.reshape(n, height, width, rank).permute(0, 3, 1, 2)
         grad_A = weight_gradient(x, g_r, A.shape, geometry)
-    # Narrow on the left: g_rows.t() @ z would take twice as long.
-    return grad_A, narrow_times(z, g_rows).t()
+    return grad_A, times_narrow_rows(g_rows, z)

@@ -6,12 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionlora.ops.autocast import plain_autocast
+from visionlora.ops.autocast import outside_autocast
 from visionlora.ops.cost import Route, linear_route
 from visionlora.ops.kept import Kept, asking, kept_for, scale_gradient
-from visionlora.ops.narrow import narrow_times, times_narrow
+from visionlora.ops.narrow import narrow_times, times_narrow, times_narrow_rows
 from visionlora.ops.recompute import Recall
-from visionlora.ops.weight import passing_weight, row_products, scaled_weight
+from visionlora.ops.weight import PassingWeight, row_products
 
 
 def linear(
@@ -43,10 +43,9 @@ def linear(
         (..., out).
     """
     through_rank = linear_route(weight.shape[1], weight.shape[0], len(A), route) == "factored"
-    with plain_autocast(x) as x:
-        kept = kept_for(row_scale)
-        output: Tensor = _Linear.apply(x, weight, bias, A, B, row_scale, unit_rows, through_rank, recall, kept)
-    return asking(output, kept)
+    kept = kept_for(row_scale)
+    arguments = (weight, bias, A, B, row_scale, unit_rows, through_rank, recall, kept)
+    return asking(outside_autocast(_Linear.apply, x, *arguments), kept)
 
 
 class _Linear(torch.autograd.Function):
@@ -68,8 +67,9 @@ class _Linear(torch.autograd.Function):
         ctx.through_rank, ctx.dtype, ctx.kept = through_rank, x.dtype, kept
         ctx.again = None if recall is None else recall.again
         source = x if recall is None else recall.source
-        with scaled_weight(weight, A, B, row_scale, unit_rows) as (adapted, norms):
-            ctx.save_for_backward(source, weight, A, B, row_scale, norms, None if kept is None else bias)
+        passing = PassingWeight(weight, A, B, row_scale, unit_rows)
+        with passing as adapted:
+            ctx.save_for_backward(source, weight, A, B, row_scale, passing.norms, None if kept is None else bias)
             return _product(x, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
@@ -80,7 +80,7 @@ class _Linear(torch.autograd.Function):
         output = ctx.kept.take(g) if needs_scale and ctx.kept is not None else None
         grad_x = grad_A = grad_B = grad_scale = None
         if needs_x:
-            with passing_weight(weight, A, B, scale) as adapted:
+            with PassingWeight(weight, A, B, scale) as adapted:
                 grad_x = g @ adapted.to(g.dtype)
         g = _rows(g)  # (rows, out)
         if output is not None:
@@ -104,11 +104,8 @@ def factor_gradients(
     if not through_rank:
         return _of_weight_gradient(g.t() @ x, A, B, row_scale)
     scaled = B if row_scale is None else row_scale[:, None] * B
-    # (out, r) stored column by column: so a product with it on the right takes half as long on a CPU.
-    columns = scaled.to(g.dtype).t().contiguous()
-    g_r, z = times_narrow(g, columns), times_narrow(x, A.to(x.dtype))  # (rows, r)
-    # Narrow on the left: g.t() @ z would take twice as long.
-    grad_A, grad_B = narrow_times(g_r, x).to(A.dtype), narrow_times(z, g).t().to(B.dtype)
+    g_r, z = times_narrow(g, scaled.to(g.dtype).t()), times_narrow(x, A.to(x.dtype))  # (rows, r)
+    grad_A, grad_B = narrow_times(g_r, x).to(A.dtype), times_narrow_rows(g, z).to(B.dtype)
     return grad_A, grad_B if row_scale is None else row_scale[:, None] * grad_B
 
 
@@ -117,7 +114,7 @@ def all_gradients(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of ``A``, ``B`` and ``row_scale``, through the gradient of the whole weight."""
     grad = g.t() @ x  # (out, in)
-    with passing_weight(weight, A, B) as adapted:
+    with PassingWeight(weight, A, B) as adapted:
         grad_scale = row_products(grad, adapted)
     return *_of_weight_gradient(grad, A, B, row_scale), grad_scale.to(row_scale.dtype)
 

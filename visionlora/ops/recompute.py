@@ -12,6 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor
 
+from visionlora.ops.autocast import is_autocast
+
 _NOTE = "_visionlora_recall"
 
 
@@ -33,8 +35,7 @@ class Recall:
 
 def leave_note(output: Tensor, source: Tensor, make: Callable[[Tensor], Tensor]) -> None:
     """Note on ``output`` that it is ``make(source)``."""
-    device = source.device.type
-    autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+    autocast = torch.get_autocast_dtype(source.device.type) if is_autocast(source) else None
     versions = (source._version, output._version)
     setattr(output, _NOTE, Recall(source, partial(_make_again, make, autocast), versions))
 
@@ -46,5 +47,7 @@ def note_on(tensor: Tensor) -> Recall | None:
 
 
 def _make_again(make: Callable[[Tensor], Tensor], autocast: torch.dtype | None, source: Tensor) -> Tensor:
+    if source.is_meta:
+        return make(source)
     with torch.autocast(source.device.type, dtype=autocast, enabled=autocast is not None):
         return make(source)

@@ -1,13 +1,9 @@
 """The adapted weight as one dense tensor."""
 
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor
-
-_scratch = threading.local()
 
 
 def adapted_weight(
@@ -22,57 +18,85 @@ def adapted_weight(
         row_scale: (dim0,), or None for ones.
         memory: (dim0, everything else) to write the result to, without a graph.
     """
-    # A kernel in channels_last is a matrix in its own order; in the usual order it would be copied.
-    order = [0, 2, 3, 1] if is_channels_last(weight) else list(range(weight.dim()))
-    rows = weight.permute(order).flatten(1).to(B.dtype)  # (dim0, everything else)
-    columns = A.permute(order).flatten(1)
+    if weight.dim() == 2:
+        return _adapted_rows(weight, A, B, row_scale, memory)
+    if not is_channels_last(weight):
+        return _adapted_rows(weight.flatten(1), A.flatten(1), B, row_scale, memory).view(weight.shape)
+    # It is a matrix in its own order; in the usual order it would be copied.
+    rows, columns = (each.permute(0, 2, 3, 1) for each in (weight, A))
+    adapted = _adapted_rows(rows.flatten(1), columns.flatten(1), B, row_scale, memory)
+    return adapted.view(rows.shape).permute(0, 3, 1, 2)
+
+
+def _adapted_rows(rows: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None, memory: Tensor | None) -> Tensor:
+    rows = rows.to(B.dtype)
     if row_scale is None:
-        adapted = torch.addmm(rows, B, columns, out=memory)
-    else:
-        scale = row_scale.to(B.dtype)[:, None]
-        scaled = torch.mul(rows, scale, out=memory)
-        adapted = torch.addmm(scaled, scale * B, columns, out=memory)
-    shape = [weight.shape[dim] for dim in order]
-    return adapted.view(shape).permute([order.index(dim) for dim in range(weight.dim())])
+        return torch.addmm(rows, B, A, out=memory)
+    scale = row_scale.to(B.dtype)[:, None]
+    if torch.is_grad_enabled():
+        return torch.addmm(rows, B, A) * scale
+    return torch.addmm(rows, B, A, out=memory).mul_(scale)
 
 
-@contextmanager
-def passing_weight(weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None = None) -> Iterator[Tensor]:
+class PassingWeight:
     """``adapted_weight`` to use within the block and not to keep: on a CPU it lies in memory that is used again.
 
-    Fresh memory costs a CPU more (page faults) than the product itself.
+    Fresh memory costs a CPU more (page faults) than the product itself. With ``unit_rows`` and a ``row_scale`` the rows
+    of ``weight + B @ A`` are divided by their norms before, where no graph is recorded.
+
+    Attributes:
+        norms: that the rows were divided by, (dim0,), or None.
     """
-    keeps = torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
-    if keeps or not weight.is_cpu:
-        yield adapted_weight(weight, A, B, row_scale)
-        return
-    # Taken while it is in use, so that a nested use gets other memory.
-    memory: Tensor | None = vars(_scratch).pop(str(B.dtype), None)
-    if memory is None or memory.numel() < weight.numel():
-        memory = torch.empty(weight.numel(), dtype=B.dtype)
-    yield adapted_weight(weight, A, B, row_scale, memory[: weight.numel()].view(len(weight), -1))
-    vars(_scratch)[str(B.dtype)] = memory
+
+    # A class, for contextlib's generators cost as much as the product of a small layer.
+    __slots__ = ("_factors", "_memory", "_unit_rows", "norms")
+
+    def __init__(
+        self, weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None = None, unit_rows: bool = False
+    ) -> None:
+        self._factors = (weight, A, B, row_scale)
+        self._unit_rows = unit_rows and row_scale is not None
+        self._memory: Tensor | None = None
+        self.norms: Tensor | None = None
+
+    def __enter__(self) -> Tensor:
+        weight, A, B, row_scale = self._factors
+        memory = None
+        if weight.is_cpu and not _may_be_kept():
+            # Taken while it is in use, so that a nested use gets other memory.
+            self._memory = _scratch.free.pop(B.dtype, None)
+            if self._memory is None or self._memory.numel() < weight.numel():
+                self._memory = torch.empty(weight.numel(), dtype=B.dtype)
+            memory = self._memory[: weight.numel()].view(len(weight), -1)
+        if not self._unit_rows or row_scale is None:
+            return adapted_weight(weight, A, B, row_scale, memory)
+        adapted = adapted_weight(weight, A, B, None, memory)
+        self.norms = row_norms(adapted)
+        return adapted.mul_((row_scale / self.norms).to(adapted.dtype).view(-1, *[1] * (adapted.dim() - 1)))
+
+    def __exit__(self, failed: object, *_rest: object) -> None:
+        if self._memory is not None and failed is None:  # who failed may still hold it
+            _scratch.free[self._memory.dtype] = self._memory
 
 
-@contextmanager
-def scaled_weight(
-    weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None, unit_rows: bool
-) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """``passing_weight`` with the rows of ``weight + B @ A`` divided by their norms before, if asked; and the norms.
+def _may_be_kept() -> bool:
+    # In this order, for a compiler does not go past the last.
+    return torch.is_grad_enabled() or torch.compiler.is_compiling() or torch.is_inference_mode_enabled()
 
-    Only where no graph is recorded.
-    """
-    with passing_weight(weight, A, B, None if unit_rows else row_scale) as adapted:
-        if not unit_rows or row_scale is None:
-            yield adapted, None
-            return
-        norms = row_norms(adapted)
-        yield adapted.mul_((row_scale / norms).to(adapted.dtype).view(-1, *[1] * (adapted.dim() - 1))), norms
+
+class _Scratch(threading.local):
+    """A thread's memory that is not in use, by precision."""
+
+    def __init__(self) -> None:
+        self.free: dict[torch.dtype, Tensor] = {}
+
+
+_scratch = _Scratch()
 
 
 def unit_scale(weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor) -> Tensor:
     """``row_scale`` divided by the norms of the rows of ``weight + B @ A``, which the graph has no part in."""
-    with torch.no_grad(), passing_weight(weight, A, B) as adapted:
+    with torch.no_grad(), PassingWeight(weight, A, B) as adapted:
         norms = row_norms(adapted)
     return row_scale / norms
 

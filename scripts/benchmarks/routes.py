@@ -1,9 +1,10 @@
 """What each layer's gradients cost by either route, beside the frozen layer, and which one the cost model takes."""
 
+import math
 import time
 from argparse import ArgumentParser, Namespace
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 
 from visionlora.ops.conv import factor_gradients as conv_gradients
 from visionlora.ops.convolution import convolve, input_gradient
-from visionlora.ops.cost import conv_route
+from visionlora.ops.cost import Costs, conv_route, costs
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.linear import factor_gradients as linear_gradients
 from visionlora.ops.weight import PassingWeight
@@ -46,7 +47,27 @@ class Tensors(NamedTuple):
     B: Tensor
 
 
+@dataclass(frozen=True)
+class Timed:
+    """Milliseconds of both routes in a kind of layer, which a model has so many of."""
+
+    shape: Shape
+    layers: int
+    rank: int
+    factored: float
+    dense: float
+
+    def as_taken(self, by: Costs) -> float:
+        """Of the route that these costs say."""
+        groups = self.shape.geometry.groups if self.shape.geometry else 1
+        route = conv_route(self.shape.weight[0], (self.rank, *self.shape.weight[1:]), groups, by=by)
+        return self.factored if route == "factored" else self.dense
+
+
 Way = Callable[[Tensors], object]
+MEASURED = ("forward", "input", "weight", "factored", "dense")
+FITTED = ("resnet50", "tf_efficientnet_lite0", "vit_tiny_patch16_224", "vit_small_patch16_224", "convnext_tiny")
+TRIED = [Costs(read, vector) for read in (0, 5, 10, 15, 20, 30, 40, 60, 80, 120) for vector in (1, 8, 16, 32)]
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -56,11 +77,16 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--size", type=int, default=224, help="(default: %(default)s)")
     parser.add_argument("--rank", type=int, default=8, help="(default: %(default)s)")
     parser.add_argument("--channels-last", action="store_true")
+    parser.add_argument(
+        "--fit", nargs="*", metavar="MODEL", help="print this processor's row of ops/cost.py, from these models' layers"
+    )
 
 
 def run(arguments: Namespace) -> int:
     """Measure each kind of layer of the model once, and print the table with totals over all layers."""
     console = Console(width=None if Console().is_terminal else 120)
+    if arguments.fit is not None:
+        return _fit(arguments, console)
     counts = layer_shapes(arguments.model, arguments.size)
     table = Table("input", "weight", "layers", "forward", "input grad", "weight", "factored", "dense", "taken")
     totals: Counter[str] = Counter()
@@ -72,7 +98,7 @@ def run(arguments: Namespace) -> int:
             "x".join(map(str, shape.x)),
             "x".join(map(str, shape.weight)),
             str(layers),
-            *(f"{costs[name]:.2f}" for name in ("forward", "input", "weight", "factored", "dense")),
+            *(f"{costs[name]:.2f}" for name in MEASURED),
             taken,
         )
         costs |= {"taken": costs[taken], "best": min(costs["factored"], costs["dense"])}
@@ -84,6 +110,30 @@ def run(arguments: Namespace) -> int:
         f"adapted weights {totals['weight']:.0f}, factors' gradients factored {totals['factored']:.0f}, dense "
         f"{totals['dense']:.0f}, as taken {totals['taken']:.0f}, at best {totals['best']:.0f}"
     )
+    return 0
+
+
+def _fit(arguments: Namespace, console: Console) -> int:
+    """The costs that would have taken the quickest way over all layers of the models, in both memory formats."""
+    timed: list[Timed] = []
+    for model in arguments.fit or FITTED:
+        counts = layer_shapes(model, arguments.size)
+        formats = (False, True) if any(shape.geometry for shape in counts) else (False,)
+        for shape, layers in track(counts.items(), console=console, transient=True, description=model):
+            for channels_last in formats if shape.geometry else (False,):
+                found = measure(shape, arguments.batch, arguments.rank, channels_last, ("factored", "dense"))
+                timed.append(Timed(shape, layers, arguments.rank, found["factored"], found["dense"]))
+    taken = {by: sum(each.layers * each.as_taken(by) for each in timed) for by in TRIED}
+    best = sum(each.layers * min(each.factored, each.dense) for each in timed)
+    quickest = min(taken, key=lambda by: taken[by])
+    # Costs about as good as the ones in use are no reason to change what runs do.
+    fitted = costs() if taken.get(costs(), math.inf) < 1.01 * taken[quickest] else quickest
+    table = Table("read", "vector", "ms over all layers")
+    for by in sorted(TRIED, key=lambda by: taken[by])[:8]:
+        table.add_row(str(by.read), str(by.vector), f"{taken[by]:.1f}")
+    console.print(table)
+    console.print(f"in use {taken.get(costs(), math.nan):.1f} ms, each layer's own quickest {best:.1f} ms")
+    console.print(f'"{torch.backends.cpu.get_cpu_capability()}": {fitted},', highlight=False)
     return 0
 
 
@@ -108,7 +158,9 @@ def layer_shapes(name: str, size: int) -> Counter[Shape]:
     return found
 
 
-def measure(shape: Shape, batch: int, rank: int, channels_last: bool) -> dict[str, float]:
+def measure(
+    shape: Shape, batch: int, rank: int, channels_last: bool, names: Sequence[str] = MEASURED
+) -> dict[str, float]:
     """Milliseconds of the layer's forward, input gradient, building of its weight (twice), and both routes."""
     sets = [_tensors(shape, batch, rank, channels_last) for _ in range(COPIES)]
     geometry = shape.geometry
@@ -116,8 +168,8 @@ def measure(shape: Shape, batch: int, rank: int, channels_last: bool) -> dict[st
         ways: dict[str, Way] = {
             "forward": lambda t: t.x @ t.weight.t(),
             "input": lambda t: t.g @ t.weight,
-            "factored": lambda t: linear_gradients(t.x, t.g, t.A, t.B, through_rank=True),
-            "dense": lambda t: linear_gradients(t.x, t.g, t.A, t.B, through_rank=False),
+            "factored": lambda t: linear_gradients(t.x, t.g, t.A, t.B, None, through_rank=True),
+            "dense": lambda t: linear_gradients(t.x, t.g, t.A, t.B, None, through_rank=False),
         }
     else:
         ways = {
@@ -126,7 +178,8 @@ def measure(shape: Shape, batch: int, rank: int, channels_last: bool) -> dict[st
             "factored": lambda t: conv_gradients(t.x, t.g, t.A, t.B, None, geometry, "factored"),
             "dense": lambda t: conv_gradients(t.x, t.g, t.A, t.B, None, geometry, "dense"),
         }
-    return {name: _milliseconds(way, sets) for name, way in {**ways, "weight": _build_twice}.items()}
+    ways["weight"] = _build_twice
+    return {name: _milliseconds(ways[name], sets) for name in names}
 
 
 def _build_twice(t: Tensors) -> None:

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from helpers.dense_oracle import Problem, conv_problem, linear_problem
-from visionlora.ops.cost import Route, conv_route, linear_route
+from visionlora.ops.cost import COSTS, Costs, Route, conv_route, costs, linear_route
 
 FORMATS = (torch.contiguous_format, torch.channels_last)
 
@@ -19,26 +19,41 @@ VIT_S = {"qkv": (384, 1152), "proj": (384, 384), "fc1": (384, 1536), "fc2": (153
 SIZES = (1, 3, 8, 16, 48, 64, 100, 256, 1024)
 
 
+EVERY_KIND = pytest.mark.parametrize("by", COSTS.values(), ids=COSTS)
+
+
+@EVERY_KIND
 @pytest.mark.parametrize("channels", RESNET50_3X3)
-def test_resnet50s_3x3_layers_go_through_rank_8(channels: int) -> None:
-    assert conv_route(channels, (8, channels, 3, 3), 1) == "factored"
+def test_resnet50s_3x3_layers_go_through_rank_8(channels: int, by: Costs) -> None:
+    assert conv_route(channels, (8, channels, 3, 3), 1, by=by) == "factored"
 
 
+@EVERY_KIND
 @pytest.mark.parametrize("layer", VIT_S)
-def test_vit_s_linears_go_through_rank_8(layer: str) -> None:
-    assert linear_route(*VIT_S[layer], 8) == "factored"
+def test_vit_s_linears_go_through_rank_8(layer: str, by: Costs) -> None:
+    assert linear_route(*VIT_S[layer], 8, by=by) == "factored"
 
 
+@EVERY_KIND
 @pytest.mark.parametrize("channels", [8, 32, 96, 384, 960])
 @pytest.mark.parametrize("side", [3, 5, 7])
-def test_depthwise_layers_go_through_the_weight(channels: int, side: int) -> None:
-    assert conv_route(channels, (1, 1, side, side), channels) == "dense"
-    assert conv_route(2 * channels, (8, 1, side, side), channels) == "dense"
+def test_depthwise_layers_go_through_the_weight(channels: int, side: int, by: Costs) -> None:
+    assert conv_route(channels, (1, 1, side, side), channels, by=by) == "dense"
+    assert conv_route(2 * channels, (8, 1, side, side), channels, by=by) == "dense"
 
 
+@EVERY_KIND
 @pytest.mark.parametrize(("n_out", "n_in", "side"), [(16, 3, 3), (8, 8, 3), (16, 16, 1), (4, 100, 1), (32, 3, 1)])
-def test_layers_of_few_channels_go_through_the_weight(n_out: int, n_in: int, side: int) -> None:
-    assert conv_route(n_out, (8, n_in, side, side), 1) == "dense"
+def test_layers_of_few_channels_go_through_the_weight(n_out: int, n_in: int, side: int, by: Costs) -> None:
+    assert conv_route(n_out, (8, n_in, side, side), 1, by=by) == "dense"
+
+
+def test_the_costs_are_those_of_the_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    odd = Costs(read=10**9, vector=1)
+    monkeypatch.setitem(COSTS, torch.backends.cpu.get_cpu_capability(), odd)
+    assert costs() == odd and linear_route(384, 384, 8) == "dense"
+    monkeypatch.delitem(COSTS, torch.backends.cpu.get_cpu_capability())
+    assert costs() in COSTS.values() or costs() == Costs(40, 16), "an unknown processor has those of a known one"
 
 
 @pytest.mark.parametrize(("n_in", "n_out"), VIT_S.values())

@@ -1,6 +1,7 @@
 """``scripts/benchmark.py step`` and ``routes`` on a tiny model: what is counted, and what is printed."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -8,9 +9,12 @@ import torch
 from torch import nn
 
 from benchmark import main
+from benchmarks.routes import Shape, Timed
 from benchmarks.step_measures import interleave, saved_bytes
 from benchmarks.step_methods import METHODS, ON_REQUEST, make_case, make_step
 from benchmarks.step_tasks import Setup
+from visionlora.ops.cost import Costs
+from visionlora.ops.geometry import Geometry
 
 pytest.importorskip("peft")
 SETUP = Setup("classification", None, "test_resnet", batch=2, size=32, rank=2)
@@ -67,7 +71,19 @@ def test_methods_take_turns_and_each_is_warmed_up() -> None:
     assert [len(times) for times in seconds.values()] == [2, 2]
 
 
-def test_routes_lists_every_kind_of_layer(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["routes", "--model", "test_efficientnet", "--size", "32", "--batch", "2"]) == 0
+@pytest.mark.parametrize("model", ["test_efficientnet", "test_vit"])
+def test_routes_lists_every_kind_of_layer(model: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["routes", "--model", model, "--size", "160" if "vit" in model else "32", "--batch", "1"]) == 0
     shown = capsys.readouterr().out
-    assert "dense" in shown and "factored" in shown and "ms over all layers" in shown
+    assert "factored" in shown and "ms over all layers" in shown
+
+
+def test_routes_fit_prints_this_processors_row(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["routes", "--size", "32", "--batch", "1", "--fit", "test_efficientnet"]) == 0
+    row = capsys.readouterr().out.strip().splitlines()[-1]
+    assert re.fullmatch(r'"[A-Z0-9_ ]+": Costs\(read=\d+, vector=\d+\),', row, flags=re.IGNORECASE), row
+
+
+def test_a_fit_takes_what_each_layer_takes_by_the_costs() -> None:
+    layer = Timed(Shape((64, 8, 8), (64, 64, 3, 3), Geometry((1, 1), (1, 1), (1, 1), 1)), 3, 8, factored=1.0, dense=5.0)
+    assert layer.as_taken(Costs(read=0, vector=1)) == 1.0 and layer.as_taken(Costs(read=10**6, vector=1)) == 5.0

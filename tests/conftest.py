@@ -1,5 +1,6 @@
 """What every test may ask for."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -8,6 +9,15 @@ import torch
 
 # Tiny tensors gain nothing from threads, and lose much where another job shares the cores.
 torch.set_num_threads(int(os.environ.get("VISIONLORA_TEST_THREADS", "1")))
+
+# Autograd starts a thread for each device that there is at its first use, and no fork may train after that. torch's
+# exporter brings a device of its own, so this use comes before any.
+torch.zeros(1, requires_grad=True).sum().backward()
+
+
+def pytest_collection_finish() -> None:
+    """What was imported and collected stays, so that the garbage collector need not go through it again and again."""
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

@@ -68,15 +68,16 @@ def test_every_block_of_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: 
 
 
 def test_every_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """With a small stand-in for the reader's images, and random weights in the hub's place."""
+    """With a small stand-in for the reader's images, and tiny models with random weights in the place of the hub's."""
     monkeypatch.chdir(tmp_path)
     for part, seed in (("PATH/train", 1), ("PATH/val", 2)):
         write_folder(tmp_path / part, NIGHT, 2, seed)
     (tmp_path / "PATH" / "val").rename(tmp_path / "FOLDER")
     write_folder(tmp_path / "PATH/val", NIGHT, 1, 2)
     write_annotated(tmp_path / "SITE", NIGHT, {"monday": 1, "tuesday": 1, "friday": 1}, 3)
-    sizes = {"classification": "model.img_size=64", "detection": "model.size=64", "segmentation": "model.size=64"}
-    shrink({task: [size] for task, size in sizes.items()}, monkeypatch)
+    tiny = {"classification": ["model.name=test_resnet", "model.img_size=64"]}
+    tiny |= {task: ["model.backbone=test_efficientnet", "model.size=64"] for task in ("detection", "segmentation")}
+    shrink(tiny, monkeypatch)
     run_blocks(ROOT / "README.md", monkeypatch)
 
 

@@ -34,23 +34,36 @@ CASES = [
     ("classification_efficientnet_lite0", "tf_efficientnet_lite0", [*LITE_MEAN_STD, "model.img_size=96"]),
 ]
 """Smaller than the models' own size, for these runs are the longest of all tests."""
+PHOTOS = {"train": 32, "val": 24}
+"""Of each class; there are five times as many."""
+
+
+def some_of(photos: Path, folder: Path) -> Path:
+    """The folder, with as many of each class."""
+    for part, count in PHOTOS.items():
+        for name in ("ants", "bees"):
+            (folder / part / name).mkdir(parents=True)
+            for photo in sorted((photos / part / name).iterdir())[:count]:
+                (folder / part / name / photo.name).symlink_to(photo)
+    return folder
 
 
 @pytest.mark.parametrize(("config", "name", "overrides"), CASES, ids=[case[1] for case in CASES])
 def test_a_short_run_learns_and_its_merged_model_is_plain_timm(
     kit: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, config: str, name: str, overrides: list[str]
 ) -> None:
+    photos = some_of(kit / "data" / "ants_bees_256", tmp_path / "photos")
     settings = [
-        f"data.root={kit / 'data' / 'ants_bees_256'}",
+        f"data.root={photos}",
         f"model.checkpoint={kit / 'weights' / name}.safetensors",
         f"out={tmp_path / 'run'}",
         "data.workers=0",
         "train.epochs=2",
         "train.evaluate_every=2",
+        "train.batch_size=8",
     ]
     result = train(load_config(find_config(config), [*settings, *overrides]), quiet=True)
-    counts = [len(list(folder.iterdir())) for folder in (kit / "data" / "ants_bees_256" / "val").iterdir()]
-    assert result.scores["top1"] > max(counts) / sum(counts) + 0.2, "no better than the commoner class for all"
+    assert result.scores["top1"] > 0.5 + 0.2, "no better than one class for all"
     assert json.loads((result.folder / "report.json").read_text())["saved_bytes"] < 2e6
 
     adapted = load_trained(result.folder, merged=False)

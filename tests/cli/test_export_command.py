@@ -18,7 +18,7 @@ def contents(folder: Path) -> dict[Path, bytes]:
 
 
 @pytest.mark.parametrize("to", ["timm", "onnx"])
-def test_an_exported_run_predicts_what_the_run_predicts(
+def test_an_exported_run_predicts_and_scores_what_the_run_does(
     to: str, visionlora: Command, trained: Path, squares: Path, tmp_path: Path
 ) -> None:
     before, out = contents(trained), tmp_path / "exported"
@@ -39,15 +39,9 @@ def test_an_exported_run_predicts_what_the_run_predicts(
         assert [p for _, p in found["labels"]] == pytest.approx([p for _, p in expected["labels"]], abs=1e-5)
     assert found["image"] == expected["image"]
 
-
-@pytest.mark.parametrize("to", ["timm", "onnx"])
-def test_an_exported_run_scores_what_the_run_scores(
-    to: str, visionlora: Command, trained: Path, squares: Path, tmp_path: Path
-) -> None:
-    assert visionlora("export", trained, "--to", to, "--out", tmp_path / "exported", "--rounds", 1).code == 0
     scores = []
-    for model in (trained, tmp_path / "exported"):
-        file = tmp_path / f"{model.name}.json"
+    for model in (trained, out):
+        file = tmp_path / f"{model.name}_scores.json"
         outcome = visionlora("eval", model, f"data.root={squares}", "--part", "val", "--out", file)
         assert outcome.code == 0, outcome.err
         scores.append(json.loads(file.read_text())["scores"])

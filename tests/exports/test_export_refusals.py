@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import save_file
 
 import visionlora as vl
-from helpers.tiny_models import write_image
+from helpers.tiny_models import MODELS, make_adapter, write_image
 from visionlora.errors import InputError
 from visionlora.exports import export as module
 from visionlora.exports import timm_folder
@@ -70,18 +70,15 @@ def test_a_run_is_not_written_into(adapter: Adapter, tmp_path: Path, no_work: No
         export(tmp_path / "run", "timm", tmp_path / "run" / "exported")
 
 
-def test_a_base_that_is_gone_can_be_given(adapter: Adapter, images: Path, tmp_path: Path) -> None:
-    file = shutil.copy(adapter("resnet"), tmp_path / "alone.safetensors")
-    base = adapter("resnet").parent / "base.safetensors"
-    moved = base.rename(tmp_path / "moved.safetensors")
-    try:
-        with pytest.raises(InputError, match="say where with --checkpoint"):
-            export(file, "timm", tmp_path / "out")
-        assert not (tmp_path / "out").exists()
-        result = export(file, "timm", tmp_path / "out", [images], checkpoint=moved, rounds=1)
-        assert result.difference <= 1e-4
-    finally:
-        moved.rename(base)
+def test_a_base_that_is_gone_can_be_given(images: Path, tmp_path: Path) -> None:
+    mine = make_adapter(tmp_path / "mine", MODELS["resnet"])
+    file = shutil.copy(mine, tmp_path / "alone.safetensors")
+    moved = (mine.parent / "base.safetensors").rename(tmp_path / "moved.safetensors")
+    with pytest.raises(InputError, match="say where with --checkpoint"):
+        export(file, "timm", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    result = export(file, "timm", tmp_path / "out", [images], checkpoint=moved, rounds=1)
+    assert result.difference <= 1e-4
 
 
 @pytest.mark.parametrize("package", ["onnx", "onnxruntime", "onnxscript"])

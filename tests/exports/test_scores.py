@@ -47,7 +47,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 @pytest.mark.parametrize(
     ("task", "to"),
     [
-        ("classification", "onnx"),
+        ("classification", "timm"),
         ("detection", "onnx"),
         ("detection", "onnx-heads"),
         ("detection", "torchvision"),

@@ -6,6 +6,7 @@ import signal
 import sys
 import tempfile
 from pathlib import Path
+from typing import NoReturn
 
 import pytest
 
@@ -20,8 +21,7 @@ class Run:
 
     def __init__(self, config: Path, resume: bool) -> None:
         self._said, self._path = tempfile.mkstemp(".txt", "said-", config.parent)
-        arguments = ["visionlora", "train", "--config", str(config), *(["--resume"] if resume else [])]
-        self._process = multiprocessing.get_context("fork").Process(target=self._main, args=(arguments,))
+        self._process = multiprocessing.get_context("fork").Process(target=self._main, args=(_command(config, resume),))
         self._process.start()
         self.pid: int = self._process.pid or 0
         os.close(self._said)
@@ -31,10 +31,11 @@ class Run:
         os.dup2(os.open(os.devnull, os.O_RDWR), 0)
         os.dup2(0, 1)
         os.dup2(self._said, 2)
-        sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        sys.argv = arguments
-        main()
+        _train(arguments)
+
+    def kill(self) -> None:
+        """By SIGKILL."""
+        os.kill(self.pid, signal.SIGKILL)
 
     def poll(self) -> int | None:
         """The exit code, minus the signal's number if it was killed; None while it lives."""
@@ -49,3 +50,25 @@ class Run:
         """What stood on stderr, when it has ended."""
         assert self.wait(timeout) is not None, "it goes on for ever"
         return Path(self._path).read_text(encoding="utf-8")
+
+
+def train_and_exit(config: Path) -> NoReturn:
+    """Train in this process, which is a child that was forked by hand; its exit code is the command line's."""
+    try:
+        _train(_command(config, resume=False))
+    except SystemExit as stop:
+        os._exit(stop.code if isinstance(stop.code, int) else bool(stop.code))
+    finally:
+        os._exit(1)  # whatever came, it must not go on as the tests
+
+
+def _command(config: Path, resume: bool) -> list[str]:
+    return ["visionlora", "train", "--config", str(config), *(["--resume"] if resume else [])]
+
+
+def _train(command: list[str]) -> None:
+    """As a process of its own would, on the files that its descriptors are."""
+    sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.argv = command
+    main()

@@ -21,7 +21,6 @@ TORCHVISIONS = [
     "fasterrcnn_mobilenet_v3_large_320_fpn",
     "maskrcnn_resnet50_fpn_v2",
     "retinanet_resnet50_fpn",
-    "fcos_resnet50_fpn",
     "ssdlite320_mobilenet_v3_large",
 ]
 CASES = [*OVER_TIMM, *((name, None) for name in TORCHVISIONS)]

@@ -60,7 +60,7 @@ def test_a_segmenter_gives_logits_at_the_images_size_and_trains_everywhere(name:
     assert torch.isfinite(logits).all()
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize("name", [name for name in names() if "101" not in name])  # those are the 50s, but longer
 def test_the_state_dict_is_torchvisions_own(name: str) -> None:
     segmenter = create(name)
     plain = torchvision.models.get_model(name, weights=None, weights_backbone=None, num_classes=len(CLASSES))

@@ -44,7 +44,9 @@ def train_by_heart(scenes: Path, out: Path, **settings: Any) -> Path:
 @pytest.fixture(scope="module")
 def learned(scenes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that has learned its own training images by heart. Not to be changed."""
-    return train_by_heart(scenes, tmp_path_factory.mktemp("learned") / "run", epochs=7, lr=3e-3, head_lr=3e-3)
+    return train_by_heart(
+        scenes, tmp_path_factory.mktemp("learned") / "run", epochs=7, lr=3e-3, head_lr=3e-3, evaluate_every=3
+    )
 
 
 @pytest.fixture(scope="module")

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from helpers.forked import Run
 from helpers.runs import make_config, make_images
 from visionlora.config import dump_config
 from visionlora.errors import InputError
@@ -93,19 +94,19 @@ def test_a_lock_that_was_removed_meanwhile_is_no_lock(tmp_path: Path, monkeypatc
 def test_a_living_run_is_neither_resumed_nor_overwritten(images: Path, tmp_path: Path) -> None:
     folder, config = tmp_path / "run", make_config(images, tmp_path / "run", epochs=40)
     (tmp_path / "run.yaml").write_text(dump_config(config))
-    command = [sys.executable, "-m", "visionlora.cli.main", "train", "--config", str(tmp_path / "run.yaml")]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL)
+    process = Run(tmp_path / "run.yaml", resume=False)
     try:
         while not (folder / METRICS).exists():
             assert process.poll() is None
             time.sleep(0.01)
+        os.kill(process.pid, signal.SIGSTOP)  # it lives and holds the folder, but takes no time
         for how in ({"resume": True}, {"overwrite": True}):
             with pytest.raises(InputError, match=f"process {process.pid} on .* is training in it"):
                 train(config, quiet=True, **how)  # type: ignore[arg-type]
         assert process.poll() is None
         assert (folder / METRICS).exists()
     finally:
-        process.kill()
+        os.kill(process.pid, signal.SIGKILL)
         process.wait()
     assert train(make_config(images, folder, epochs=1), overwrite=True, quiet=True).scores
     assert not (folder / LOCK).exists()

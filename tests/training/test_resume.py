@@ -15,7 +15,7 @@ from visionlora.training.checkpoint import checkpoints
 from visionlora.training.folder import CHECKPOINTS, METRICS
 
 # Everything that draws random numbers or keeps state: dropout, mixup, accumulation, several workers.
-SETTINGS = {"epochs": 4, "mixup": 0.2, "accumulate": 2, "checkpoint_every": 2, "patience": 4}
+SETTINGS = {"epochs": 3, "mixup": 0.2, "accumulate": 2, "checkpoint_every": 2, "patience": 4}
 
 
 def lines(path: Path) -> int:
@@ -33,7 +33,7 @@ def kill_after(process: Run, metrics: Path, wanted: int) -> None:
 
 def test_killed_three_times_and_resumed_equals_uninterrupted(tmp_path: Path) -> None:
     workers = 2  # the harder case; scripts/attack_runs.py kills runs without workers, too
-    images = make_images(tmp_path / "images", train=14)
+    images = make_images(tmp_path / "images", train=10)
     configs, folders = {}, {}
     for name in ("whole", "killed"):
         folders[name] = tmp_path / name

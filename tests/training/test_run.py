@@ -19,7 +19,7 @@ from visionlora.tasks.classification.inference import is_multilabel
 from visionlora.tasks.trained import ADAPTER, MODEL, load_trained
 from visionlora.training.checkpoint import checkpoints
 from visionlora.training.folder import CHECKPOINTS, CONFIG, EVENTS, FIGURES, METRICS, REPORT
-from visionlora.training.run import train
+from visionlora.training.run import Result, train
 
 
 @pytest.fixture(scope="module")
@@ -27,13 +27,20 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_images(tmp_path_factory.mktemp("images"))
 
 
+@pytest.fixture(scope="module")
+def finished(images: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Result, str]:
+    """A run, and what it showed. Not to be changed."""
+    screen = StringIO()
+    config = make_config(images, tmp_path_factory.mktemp("finished") / "run")
+    return train(config, console=Console(file=screen, width=100)), screen.getvalue()
+
+
 def read_lines(folder: Path) -> list[dict[str, object]]:
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
 
 
-def test_a_run_folder_holds_what_the_tutorial_says(images: Path, tmp_path: Path) -> None:
-    screen = StringIO()
-    result = train(make_config(images, tmp_path / "run"), console=Console(file=screen, width=100))
+def test_a_run_folder_holds_what_the_tutorial_says(finished: tuple[Result, str]) -> None:
+    result, shown = finished
     assert {path.name for path in result.folder.iterdir()} == {
         *(CONFIG, ADAPTER, METRICS, REPORT, CHECKPOINTS, EVENTS, FIGURES),
     }
@@ -44,7 +51,6 @@ def test_a_run_folder_holds_what_the_tutorial_says(images: Path, tmp_path: Path)
     assert list(report["per_class"]) == sorted(COLOURS)
     assert len(checkpoints(result.folder / CHECKPOINTS)) == 2
     assert not list(result.folder.rglob("*.tmp"))
-    shown = screen.getvalue()
     assert "epoch 2/2" in shown and "left out" in shown and str(result.folder) in shown
 
 
@@ -57,8 +63,8 @@ def test_the_report_is_what_the_best_epochs_line_says(images: Path, tmp_path: Pa
         assert best[name] == pytest.approx(value, abs=1e-6)
 
 
-def test_the_saved_adapter_carries_what_using_it_needs(images: Path, tmp_path: Path) -> None:
-    result = train(make_config(images, tmp_path / "run"), quiet=True)
+def test_the_saved_adapter_carries_what_using_it_needs(finished: tuple[Result, str]) -> None:
+    result, _ = finished
     trained = load_trained(result.folder)
     assert trained.classes == sorted(COLOURS)
     assert (trained.preprocessing.height, trained.preprocessing.width) == (32, 32)
@@ -70,8 +76,8 @@ def test_the_saved_adapter_carries_what_using_it_needs(images: Path, tmp_path: P
         assert torch.allclose(trained.model(x), adapted(x), atol=1e-5)
 
 
-def test_tensorboard_has_curves_pictures_and_hyperparameters(images: Path, tmp_path: Path) -> None:
-    result = train(make_config(images, tmp_path / "run"), quiet=True)
+def test_tensorboard_has_curves_pictures_and_hyperparameters(finished: tuple[Result, str]) -> None:
+    result, _ = finished
     scalars, pictures = set(), set()
     for file in sorted((result.folder / EVENTS).iterdir()):
         events = EventAccumulator(str(file)).Reload()
@@ -107,11 +113,11 @@ def test_options_train(images: Path, tmp_path: Path, settings: dict[str, object]
     assert (result.folder / ADAPTER).is_file()
 
 
-@pytest.mark.parametrize(("every", "evaluated"), [(1, [0, 1, 2, 3, 4]), (2, [1, 3, 4]), (5, [4]), (9, [4])])
+@pytest.mark.parametrize(("every", "evaluated"), [(1, [0, 1, 2]), (2, [1, 2]), (9, [2])])
 def test_evaluations_come_as_often_as_asked_and_at_the_end(
     images: Path, tmp_path: Path, every: int, evaluated: list[int]
 ) -> None:
-    result = train(make_config(images, tmp_path / "run", epochs=5, evaluate_every=every), quiet=True)
+    result = train(make_config(images, tmp_path / "run", epochs=3, evaluate_every=every), quiet=True)
     assert [line["epoch"] for line in read_lines(result.folder) if line["kind"] == "val"] == evaluated
     assert result.best_epoch - 1 in evaluated
 
@@ -170,12 +176,12 @@ def test_resume_refuses_another_base(images: Path, tmp_path: Path, monkeypatch: 
         train(make_config(images, tmp_path / "run"), resume=True, quiet=True)
 
 
-@pytest.mark.parametrize("method", ["lora", "dora", "lokr"])
+@pytest.mark.parametrize(("method", "epochs"), [("lora", 2), ("dora", 1), ("lokr", 1)])
 def test_interrupted_runs_write_a_checkpoint_and_go_on(
-    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str
+    images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, method: str, epochs: int
 ) -> None:
     def config(name: str) -> RunConfig:
-        made = make_config(images, tmp_path / name, checkpoint_every=1000)
+        made = make_config(images, tmp_path / name, epochs=epochs, checkpoint_every=1000)
         return made.model_copy(update={"lora": replace(made.lora, method=method)})
 
     whole = train(config("whole"), quiet=True)

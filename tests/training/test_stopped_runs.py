@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from helpers.forked import Run
+from helpers.forked import Run, train_and_exit
 from helpers.runs import COLOURS, make_config, make_images
 from helpers.same import assert_same_tensors
 from visionlora.config import dump_config
@@ -22,7 +22,7 @@ from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT
 
 # 6 steps an epoch; dropout, accumulation and mixup keep state and draw numbers.
 SETTINGS = {"epochs": 2, "batch_size": 4, "accumulate": 2, "mixup": 0.2, "checkpoint_every": 6, "patience": 9}
-VALIDATED = 60
+VALIDATED = 40
 """Large images of each colour, so that there is time to meet an evaluation."""
 
 
@@ -30,7 +30,7 @@ VALIDATED = 60
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = make_images(tmp_path_factory.mktemp("images"), train=16)
     generator = np.random.default_rng(1)
-    noise = generator.normal(0, 60, (500, 500, 3))
+    noise = generator.normal(0, 60, (360, 360, 3))
     for name, colour in COLOURS.items():
         picture = Image.fromarray((np.array(colour) + noise).clip(0, 255).astype(np.uint8))
         picture.save(root / "val" / name / "large.png")
@@ -116,10 +116,9 @@ def test_a_terminal_that_is_closed_ends_a_run_with_a_checkpoint(tmp_path: Path, 
 
     config, folder = tmp_path / "run.yaml", tmp_path / "run"
     config.write_text(dump_config(make_config(images, folder, workers=2, **{**SETTINGS, "epochs": 40})))
-    command = [sys.executable, "-m", "visionlora.cli.main", "train", "--config", str(config)]
     child, terminal = pty.fork()
     if not child:
-        os.execv(command[0], command)
+        train_and_exit(config)
     shown: list[bytes] = []
     while len(lines(folder, "train")) < 3:
         shown.append(os.read(terminal, 4096))  # else the run would wait for someone to read

@@ -1,6 +1,7 @@
 """What is written and shown while a run goes on: metrics.jsonl, TensorBoard, progress."""
 
 import hashlib
+import io
 import json
 import time
 from collections.abc import Callable
@@ -143,10 +144,13 @@ class Monitor:
         from matplotlib.backends.backend_agg import FigureCanvasAgg
 
         canvas = FigureCanvasAgg(figure)
-        canvas.draw()  # once for both
+        canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        write_atomic(self._figures / f"{name}.png", lambda temporary: Image.fromarray(pixels).save(temporary, "PNG"))
-        self._events.add_image(name, pixels, step, dataformats="HWC")
+        written = io.BytesIO()
+        Image.fromarray(pixels).save(written, "PNG", compress_level=1)  # half the time, and a seventh more bytes
+        png = written.getvalue()  # once for both
+        write_atomic(self._figures / f"{name}.png", lambda temporary: temporary.write_bytes(png))
+        self._events.file_writer.add_summary(events.image(name, png, pixels.shape), step)
 
     def hyperparameters(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
         """Log the settings beside the final scores, for TensorBoard's comparison of runs."""

@@ -65,13 +65,24 @@ def test_a_figure_has_three_pictures_in_a_row_and_the_colours_that_it_shows() ->
     figure = segmentation_figure(images, truths, predictions, names, [*COLORS, (0, 200, 0)])
     picture = rendered(figure)
     assert picture.shape[:2] == tuple(round(side * 100) for side in figure.get_size_inches()[::-1])
-    titles = [axis.get_title() for axis in figure.axes]
+    titles = [text.get_text() for text in figure.texts]
     assert titles == ["", "true", "predicted, 50% right", "", "true", "predicted, 0% right"]
-    shown = [np.asarray(axis.images[0].get_array()) for axis in figure.axes]
-    assert [pixels.shape for pixels in shown] == [(360, 480, 3)] * 3 + [(480, 267, 3)] * 3
+    for index, (text, (h, w)) in enumerate(zip(figure.texts, [(360, 480)] * 3 + [(480, 267)] * 3, strict=True)):
+        row, column = divmod(index, 3)
+        top, left = 26 + row * (360 + 26), 8 + column * (w + 8)
+        cell = picture[top : top + h, left : left + w]
+        scaled = np.asarray(Image.fromarray(images[row]).resize((w, h), Image.Resampling.BILINEAR))
+        mask = [None, truths[row], predictions[row]][column]
+        if mask is not None:
+            nearest = Image.fromarray(mask.astype(np.uint8)).resize((w, h), Image.Resampling.NEAREST)
+            scaled = overlay(scaled, np.asarray(nearest), [*COLORS, (0, 200, 0)], 0.6)
+        assert np.array_equal(cell, scaled), titles[index]
+        above = text.get_window_extent()
+        assert (above.x0 + above.x1) / 2 == pytest.approx(left + w / 2, abs=1)
+        assert picture.shape[0] - top <= above.y0 and above.y1 <= picture.shape[0] - top + 26
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["road", "a class with $ a very..."]
     legend = figure.legends[0].get_window_extent()
-    assert legend.y1 <= min(axis.get_window_extent().y0 for axis in figure.axes)
+    assert legend.y1 <= picture.shape[0] - (360 + 480 + 2 * 26)
     assert legend.x0 >= 0
     assert legend.x1 <= picture.shape[1]
 
@@ -80,7 +91,7 @@ def test_a_figure_of_nothing_that_counts() -> None:
     ignored = np.full((6, 8), IGNORE, np.uint8)
     figure = segmentation_figure([IMAGE], [ignored], [MASK], ["a", "b"], COLORS)
     rendered(figure)
-    assert figure.axes[2].get_title() == "predicted, nothing right"
+    assert figure.texts[2].get_text() == "predicted, nothing right"
     rendered(segmentation_figure([], [], [], ["a", "b"], COLORS))
 
 

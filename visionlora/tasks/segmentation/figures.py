@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+import cv2
 import numpy as np
 import torch
 from PIL import Image
@@ -66,10 +67,8 @@ def overlay(image: np.ndarray, mask: np.ndarray, colors: Sequence[Color], alpha:
     Returns:
         (H, W, 3) uint8.
     """
-    known = mask < len(colors)
-    pixels = image.copy()
-    blended = (1 - alpha) * image[known] + alpha * colour_mask(mask, colors)[known]
-    pixels[known] = blended.round().astype(np.uint8)
+    blended = cv2.addWeighted(image, 1 - alpha, colour_mask(mask, colors), alpha, 0)
+    pixels = np.where((mask < len(colors))[..., None], blended, image)
     border = np.zeros(mask.shape, bool)
     border[:, 1:] |= mask[:, 1:] != mask[:, :-1]
     border[1:] |= mask[1:] != mask[:-1]
@@ -114,17 +113,18 @@ def segmentation_figure(
     width = 3 * max([row[0].shape[1] for row in rows], default=_CELL) + 4 * _GAP
     height = sum(heights) + legend_height + _GAP
     figure = Figure(figsize=(width / _DPI, height / _DPI), dpi=_DPI)
-    below = height
+    # Pixel for pixel, for lines that are scaled are blurred; and no axes, which take longer than what is in them.
+    grid = np.full((height, width, 3), 255, np.uint8)
+    top = 0
     for row, names, tall in zip(rows, titles, heights, strict=True):
-        below -= tall
         for column, (pixels, title) in enumerate(zip(row, names, strict=True)):
             h, w = pixels.shape[:2]
-            # pixel for pixel, for lines that are scaled are blurred
-            place = ((_GAP + column * (w + _GAP)) / width, below / height, w / width, h / height)
-            axis = figure.add_axes(place)
-            axis.imshow(pixels)
-            axis.axis("off")
-            axis.set_title(title, fontsize=10, pad=4)
+            left = _GAP + column * (w + _GAP)
+            grid[top + _TITLE : top + _TITLE + h, left : left + w] = pixels
+            place = (left + w / 2) / width, 1 - (top + _TITLE - _GAP) / height
+            figure.text(*place, title, fontsize=10, ha="center", va="baseline")
+        top += tall
+    figure.figimage(grid)
     patches = [
         Patch(facecolor=_unit(colors[label]), edgecolor="black", label=_short(classes[label])) for label in shown
     ]

@@ -74,7 +74,7 @@ def test_the_new_method_goes_from_end_to_end(visionlora: Command, config: Path, 
     agrees(run)
     assert visionlora("merge", run, "--out", tmp_path / "merged.safetensors").code == 0
     agrees(tmp_path / "merged.safetensors")
-    outcome = visionlora("export", run, "--to", "timm", "--out", tmp_path / "exported", "--rounds", 1)
+    outcome = visionlora("export", run, "--to", "onnx", "--out", tmp_path / "exported", "--rounds", 1)
     assert (outcome.code, outcome.err) == (0, "")
     agrees(tmp_path / "exported")
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import NoReturn
 
 import pytest
+import torch
 
 from visionlora.cli.main import main
 
@@ -70,5 +71,6 @@ def _train(command: list[str]) -> None:
     """As a process of its own would, on the files that its descriptors are."""
     sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    torch.set_num_threads(1)  # a fork of a process with several has none of them, and dies
     sys.argv = command
     main()

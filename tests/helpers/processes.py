@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable
 from typing import Any
 
+import torch
 import torch.distributed as dist
 
 from visionlora.cli.exit_code import exit_code
@@ -21,6 +22,7 @@ def start_processes(size: int, work: Callable[[int], object]) -> list[Process]:
     _STORES.append(store)  # for as long as the processes need it
 
     def run(rank: int) -> None:
+        torch.set_num_threads(1)  # a fork of a process with several has none of them, and dies
         os.environ.update(environment, RANK=str(rank), LOCAL_RANK=str(rank))
         raise SystemExit(exit_code(lambda: work(rank)))
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         set_memory,
         set_route,
     )
+    from visionlora.adapters.peft.folder import load_peft, save_peft
     from visionlora.adapters.report import Report
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
@@ -39,11 +40,13 @@ _HOMES = {
     "export": "visionlora.exports.export",
     "fold_batchnorm": "visionlora.adapters.folding",
     "load_adapter": "visionlora.adapters.io",
+    "load_peft": "visionlora.adapters.peft.folder",
     "load_trained": "visionlora.tasks.trained",
     "merge": "visionlora.adapters.model",
     "merged": "visionlora.adapters.model",
     "read_header": "visionlora.adapters.header",
     "save_adapter": "visionlora.adapters.io",
+    "save_peft": "visionlora.adapters.peft.folder",
     "set_memory": "visionlora.adapters.model",
     "set_route": "visionlora.adapters.model",
     "unfold_batchnorm": "visionlora.adapters.folding",
@@ -62,11 +65,13 @@ __all__ = [
     "export",
     "fold_batchnorm",
     "load_adapter",
+    "load_peft",
     "load_trained",
     "merge",
     "merged",
     "read_header",
     "save_adapter",
+    "save_peft",
     "set_memory",
     "set_route",
     "unfold_batchnorm",

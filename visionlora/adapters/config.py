@@ -97,6 +97,32 @@ class LoRAConfig:
         return cls(**values)
 
 
+def exactly(
+    method: str, ranks: dict[str, int], alphas: dict[str, float], unfrozen: list[str], batchnorm: str = "frozen"
+) -> LoRAConfig:
+    """The config of an adapter on the layers of these names, with their own ranks and alphas.
+
+    Raises:
+        InputError: a rank or an alpha is out of its range.
+    """
+    rank, alpha = _most_common(ranks, LoRAConfig.rank), _most_common(alphas, LoRAConfig.alpha)
+    return LoRAConfig(
+        rank,
+        alpha,
+        list(ranks),
+        unfreeze=unfrozen or None,
+        rank_pattern={path: own for path, own in ranks.items() if own != rank},
+        alpha_pattern={path: own for path, own in alphas.items() if own != alpha},
+        method=method,
+        batchnorm=batchnorm,
+    )
+
+
+def _most_common(values: dict[str, Any], otherwise: Any) -> Any:
+    found = list(values.values())
+    return max(dict.fromkeys(found), key=found.count) if found else otherwise
+
+
 def _check_known(config: type[LoRAConfig], settings: Iterable[str]) -> None:
     known = [f.name for f in fields(config)]
     for key in settings:

@@ -62,13 +62,11 @@ def save_adapter(
         InputError: the model has no such adapter, or the frozen weight of an adapted layer trains;
             or a class name is no text.
     """
-    config, unfrozen = description_of(model, name)
+    config, _ = description_of(model, name)
     tensors, layers = _factors(model, name)
-    tensors |= _owned(model, name, unfrozen)
-    besides = _trained_besides(model, name)
-    tensors |= besides
-    unfrozen = [*unfrozen, *_roots(model, besides, unfrozen)]
-    base = {key: tensor for key, tensor in _base(model, name, config).items() if key not in besides}
+    values, unfrozen = trained_values(model, name)
+    tensors |= values
+    base = {key: tensor for key, tensor in _base(model, name, config).items() if key not in values}
     header = {
         "format": FORMAT,
         "format_version": str(VERSION),
@@ -152,6 +150,13 @@ def load_read(
             module_path, _, tensor_name = key.rpartition(".")
             state.direct_tensors(modules[module_path])[tensor_name].copy_(tensor)
     return replace(report, base=base)
+
+
+def trained_values(model: nn.Module, name: str) -> tuple[dict[str, Tensor], list[str]]:
+    """What an adapter has besides its methods' tensors, by the model's names, and names of all that trains fully."""
+    _, unfrozen = description_of(model, name)
+    besides = _trained_besides(model, name)
+    return _owned(model, name, unfrozen) | besides, [*unfrozen, *_roots(model, besides, unfrozen)]
 
 
 def _factors(model: nn.Module, name: str) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:

@@ -14,6 +14,7 @@ METHODS: "dict[str, type[Method] | str]" = {
     "rslora": "visionlora.adapters.methods.lora.RSLoRA",
     "dora": "visionlora.adapters.methods.dora.DoRA",
     "lokr": "visionlora.adapters.methods.lokr.LoKr",
+    "loha": "visionlora.adapters.methods.loha.LoHa",
 }
 """Name, as ``LoRAConfig.method`` and an adapter's file have it -> class, or where it is."""
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 from visionlora.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from visionlora.adapters.combining import combine
     from visionlora.adapters.config import LoRAConfig
     from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
     from visionlora.adapters.header import read_header
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
         set_memory,
         set_route,
     )
+    from visionlora.adapters.padding import pad_ranks
     from visionlora.adapters.peft.folder import load_peft, save_peft
     from visionlora.adapters.report import Report
     from visionlora.adapters.verify import verify
@@ -35,6 +37,7 @@ _HOMES = {
     "activate": "visionlora.adapters.model",
     "adapter_names": "visionlora.adapters.model",
     "attach": "visionlora.adapters.model",
+    "combine": "visionlora.adapters.combining",
     "detach": "visionlora.adapters.model",
     "disabled": "visionlora.adapters.model",
     "export": "visionlora.exports.export",
@@ -44,6 +47,7 @@ _HOMES = {
     "load_trained": "visionlora.tasks.trained",
     "merge": "visionlora.adapters.model",
     "merged": "visionlora.adapters.model",
+    "pad_ranks": "visionlora.adapters.padding",
     "read_header": "visionlora.adapters.header",
     "save_adapter": "visionlora.adapters.io",
     "save_peft": "visionlora.adapters.peft.folder",
@@ -60,6 +64,7 @@ __all__ = [
     "activate",
     "adapter_names",
     "attach",
+    "combine",
     "detach",
     "disabled",
     "export",
@@ -69,6 +74,7 @@ __all__ = [
     "load_trained",
     "merge",
     "merged",
+    "pad_ranks",
     "read_header",
     "save_adapter",
     "save_peft",

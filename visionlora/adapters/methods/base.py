@@ -48,6 +48,8 @@ class Method(nn.Module):
 
     adds: ClassVar[bool] = False
     """Whether what is added to a weight is the same for every weight, so that several adapters of a layer add up."""
+    can_pad: ClassVar[bool] = False
+    """Whether ``pad`` has a meaning."""
     has_rank: ClassVar[bool] = True
     """Whether ``rank`` means something, and is shown."""
     group: ClassVar[Literal["adapter", "head"]] = "adapter"
@@ -72,6 +74,10 @@ class Method(nn.Module):
         """``adapted(weight) - weight``, if there is a way that rounds less."""
         return self.adapted(weight) - weight
 
+    def pad(self, rank: int) -> None:
+        """Grow to a rank with zeros, and do what it did; its tensors are new ones."""
+        raise NotImplementedError
+
     def note(self, weight: Tensor) -> str:
         """A remark for the layer's line of the report, or an empty string."""
         return ""
@@ -91,6 +97,14 @@ class Method(nn.Module):
             if self.rows is None:
                 return self.adapted(rows).to(weight.dtype)
             return rows.index_copy(0, self.rows, self.adapted(rows[self.rows])).to(weight.dtype)
+
+    def plus(self, weight: Tensor, by: Tensor) -> Tensor:
+        """The weight plus ``by`` times what the method adds, as ``forward`` gives it; for a method that ``adds``."""
+        with torch.autocast(weight.device.type, enabled=False):
+            rows = exact(weight)
+            if self.rows is None:
+                return (rows + by * self.update(rows)).to(weight.dtype)
+            return rows.index_add(0, self.rows, by * self.update(rows[self.rows])).to(weight.dtype)
 
     def all_factors(self, weight: Tensor) -> Factors | None:
         """``factors`` for the whole weight, those of rows that are not adapted included."""
@@ -122,6 +136,12 @@ class Method(nn.Module):
     def extra_repr(self) -> str:
         parts = [f"rank={self.rank}, alpha={self.alpha:g}"] if self.has_rank else []
         return ", ".join([*parts, *([f"parts={self.parts}"] if self.parts else [])])
+
+
+def constant(value: float) -> Tensor:
+    """A number as a tensor without dimensions, which has no part in a product's precision: torch.compile then makes one
+    program for all numbers."""
+    return torch.tensor(value, dtype=torch.float64, device="cpu")
 
 
 def exact(weight: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from visionlora.adapters.methods.base import Method, exact
+from visionlora.adapters.methods.base import Method, constant, exact
 
 
 class LoHa(Method):
@@ -24,7 +24,7 @@ class LoHa(Method):
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
-        self.scale = self.alpha / rank
+        self.scale = constant(self.alpha / rank)
         start = exact(weight)
         self.hada_w1_a = nn.Parameter(start.new_empty(len(weight), rank))
         self.hada_w1_b = nn.Parameter(start.new_empty(rank, *weight.shape[1:]))

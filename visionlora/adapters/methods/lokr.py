@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from visionlora.adapters.methods.base import Method, exact
+from visionlora.adapters.methods.base import Method, constant, exact
 
 
 class LoKr(Method):
@@ -25,7 +25,7 @@ class LoKr(Method):
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
-        self.scale = self.alpha / rank
+        self.scale = constant(self.alpha / rank)
         (down, rows), (across, columns) = _nearly_square(weight.shape[0]), _nearly_square(weight.shape[1])
         start, kernel = exact(weight), weight.shape[2:]
         self.lokr_w1 = nn.Parameter(start.new_zeros(down, across))

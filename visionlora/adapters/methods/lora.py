@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from visionlora.adapters.methods.base import Factors, Method, exact
+from visionlora.adapters.methods.base import Factors, Method, constant, exact
 from visionlora.ops.weight import adapted_weight
 
 
@@ -23,10 +23,11 @@ class LoRA(Method):
     """
 
     adds = True
+    can_pad = True
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
-        self.scale = self.alpha / self.divisor(rank)
+        self.scale = constant(self.alpha / self.divisor(rank))
         start = exact(weight)
         self.lora_A = nn.Parameter(start.new_empty(rank, *weight.shape[1:]))
         self.lora_B = nn.Parameter(start.new_zeros(len(weight), rank))
@@ -54,6 +55,14 @@ class LoRA(Method):
         A = A.flatten(1)
         # |BA|^2 = <B'B, AA'>: products of r x r numbers, and none of the weight's size.
         return ((B.t() @ B) * (A @ A.t())).sum().clamp(min=0).sqrt()
+
+    @torch.no_grad()
+    def pad(self, rank: int) -> None:
+        A, B, more = self.lora_A, self.lora_B, rank - self.rank
+        self.lora_A = nn.Parameter(torch.cat([A, A.new_zeros(more, *A.shape[1:])]), A.requires_grad)
+        self.lora_B = nn.Parameter(torch.cat([B, B.new_zeros(len(B), more)], dim=1), B.requires_grad)
+        self.alpha *= self.divisor(rank) / self.divisor(self.rank)
+        self.rank = rank
 
     def note(self, weight: Tensor) -> str:
         full = min(weight.shape[0], weight[0].numel())

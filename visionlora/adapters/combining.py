@@ -201,7 +201,8 @@ class _Update:
 
 
 def _factors(method: Method, weight: Tensor) -> Factors | None:
-    found = method.all_factors(weight)
+    with method.at_rest():
+        found = method.all_factors(weight)
     return None if found is None or found.row_scale is not None else found
 
 

@@ -16,7 +16,8 @@ _THEIRS = {
     "modules_to_save": "'unfreeze'",
     "use_rslora": "method='rslora'",
     "use_dora": "method='dora'",
-    "lora_dropout": "nothing: an update of the weight has no input of its own to drop from; leave it out",
+    "lora_dropout": "nothing: an update of the weight has no input of its own to drop from; leave it out, or take "
+    "'factor_dropout', which leaves out parts of the update",
 }
 """PEFT's words for settings, and ours."""
 
@@ -37,12 +38,16 @@ class LoRAConfig:
             ``"all"``, ``"attention"``, ``"conv"``, ``"linear"``.
         exclude: patterns of layers to leave out.
         unfreeze: names of modules that train fully (a new head), or of parameters (``pos_embed``); they belong to the
-            adapter. None is nothing for ``attach``, and the model's head in a run.
+            adapter. ``"norms"`` is the weight and bias of every normalisation layer, ``"biases"`` every bias. None is
+            nothing for ``attach``, and the model's head in a run.
         rank_pattern: ranks of the layers that match a pattern; the last match wins.
         alpha_pattern: alphas likewise.
-        method: ``"lora"``, ``"rslora"``, ``"dora"``, ``"lokr"``, or one that was registered.
+        method: ``"lora"``, ``"rslora"``, ``"dora"``, ``"lokr"``, ``"loha"``, ``"lora_fa"``, ``"tucker"``, ``"ia3"``, or
+            one that was registered.
         batchnorm: ``"frozen"`` (also under ``model.train()``), ``"recalibrate"`` (the running statistics
             follow the new images) or ``"train"`` (statistics, weight and bias).
+        factor_dropout: share of the r rank-one parts of each update that a training forward leaves out, at least 0 and
+            below 1; the others are scaled up. It is not PEFT's ``lora_dropout``, which drops from a layer's input.
 
     Raises:
         InputError: a value is out of its range.
@@ -57,6 +62,7 @@ class LoRAConfig:
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     method: str = "lora"
     batchnorm: str = "frozen"
+    factor_dropout: float = 0.0
 
     # For the config of a run, which has this class as a section.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -78,6 +84,9 @@ class LoRAConfig:
                 f"batchnorm is {self.batchnorm!r}; choose from {', '.join(BATCHNORM_MODES)}"
                 f"{did_you_mean(str(self.batchnorm), BATCHNORM_MODES)}"
             )
+        share = self.factor_dropout
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            raise InputError(f"factor_dropout is {share!r}; give a share of at least 0 and below 1")
         for option in ("exclude", "unfreeze"):
             if isinstance(getattr(self, option), str):
                 raise InputError(f"{option} is a string; give a list of names: {option}=[{getattr(self, option)!r}]")

@@ -258,6 +258,7 @@ def _method(
         rows = None if target.rows is None else target.rows.to("meta")
         _check_factors(build(weight.detach().to("meta"), target.rank, target.alpha, "", rows), key, tensors, path)
     method = build(weight, target.rank, target.alpha, target.parts, target.rows)
+    method.factor_dropout = header.config.factor_dropout
     _check_factors(method, key, tensors, path)
     with torch.no_grad():
         for factor, tensor in method.state_dict().items():

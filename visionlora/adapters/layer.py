@@ -169,6 +169,7 @@ def effective_weight(layer: nn.Module, parameter: str) -> Tensor:
 
 def write_merged(layer: nn.Module) -> None:
     """Write the adapted weights into the frozen parameters and take all adapters off."""
+    adapters_of(layer).eval()
     with torch.no_grad():
         merged = {parameter: effective_weight(layer, parameter) for parameter in adapted_parameters(layer)}
         for parameter, weight in merged.items():

@@ -340,7 +340,11 @@ def check_name(model: nn.Module, name: str) -> None:
 def _method(model: nn.Module, target: Target, config: LoRAConfig) -> Method:
     weight = model.get_submodule(target.path)._parameters[target.parameter]
     assert weight is not None
-    return method_of(config.method).build(weight, target.rank, target.alpha, target.parts, target.rows)
+    method = method_of(config.method).build(weight, target.rank, target.alpha, target.parts, target.rows)
+    if config.factor_dropout and not method.drops_factors:
+        raise InputError(f"factor_dropout is {config.factor_dropout}, and {config.method} has no parts to leave out")
+    method.factor_dropout = config.factor_dropout
+    return method
 
 
 def check_known(model: nn.Module, names: Iterable[str]) -> None:

@@ -21,6 +21,7 @@ class LoHa(Method):
     """
 
     adds = True
+    drops_factors = True
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
@@ -37,6 +38,6 @@ class LoHa(Method):
         return weight + self.update(weight)
 
     def update(self, weight: Tensor) -> Tensor:
-        one = self.hada_w1_a @ self.hada_w1_b.flatten(1)
-        other = self.hada_w2_a @ self.hada_w2_b.flatten(1)
+        one = self.thinned(self.hada_w1_a) @ self.hada_w1_b.flatten(1)
+        other = self.thinned(self.hada_w2_a) @ self.hada_w2_b.flatten(1)
         return (self.scale * torch.mul(one, other)).view(weight.shape)

@@ -24,6 +24,7 @@ class LoRA(Method):
 
     adds = True
     can_pad = True
+    drops_factors = True
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
@@ -39,7 +40,8 @@ class LoRA(Method):
         return rank
 
     def factors(self, weight: Tensor) -> Factors:
-        return Factors(self.lora_A, self.scale * self.lora_B)
+        B = self.scale * self.lora_B
+        return Factors(self.lora_A, self.thinned(B) if self.factor_dropout else B)
 
     def adapted(self, weight: Tensor) -> Tensor:
         A, B, *_ = self.factors(weight)
@@ -51,15 +53,16 @@ class LoRA(Method):
 
     @torch.no_grad()
     def update_norm(self, weight: Tensor) -> Tensor:
-        A, B, *_ = self.factors(weight)
-        A = A.flatten(1)
+        del weight
+        A, B = self.lora_A.flatten(1), self.scale * self.lora_B
         # |BA|^2 = <B'B, AA'>: products of r x r numbers, and none of the weight's size.
         return ((B.t() @ B) * (A @ A.t())).sum().clamp(min=0).sqrt()
 
     @torch.no_grad()
     def pad(self, rank: int) -> None:
         A, B, more = self.lora_A, self.lora_B, rank - self.rank
-        self.lora_A = nn.Parameter(torch.cat([A, A.new_zeros(more, *A.shape[1:])]), A.requires_grad)
+        grown = torch.cat([A, A.new_zeros(more, *A.shape[1:])])
+        self.lora_A = nn.Parameter(grown, A.requires_grad) if isinstance(A, nn.Parameter) else grown
         self.lora_B = nn.Parameter(torch.cat([B, B.new_zeros(len(B), more)], dim=1), B.requires_grad)
         self.alpha *= self.divisor(rank) / self.divisor(self.rank)
         self.rank = rank

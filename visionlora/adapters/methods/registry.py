@@ -15,6 +15,9 @@ METHODS: "dict[str, type[Method] | str]" = {
     "dora": "visionlora.adapters.methods.dora.DoRA",
     "lokr": "visionlora.adapters.methods.lokr.LoKr",
     "loha": "visionlora.adapters.methods.loha.LoHa",
+    "lora_fa": "visionlora.adapters.methods.lora_fa.LoRAFA",
+    "tucker": "visionlora.adapters.methods.tucker.Tucker",
+    "ia3": "visionlora.adapters.methods.ia3.IA3",
 }
 """Name, as ``LoRAConfig.method`` and an adapter's file have it -> class, or where it is."""
 

@@ -29,7 +29,7 @@ def obstacle(layer: Any, method: str) -> str:
     """Why PEFT's layer of this method does not compute what ours does, or an empty string."""
     base: Any = type(layer)
     if issubclass(base, nn.MultiheadAttention):
-        if method not in ("lora", "rslora"):
+        if method not in ("lora", "rslora", "lora_fa"):
             return f"PEFT has no {method} for nn.MultiheadAttention"
         return (
             "" if layer.in_proj_weight is not None else "PEFT wants q, k and v of nn.MultiheadAttention in one weight"

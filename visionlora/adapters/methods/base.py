@@ -166,10 +166,11 @@ class Method(nn.Module):
         return ", ".join([*parts, *([f"parts={self.parts}"] if self.parts else [])])
 
 
-def constant(value: float) -> Tensor:
-    """A number as a tensor without dimensions, which has no part in a product's precision: torch.compile then makes one
-    program for all numbers."""
-    return torch.tensor(value, dtype=torch.float64, device="cpu")
+def constant(value: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A number as a tensor without dimensions, which may be on another device and has no part in a product's precision:
+    torch.compile then makes one program for all. In the factors' precision a product is as quick as by a number.
+    """
+    return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 def exact(weight: Tensor) -> Tensor:

@@ -25,8 +25,8 @@ class LoHa(Method):
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
-        self.scale = constant(self.alpha / rank)
         start = exact(weight)
+        self.scale = constant(self.alpha / rank, start.dtype)
         self.hada_w1_a = nn.Parameter(start.new_empty(len(weight), rank))
         self.hada_w1_b = nn.Parameter(start.new_empty(rank, *weight.shape[1:]))
         self.hada_w2_a = nn.Parameter(start.new_empty(len(weight), rank))

@@ -28,8 +28,8 @@ class LoRA(Method):
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
-        self.scale = constant(self.alpha / self.divisor(rank))
         start = exact(weight)
+        self.scale = constant(self.alpha / self.divisor(rank), start.dtype)
         self.lora_A = nn.Parameter(start.new_empty(rank, *weight.shape[1:]))
         self.lora_B = nn.Parameter(start.new_zeros(len(weight), rank))
         nn.init.kaiming_uniform_(self.lora_A.flatten(1), a=math.sqrt(5))

@@ -27,8 +27,8 @@ class Tucker(Method):
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
-        self.scale = constant(self.alpha / rank)
         start = exact(weight)
+        self.scale = constant(self.alpha / rank, start.dtype)
         self.tucker_up = nn.Parameter(start.new_zeros(len(weight), rank))
         self.tucker_core = nn.Parameter(start.new_empty(rank, rank, *weight.shape[2:]))
         self.tucker_down = nn.Parameter(start.new_empty(rank, weight.shape[1]))

@@ -11,12 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from visionlora.ops.autocast import plain_autocast
+from visionlora.ops.autocast import outside_autocast
 from visionlora.ops.conv import conv
 from visionlora.ops.convolution import convolve, input_gradient
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.narrow import narrow_times, times_narrow
-from visionlora.ops.weight import is_channels_last, passing_weight
+from visionlora.ops.weight import PassingWeight, is_channels_last
 
 
 def fixed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) -> Tensor:
@@ -32,9 +32,7 @@ def fixed_linear(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: T
     Returns:
         (..., out).
     """
-    with plain_autocast(x) as x:
-        output: Tensor = _FixedLinear.apply(x, weight, bias, A, B)
-    return output
+    return outside_autocast(_FixedLinear.apply, x, weight, bias, A, B)
 
 
 def fixed_conv(
@@ -62,9 +60,7 @@ def fixed_conv(
     """
     if geometry.groups * len(A) >= x.shape[1]:  # r channels of each group would be no less than the input
         return conv(x, weight, bias, A, B, geometry, row_scale)
-    with plain_autocast(x) as x:
-        output: Tensor = _FixedConv.apply(x, weight, bias, A, B, geometry, row_scale)
-    return output
+    return outside_autocast(_FixedConv.apply, x, weight, bias, A, B, geometry, row_scale)
 
 
 class _FixedLinear(torch.autograd.Function):
@@ -72,7 +68,7 @@ class _FixedLinear(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) -> Tensor:
         rows = x.reshape(-1, x.shape[-1])  # (rows, in)
         ctx.save_for_backward(times_narrow(rows, A.to(x.dtype)), weight, A, B)
-        with passing_weight(weight, A, B) as adapted:
+        with PassingWeight(weight, A, B) as adapted:
             output = F.linear(rows, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
         # Not as a view: an output that is one can't be changed in place, as the next ReLU does.
         shaped: Tensor = torch.ops.aten._unsafe_view(output, [*x.shape[:-1], len(weight)])
@@ -84,7 +80,7 @@ class _FixedLinear(torch.autograd.Function):
         needs_x, _, needs_bias, _, needs_B = ctx.needs_input_grad
         grad_x = grad_B = None
         if needs_x:
-            with passing_weight(weight, A, B) as adapted:
+            with PassingWeight(weight, A, B) as adapted:
                 grad_x = g @ adapted.to(g.dtype)
         g = g.reshape(-1, g.shape[-1])  # (rows, out)
         if needs_B:
@@ -108,7 +104,7 @@ class _FixedConv(torch.autograd.Function):
         per_group = A.repeat(geometry.groups, *[1] * (A.dim() - 1))  # (groups * r, Cin / groups, ...)
         z = convolve(x, per_group.to(x.dtype), None, geometry)  # (N, groups * r, ...)
         ctx.save_for_backward(z, weight, A, B, row_scale)
-        with passing_weight(weight, A, B, row_scale) as kernel:
+        with PassingWeight(weight, A, B, row_scale) as kernel:
             return convolve(x, kernel.to(x.dtype), None if bias is None else bias.to(x.dtype), geometry)
 
     @staticmethod
@@ -120,7 +116,7 @@ class _FixedConv(torch.autograd.Function):
         grad_x = grad_B = None
         if needs_x:
             like = torch.empty(ctx.shape, dtype=g.dtype, device=g.device, memory_format=format)
-            with passing_weight(weight, A, B, row_scale) as kernel:
+            with PassingWeight(weight, A, B, row_scale) as kernel:
                 grad_x = input_gradient(g, like, kernel.to(g.dtype), ctx.geometry)
         if needs_B:
             grad_B = _of_products(z, g, B.shape, ctx.geometry.groups).to(B.dtype)

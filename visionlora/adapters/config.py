@@ -21,6 +21,7 @@ _THEIRS = {
 }
 """PEFT's words for settings, and ours."""
 
+INITS = ("kaiming", "gaussian", "orthogonal", "pissa")
 BATCHNORM_MODES = ("frozen", "recalibrate", "train")
 
 
@@ -46,6 +47,9 @@ class LoRAConfig:
             one that was registered.
         batchnorm: ``"frozen"`` (also under ``model.train()``), ``"recalibrate"`` (the running statistics
             follow the new images) or ``"train"`` (statistics, weight and bias).
+        init: where LoRA's factors start: ``"kaiming"`` (A at random as in a linear layer, B at zero), ``"gaussian"`` (A
+            normal with deviation 1/r, B at zero), ``"orthogonal"`` (OLoRA) and ``"pissa"``, of the weight itself, and
+            subtracted where they start: A and B are in the file twice, and a step has 2 r channels.
         factor_dropout: share of the r rank-one parts of each update that a training forward leaves out, at least 0 and
             below 1; the others are scaled up. It is not PEFT's ``lora_dropout``, which drops from a layer's input.
 
@@ -63,6 +67,7 @@ class LoRAConfig:
     method: str = "lora"
     batchnorm: str = "frozen"
     factor_dropout: float = 0.0
+    init: str = "kaiming"
 
     # For the config of a run, which has this class as a section.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -83,6 +88,10 @@ class LoRAConfig:
             raise InputError(
                 f"batchnorm is {self.batchnorm!r}; choose from {', '.join(BATCHNORM_MODES)}"
                 f"{did_you_mean(str(self.batchnorm), BATCHNORM_MODES)}"
+            )
+        if self.init not in INITS:
+            raise InputError(
+                f"init is {self.init!r}; choose from {', '.join(INITS)}{did_you_mean(str(self.init), INITS)}"
             )
         share = self.factor_dropout
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:

@@ -111,4 +111,5 @@ _SETTINGS: dict[str, Check] = {
     "method": _text,
     "batchnorm": _text,
     "factor_dropout": _number,
+    "init": _text,
 }

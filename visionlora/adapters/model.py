@@ -32,6 +32,7 @@ from visionlora.adapters.layer import (
 )
 from visionlora.adapters.methods.base import Method
 from visionlora.adapters.methods.registry import method_of
+from visionlora.adapters.methods.starts import start
 from visionlora.adapters.paths import join, named_modules, unwrapped
 from visionlora.adapters.report import Report, describe
 from visionlora.adapters.targets import LeftOut, Target, base_modules, is_under, resolve
@@ -344,6 +345,8 @@ def _method(model: nn.Module, target: Target, config: LoRAConfig) -> Method:
     if config.factor_dropout and not method.drops_factors:
         raise InputError(f"factor_dropout is {config.factor_dropout}, and {config.method} has no parts to leave out")
     method.factor_dropout = config.factor_dropout
+    rows = weight.detach() if method.rows is None else weight.detach()[method.rows]
+    start(method, rows, config.init)
     return method
 
 

@@ -72,7 +72,7 @@ def test_of_the_input_only_r_channels_are_kept(name: str) -> None:
     assert x.untyped_storage().data_ptr() not in kept
     groups = getattr(layer, "groups", 1)
     scaled_b = 2 * len(layer.weight)
-    assert sum(kept.values()) == 4 * (2 * groups * out.numel() // len(layer.weight) + scaled_b) + 8
+    assert sum(kept.values()) <= 4 * (2 * groups * out.numel() // len(layer.weight) + scaled_b) + 8
 
 
 def test_a_folded_batchnorm_and_autocast_are_respected() -> None:

@@ -14,6 +14,7 @@ from visionlora.adapters.header import Header
 from visionlora.adapters.io import load_read, trained_values
 from visionlora.adapters.layer import adapted_layers, methods_of
 from visionlora.adapters.methods.base import Method
+from visionlora.adapters.methods.lora import LoRA
 from visionlora.adapters.model import check_name, description_of
 from visionlora.adapters.others import refuse_foreign
 from visionlora.adapters.paths import join
@@ -200,7 +201,7 @@ def _theirs(
             is_out_proj = last == "out_proj" and isinstance(modules[parent], nn.MultiheadAttention)
             found = _their_tensors(method, layer, config.method, path, is_out_proj)
             key = f"{join(parent, OUT_PROJ)}" if is_out_proj else path
-            (out_projs if is_out_proj else layers)[parent if is_out_proj else path] = (method.rank, method.alpha)
+            (out_projs if is_out_proj else layers)[parent if is_out_proj else path] = _size_of(method)
             tensors |= {join(key, factor): tensor for factor, tensor in found.items()}
             if not is_out_proj and parameter not in ("weight", "in_proj_weight"):
                 raise InputError(f"{path}.{parameter}: PEFT has no update of it")
@@ -215,6 +216,14 @@ def _theirs(
             key = join(join(path, OUT_PROJ), "lora_B.weight")
             tensors[key] = own_alpha / alpha / _TIMES * tensors[key]
     return layers, tensors
+
+
+def _size_of(method: Method) -> tuple[int, float]:
+    """Rank and alpha of what ``to_peft`` gives."""
+    if isinstance(method, LoRA) and method.subtracts:
+        rank = 2 * method.rank
+        return rank, method.alpha / method.divisor(method.rank) * method.divisor(rank)
+    return method.rank, method.alpha
 
 
 def _their_tensors(method: Method, layer: nn.Module, name: str, path: str, is_out_proj: bool) -> dict[str, Tensor]:

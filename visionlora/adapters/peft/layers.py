@@ -64,7 +64,11 @@ def to_peft(method: nn.Module) -> dict[str, Tensor]:
     if not isinstance(method, LoRA):
         raise ValueError(f"PEFT has no {type(method).__name__}")
     ones = [1] * (method.lora_A.dim() - 2)
-    found = {"lora_A.weight": method.lora_A, "lora_B.weight": method.lora_B.view(*method.lora_B.shape, *ones)}
+    A, B = method.lora_A.detach(), method.lora_B.detach()
+    if method.subtracts:  # as a plain adapter of twice the rank
+        assert method.lora_A_start is not None and method.lora_B_start is not None
+        A, B = torch.cat([A, method.lora_A_start]), torch.cat([B, -method.lora_B_start], dim=1)
+    found = {"lora_A.weight": A, "lora_B.weight": B.view(*B.shape, *ones)}
     if isinstance(method, DoRA):
         length = method.lora_magnitude
         found["lora_magnitude_vector"] = length.view(1, -1, *ones) if ones else length

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from visionlora.adapters.padding import pad_ranks
     from visionlora.adapters.peft.folder import load_peft, save_peft
+    from visionlora.adapters.recalibration import recalibrate
     from visionlora.adapters.report import Report
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
@@ -49,6 +50,7 @@ _HOMES = {
     "merged": "visionlora.adapters.model",
     "pad_ranks": "visionlora.adapters.padding",
     "read_header": "visionlora.adapters.header",
+    "recalibrate": "visionlora.adapters.recalibration",
     "save_adapter": "visionlora.adapters.io",
     "save_peft": "visionlora.adapters.peft.folder",
     "set_memory": "visionlora.adapters.model",
@@ -76,6 +78,7 @@ __all__ = [
     "merged",
     "pad_ranks",
     "read_header",
+    "recalibrate",
     "save_adapter",
     "save_peft",
     "set_memory",

@@ -190,6 +190,12 @@ def description_of(model: nn.Module, name: str) -> tuple[LoRAConfig, list[str]]:
     return attached.configs[name], attached.unfrozen[name]
 
 
+def attached_to(model: nn.Module) -> Attached:
+    """What the model remembers of its adapters; for one that ``description_of`` knows."""
+    attached: Attached = vars(unwrapped(model))[_KEY]
+    return attached
+
+
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
     """Within the block the model is exactly the base, unfrozen modules and BatchNorm state included.

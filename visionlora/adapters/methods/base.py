@@ -101,6 +101,10 @@ class Method(nn.Module):
         finally:
             self.training = training
 
+    def starting_at_zero(self) -> list[nn.Parameter]:
+        """Of two factors the one that starts at zero, LoRA's B, which LoRA+ gives a rate of its own."""
+        return []
+
     def pad(self, rank: int) -> None:
         """Grow to a rank with zeros, and do what it did; its tensors are new ones."""
         raise NotImplementedError

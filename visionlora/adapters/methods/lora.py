@@ -82,6 +82,9 @@ class LoRA(Method):
         # |BA|^2 = <B'B, AA'>: products of r x r numbers, and none of the weight's size.
         return ((B.t() @ B) * (A @ A.t())).sum().clamp(min=0).sqrt()
 
+    def starting_at_zero(self) -> list[nn.Parameter]:
+        return [self.lora_B]
+
     @torch.no_grad()
     def pad(self, rank: int) -> None:
         A, B, more = self.lora_A, self.lora_B, rank - self.rank

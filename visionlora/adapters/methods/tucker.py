@@ -37,6 +37,9 @@ class Tucker(Method):
         nn.init.kaiming_uniform_(self.tucker_down, a=math.sqrt(5))
         nn.init.normal_(self.tucker_core, std=math.prod([rank, *weight.shape[2:]]) ** -0.5)
 
+    def starting_at_zero(self) -> list[nn.Parameter]:
+        return [self.tucker_up]
+
     def factors(self, weight: Tensor) -> Factors:
         del weight
         A = torch.einsum("rs...,sc->rc...", self.tucker_core, self.tucker_down)  # (r, c, *kernel)

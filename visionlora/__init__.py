@@ -8,6 +8,7 @@ from visionlora.version import __version__ as __version__
 if TYPE_CHECKING:
     from visionlora.adapters.combining import combine
     from visionlora.adapters.config import LoRAConfig
+    from visionlora.adapters.eva import start_from_data
     from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
     from visionlora.adapters.header import read_header
     from visionlora.adapters.io import load_adapter, save_adapter
@@ -55,6 +56,7 @@ _HOMES = {
     "save_peft": "visionlora.adapters.peft.folder",
     "set_memory": "visionlora.adapters.model",
     "set_route": "visionlora.adapters.model",
+    "start_from_data": "visionlora.adapters.eva",
     "unfold_batchnorm": "visionlora.adapters.folding",
     "verify": "visionlora.adapters.verify",
 }
@@ -83,6 +85,7 @@ __all__ = [
     "save_peft",
     "set_memory",
     "set_route",
+    "start_from_data",
     "unfold_batchnorm",
     "verify",
 ]

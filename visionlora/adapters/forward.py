@@ -104,7 +104,7 @@ def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor],
         if trained is None and batchnorm is None:
             output: Tensor = base.forward(self, input)
             return output
-        padded, geometry = _padding(self, input)
+        padded, geometry = padded_input(self, input)
         bias, row_scale = self.bias, None
         if batchnorm is not None:
             row_scale, shift = scale_and_shift(batchnorm)
@@ -136,7 +136,7 @@ def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor],
     return forward
 
 
-def _padding(layer: Any, x: Tensor) -> tuple[Tensor, Geometry]:
+def padded_input(layer: Any, x: Tensor) -> tuple[Tensor, Geometry]:
     """The layer's geometry, and its input with the padding that a geometry can't express."""
     mode, padding = layer.padding_mode, layer.padding
     spatial = len(layer.kernel_size)

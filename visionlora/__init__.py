@@ -6,7 +6,9 @@ from typing import TYPE_CHECKING, Any
 from visionlora.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from visionlora.adapters.combining import combine
     from visionlora.adapters.config import LoRAConfig
+    from visionlora.adapters.eva import start_from_data
     from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
     from visionlora.adapters.header import read_header
     from visionlora.adapters.io import load_adapter, save_adapter
@@ -21,6 +23,9 @@ if TYPE_CHECKING:
         set_memory,
         set_route,
     )
+    from visionlora.adapters.padding import pad_ranks
+    from visionlora.adapters.peft.folder import load_peft, save_peft
+    from visionlora.adapters.recalibration import recalibrate
     from visionlora.adapters.report import Report
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
@@ -34,18 +39,24 @@ _HOMES = {
     "activate": "visionlora.adapters.model",
     "adapter_names": "visionlora.adapters.model",
     "attach": "visionlora.adapters.model",
+    "combine": "visionlora.adapters.combining",
     "detach": "visionlora.adapters.model",
     "disabled": "visionlora.adapters.model",
     "export": "visionlora.exports.export",
     "fold_batchnorm": "visionlora.adapters.folding",
     "load_adapter": "visionlora.adapters.io",
+    "load_peft": "visionlora.adapters.peft.folder",
     "load_trained": "visionlora.tasks.trained",
     "merge": "visionlora.adapters.model",
     "merged": "visionlora.adapters.model",
+    "pad_ranks": "visionlora.adapters.padding",
     "read_header": "visionlora.adapters.header",
+    "recalibrate": "visionlora.adapters.recalibration",
     "save_adapter": "visionlora.adapters.io",
+    "save_peft": "visionlora.adapters.peft.folder",
     "set_memory": "visionlora.adapters.model",
     "set_route": "visionlora.adapters.model",
+    "start_from_data": "visionlora.adapters.eva",
     "unfold_batchnorm": "visionlora.adapters.folding",
     "verify": "visionlora.adapters.verify",
 }
@@ -57,18 +68,24 @@ __all__ = [
     "activate",
     "adapter_names",
     "attach",
+    "combine",
     "detach",
     "disabled",
     "export",
     "fold_batchnorm",
     "load_adapter",
+    "load_peft",
     "load_trained",
     "merge",
     "merged",
+    "pad_ranks",
     "read_header",
+    "recalibrate",
     "save_adapter",
+    "save_peft",
     "set_memory",
     "set_route",
+    "start_from_data",
     "unfold_batchnorm",
     "verify",
 ]

@@ -148,7 +148,8 @@ class TrainSection(Section):
     """How it is trained.
 
     ``method`` is ``lora``, ``head`` (a linear probe) or ``full`` (fine-tuning of every weight). ``lr`` is the
-    learning rate of the adapter (or of the backbone, with ``full``), ``head_lr`` that of unfrozen modules.
+    learning rate of the adapter (or of the backbone, with ``full``), ``head_lr`` that of unfrozen modules; LoRA's B has
+    ``lora_plus`` times ``lr``.
     ``batch_size`` is ``auto`` for the largest power of two that a GPU's memory holds; the run's config gets the number.
     It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
     ``monitor`` end the run, 0 never does. ``log_every`` and
@@ -165,6 +166,7 @@ class TrainSection(Section):
     accumulate: AtLeastOne = 1
     lr: Positive = 1e-3
     head_lr: Positive = 1e-3
+    lora_plus: Positive = 1.0
     weight_decay: NotNegative = 0.01
     warmup_epochs: NotNegative = 1.0
     clip: NotNegative = 1.0

@@ -58,7 +58,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=_positive, default=9, help="of every method in turn (default: %(default)s)")
     methods = (*METHODS, *ON_REQUEST)
-    but = "(all but dora; a classifier's without floor+head, head)"
+    but = f"(all but {', '.join(ON_REQUEST)}; a classifier's without floor+head, head)"
     parser.add_argument("--methods", nargs="+", choices=methods, help=but)
     parser.add_argument("--peak", action="store_true", help="peak memory too, each method in a process of its own")
     parser.add_argument("--peak-of", choices=methods, help="print the bytes of this method's peak, and nothing else")

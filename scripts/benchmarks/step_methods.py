@@ -13,8 +13,8 @@ from benchmarks.step_tasks import TASKS, Case, Setup
 from visionlora.adapters.norm import has_running_stats
 
 METHODS = ("full", "peft", "visionlora", "floor", "floor+head", "head")
-ON_REQUEST = ("dora",)
-"""``visionlora`` with another adapter method."""
+ON_REQUEST = ("dora", "lokr", "loha", "lora_fa", "tucker", "ia3", "peft-dora", "peft-lokr", "peft-loha")
+"""``visionlora``, or PEFT, with another adapter method."""
 LEARNING_RATE = 1e-6
 """So small that what a detector proposes, and so its work, stays the same from step to step in each method."""
 
@@ -64,9 +64,9 @@ def _visionlora(case: Case, setup: Setup, method: str = "lora") -> nn.Module:
     return case.model
 
 
-def _peft(case: Case, setup: Setup) -> nn.Module:
+def _peft(case: Case, setup: Setup, method: str = "lora") -> nn.Module:
     """On the same layers, grouped convolutions left out: their factors don't fit in PEFT."""
-    from peft import LoraConfig, get_peft_model
+    from peft import LoHaConfig, LoKrConfig, LoraConfig, get_peft_model
 
     names = [name for name, layer in _adapted(case) if getattr(layer, "groups", 1) == 1]
     # The head's layers, and not the head: PEFT takes every name that ends so, a ``head`` and its ``conv_head`` alike.
@@ -78,7 +78,11 @@ def _peft(case: Case, setup: Setup) -> nn.Module:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         alpha = vl.LoRAConfig().alpha
-        config = LoraConfig(r=setup.rank, lora_alpha=alpha, target_modules=names, modules_to_save=head)
+        common = {"r": setup.rank, "target_modules": names, "modules_to_save": head}
+        if method in ("loha", "lokr"):
+            config = (LoHaConfig if method == "loha" else LoKrConfig)(**common, alpha=alpha)
+        else:
+            config = LoraConfig(**common, lora_alpha=alpha, use_dora=method == "dora")
         return _freeze_batchnorm(get_peft_model(case.model, config))
 
 
@@ -142,5 +146,7 @@ _PREPARE = {
     "floor": _floor,
     "floor+head": _floor_and_head,
     "head": _head,
-    "dora": partial(_visionlora, method="dora"),
 }
+for _name in ON_REQUEST:
+    _of_peft, _, _method = _name.rpartition("-")
+    _PREPARE[_name] = partial(_peft if _of_peft else _visionlora, method=_method)

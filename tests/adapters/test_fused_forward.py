@@ -284,7 +284,8 @@ COMPILED = {
 
 
 @pytest.mark.parametrize(
-    ("name", "method"), [*((name, "lora") for name in COMPILED), *product(("linear", "conv"), ("dora", "lokr"))]
+    ("name", "method"),
+    [*((name, "lora") for name in COMPILED), *product(("linear", "conv"), ("dora", "lokr", "lora_fa"))],
 )
 @pytest.mark.filterwarnings("ignore")
 def test_compiled_training_without_a_break_equals_eager(name: str, method: str) -> None:

@@ -134,7 +134,7 @@ BAD_CONFIGS = [
     *[({"alpha": alpha}, f"alpha is {alpha!r}") for alpha in (math.nan, math.inf, -math.inf, 0, 0.0, "16", True)],
     ({"rank_pattern": {"head": 0}}, "rank_pattern['head'] is 0"),
     ({"alpha_pattern": {"head": math.nan}}, "alpha_pattern['head'] is nan"),
-    ({"method": "lore"}, "method is 'lore'; choose from lora, rslora, dora, lokr (did you mean 'lora'?)"),
+    ({"method": "lore"}, "lora, rslora, dora, lokr, loha, lora_fa, tucker, ia3 (did you mean 'lora'?)"),
     ({"batchnorm": "froze"}, "batchnorm is 'froze'; choose from frozen, recalibrate, train (did you mean 'frozen'?)"),
     ({"unfreeze": "head"}, "give a list of names: unfreeze=['head']"),
     ({"exclude": "head"}, "give a list of names: exclude=['head']"),

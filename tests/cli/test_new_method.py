@@ -118,7 +118,7 @@ def test_without_its_registration_the_method_is_unknown_in_one_line(
     run, image = tmp_path / "run", next((squares / "val" / "red").iterdir())
     assert visionlora("train", "--config", config, "train.epochs=1").code == 0
     del METHODS["row_scale"]
-    known = "method is 'row_scale'; choose from lora, rslora, dora, lokr"
+    known = "method is 'row_scale'; choose from lora, rslora, dora, lokr, loha"
     for command in (("train", "--config", config), ("eval", run), ("predict", run, image), ("merge", run)):
         outcome = visionlora(*command, *(["--out", tmp_path / "x.safetensors"] if command[0] == "merge" else []))
         assert outcome.code == 2

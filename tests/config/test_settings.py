@@ -101,6 +101,7 @@ BAD = {
     "train.accumulate": NO_COUNT,
     "train.lr": NO_POSITIVE,
     "train.head_lr": NO_POSITIVE,
+    "train.lora_plus": NO_POSITIVE,
     "train.weight_decay": [*FINITE, -0.1],
     "train.warmup_epochs": [*FINITE, -1],
     "train.clip": [*FINITE, -1],

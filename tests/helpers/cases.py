@@ -119,7 +119,7 @@ def wake(model: nn.Module) -> nn.Module:
     return model
 
 
-METHODS = ("lora", "rslora", "dora", "lokr")
+METHODS = ("lora", "rslora", "dora", "lokr", "loha", "lora_fa", "tucker", "ia3")
 """Those that come along."""
 
 

@@ -57,8 +57,9 @@ def test_a_step_trains_what_the_method_trains(method: str) -> None:
     trained = [name for name, parameter in model.named_parameters() if parameter.requires_grad]
     frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
     assert bool(trained) == (method != "floor") and bool(frozen) == (method != "full")
-    if method in ("peft", "visionlora", "dora"):
-        assert all("lora_" in name or "fc" in name for name in trained)
+    if method in ("peft", "visionlora", *ON_REQUEST):
+        parts = ("adapters", "lora_", "lokr_", "hada_", "fc")
+        assert all(any(part in name for part in parts) for name in trained)
     make_step(method, SETUP)()
 
 

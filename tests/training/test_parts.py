@@ -45,6 +45,26 @@ def test_adapter_and_head_have_their_own_rates_and_vectors_do_not_decay() -> Non
     assert set(decay) == {id(p) for p in model.parameters() if p.requires_grad}
 
 
+@pytest.mark.parametrize(("method", "end"), [("lora", "lora_B"), ("lora_fa", "lora_B"), ("tucker", "tucker_up")])
+def test_what_starts_at_zero_has_its_own_rate(method: str, end: str) -> None:
+    model = small_model()
+    vl.attach(model, vl.LoRAConfig(rank=2, targets=["0"], unfreeze=["4"], method=method))
+    optimizer = build_optimizer(model, ["4"], TrainSection(lr=0.1, head_lr=0.01, lora_plus=16))
+    rates = {id(p): group["peak_lr"] for group in optimizer.param_groups for p in group["params"]}
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            expected = 0.01 if name.startswith("4") else 1.6 if name.endswith(end) else 0.1
+            assert rates[id(parameter)] == pytest.approx(expected), name
+    assert set_learning_rates(optimizer, step=4, warmup=4, total=20)["adapter_b"] == pytest.approx(1.6)
+
+
+def test_a_rate_of_b_without_a_b_is_refused() -> None:
+    model = small_model()
+    vl.attach(model, vl.LoRAConfig(rank=2, targets=["0"], method="lokr"))
+    with pytest.raises(InputError, match="train.lora_plus is 16, and no adapter has a B"):
+        build_optimizer(model, [], TrainSection(lora_plus=16))
+
+
 def test_an_optimizer_over_nothing_is_refused() -> None:
     with pytest.raises(InputError, match="no parameter"):
         build_optimizer(small_model().requires_grad_(False), [], TrainSection())

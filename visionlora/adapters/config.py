@@ -16,10 +16,12 @@ _THEIRS = {
     "modules_to_save": "'unfreeze'",
     "use_rslora": "method='rslora'",
     "use_dora": "method='dora'",
-    "lora_dropout": "nothing: an update of the weight has no input of its own to drop from; leave it out",
+    "lora_dropout": "nothing: an update of the weight has no input of its own to drop from; leave it out, or take "
+    "'factor_dropout', which leaves out parts of the update",
 }
 """PEFT's words for settings, and ours."""
 
+INITS = ("kaiming", "gaussian", "orthogonal", "pissa")
 BATCHNORM_MODES = ("frozen", "recalibrate", "train")
 
 
@@ -37,12 +39,19 @@ class LoRAConfig:
             ``"all"``, ``"attention"``, ``"conv"``, ``"linear"``.
         exclude: patterns of layers to leave out.
         unfreeze: names of modules that train fully (a new head), or of parameters (``pos_embed``); they belong to the
-            adapter. None is nothing for ``attach``, and the model's head in a run.
+            adapter. ``"norms"`` is the weight and bias of every normalisation layer, ``"biases"`` every bias. None is
+            nothing for ``attach``, and the model's head in a run.
         rank_pattern: ranks of the layers that match a pattern; the last match wins.
         alpha_pattern: alphas likewise.
-        method: ``"lora"``, ``"rslora"``, ``"dora"``, ``"lokr"``, or one that was registered.
+        method: ``"lora"``, ``"rslora"``, ``"dora"``, ``"lokr"``, ``"loha"``, ``"lora_fa"``, ``"tucker"``, ``"ia3"``, or
+            one that was registered.
         batchnorm: ``"frozen"`` (also under ``model.train()``), ``"recalibrate"`` (the running statistics
             follow the new images) or ``"train"`` (statistics, weight and bias).
+        init: where LoRA's factors start: ``"kaiming"`` (A at random as in a linear layer, B at zero), ``"gaussian"`` (A
+            normal with deviation 1/r, B at zero), ``"orthogonal"`` (OLoRA) and ``"pissa"``, of the weight itself, and
+            subtracted where they start: A and B are in the file twice, and a step has 2 r channels.
+        factor_dropout: share of the r rank-one parts of each update that a training forward leaves out, at least 0 and
+            below 1; the others are scaled up. It is not PEFT's ``lora_dropout``, which drops from a layer's input.
 
     Raises:
         InputError: a value is out of its range.
@@ -57,6 +66,8 @@ class LoRAConfig:
     alpha_pattern: dict[str, float] = field(default_factory=dict)
     method: str = "lora"
     batchnorm: str = "frozen"
+    factor_dropout: float = 0.0
+    init: str = "kaiming"
 
     # For the config of a run, which has this class as a section.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -78,6 +89,13 @@ class LoRAConfig:
                 f"batchnorm is {self.batchnorm!r}; choose from {', '.join(BATCHNORM_MODES)}"
                 f"{did_you_mean(str(self.batchnorm), BATCHNORM_MODES)}"
             )
+        if self.init not in INITS:
+            raise InputError(
+                f"init is {self.init!r}; choose from {', '.join(INITS)}{did_you_mean(str(self.init), INITS)}"
+            )
+        share = self.factor_dropout
+        if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:
+            raise InputError(f"factor_dropout is {share!r}; give a share of at least 0 and below 1")
         for option in ("exclude", "unfreeze"):
             if isinstance(getattr(self, option), str):
                 raise InputError(f"{option} is a string; give a list of names: {option}=[{getattr(self, option)!r}]")
@@ -95,6 +113,32 @@ class LoRAConfig:
     def from_dict(cls, values: dict[str, Any]) -> "LoRAConfig":
         """The inverse of ``to_dict``; an unknown key is an InputError."""
         return cls(**values)
+
+
+def exactly(
+    method: str, ranks: dict[str, int], alphas: dict[str, float], unfrozen: list[str], batchnorm: str = "frozen"
+) -> LoRAConfig:
+    """The config of an adapter on the layers of these names, with their own ranks and alphas.
+
+    Raises:
+        InputError: a rank or an alpha is out of its range.
+    """
+    rank, alpha = _most_common(ranks, LoRAConfig.rank), _most_common(alphas, LoRAConfig.alpha)
+    return LoRAConfig(
+        rank,
+        alpha,
+        list(ranks),
+        unfreeze=unfrozen or None,
+        rank_pattern={path: own for path, own in ranks.items() if own != rank},
+        alpha_pattern={path: own for path, own in alphas.items() if own != alpha},
+        method=method,
+        batchnorm=batchnorm,
+    )
+
+
+def _most_common(values: dict[str, Any], otherwise: Any) -> Any:
+    found = list(values.values())
+    return max(dict.fromkeys(found), key=found.count) if found else otherwise
 
 
 def _check_known(config: type[LoRAConfig], settings: Iterable[str]) -> None:

@@ -14,6 +14,7 @@ from visionlora.adapters.methods.base import Factors
 from visionlora.ops.branch import beside, conv_branch, linear_branch
 from visionlora.ops.conv import conv
 from visionlora.ops.convolution import plain_convolution
+from visionlora.ops.fixed import fixed_conv, fixed_linear
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.linear import linear
 from visionlora.ops.recompute import note_on
@@ -88,6 +89,8 @@ def _linear_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor
                 row_scale = unit_scale(weight, A, B, row_scale)
             plain = F.linear(input, weight, self.bias)
             return beside(plain, linear_branch(input, A, B), self.bias, row_scale, dim=-1)
+        if B.requires_grad and not A.requires_grad and row_scale is None:
+            return fixed_linear(input, weight, self.bias, A, B)
         recall = note_on(input) if again else None
         return linear(input, weight, self.bias, A, B, row_scale, unit_rows, route, recall)
 
@@ -101,7 +104,7 @@ def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor],
         if trained is None and batchnorm is None:
             output: Tensor = base.forward(self, input)
             return output
-        padded, geometry = _padding(self, input)
+        padded, geometry = padded_input(self, input)
         bias, row_scale = self.bias, None
         if batchnorm is not None:
             row_scale, shift = scale_and_shift(batchnorm)
@@ -125,13 +128,15 @@ def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor],
             return scale * update + shift
         if own_scale is not None:
             row_scale = own_scale if row_scale is None else row_scale * own_scale
+        if B.requires_grad and not A.requires_grad and not unit_rows:
+            return fixed_conv(padded, weight, bias, A, B, geometry, row_scale)
         recall = note_on(padded) if again else None
         return conv(padded, weight, bias, A, B, geometry, row_scale, unit_rows, route, recall)
 
     return forward
 
 
-def _padding(layer: Any, x: Tensor) -> tuple[Tensor, Geometry]:
+def padded_input(layer: Any, x: Tensor) -> tuple[Tensor, Geometry]:
     """The layer's geometry, and its input with the padding that a geometry can't express."""
     mode, padding = layer.padding_mode, layer.padding
     spatial = len(layer.kernel_size)

@@ -110,4 +110,6 @@ _SETTINGS: dict[str, Check] = {
     "alpha_pattern": _table(_number),
     "method": _text,
     "batchnorm": _text,
+    "factor_dropout": _number,
+    "init": _text,
 }

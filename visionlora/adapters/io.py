@@ -17,7 +17,9 @@ from visionlora.adapters.fingerprint import architecture, fingerprint, frozen_te
 from visionlora.adapters.header import FORMAT, VERSION, Header, read_file, refuse_unreadable, under_prefix
 from visionlora.adapters.layer import adapted_layers, adapted_parameters, is_adapted, methods_of
 from visionlora.adapters.methods.base import Method
+from visionlora.adapters.methods.lora import LoRA
 from visionlora.adapters.methods.registry import method_of
+from visionlora.adapters.methods.starts import FROM_WEIGHT
 from visionlora.adapters.model import active_names, check_name, description_of, install, owned_names
 from visionlora.adapters.others import refuse_foreign
 from visionlora.adapters.paths import join
@@ -62,13 +64,11 @@ def save_adapter(
         InputError: the model has no such adapter, or the frozen weight of an adapted layer trains;
             or a class name is no text.
     """
-    config, unfrozen = description_of(model, name)
+    config, _ = description_of(model, name)
     tensors, layers = _factors(model, name)
-    tensors |= _owned(model, name, unfrozen)
-    besides = _trained_besides(model, name)
-    tensors |= besides
-    unfrozen = [*unfrozen, *_roots(model, besides, unfrozen)]
-    base = {key: tensor for key, tensor in _base(model, name, config).items() if key not in besides}
+    values, unfrozen = trained_values(model, name)
+    tensors |= values
+    base = {key: tensor for key, tensor in _base(model, name, config).items() if key not in values}
     header = {
         "format": FORMAT,
         "format_version": str(VERSION),
@@ -152,6 +152,13 @@ def load_read(
             module_path, _, tensor_name = key.rpartition(".")
             state.direct_tensors(modules[module_path])[tensor_name].copy_(tensor)
     return replace(report, base=base)
+
+
+def trained_values(model: nn.Module, name: str) -> tuple[dict[str, Tensor], list[str]]:
+    """What an adapter has besides its methods' tensors, by the model's names, and names of all that trains fully."""
+    _, unfrozen = description_of(model, name)
+    besides = _trained_besides(model, name)
+    return _owned(model, name, unfrozen) | besides, [*unfrozen, *_roots(model, besides, unfrozen)]
 
 
 def _factors(model: nn.Module, name: str) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
@@ -251,12 +258,22 @@ def _method(
     with suppress(NotImplementedError, RuntimeError):  # of a method that computes with the weight's values
         # Before anything of the sizes that the header says is allocated.
         rows = None if target.rows is None else target.rows.to("meta")
-        _check_factors(build(weight.detach().to("meta"), target.rank, target.alpha, "", rows), key, tensors, path)
+        empty = build(weight.detach().to("meta"), target.rank, target.alpha, "", rows)
+        _check_factors(_with_start(empty, header), key, tensors, path)
     method = build(weight, target.rank, target.alpha, target.parts, target.rows)
-    _check_factors(method, key, tensors, path)
+    method.factor_dropout = header.config.factor_dropout
+    _check_factors(_with_start(method, header), key, tensors, path)
     with torch.no_grad():
         for factor, tensor in method.state_dict().items():
             tensor.copy_(tensors[f"{key}.{factor}"])
+    return method
+
+
+def _with_start(method: Method, header: Header) -> Method:
+    """The method with a place for where its factors started, if they were parts of the weight."""
+    if header.config.init in FROM_WEIGHT and isinstance(method, LoRA):
+        with torch.no_grad():
+            method.start_at(method.lora_A.detach(), method.lora_B.detach())
     return method
 
 

@@ -5,7 +5,7 @@ The layer keeps its place, its parameter names and its frozen parameters. Its at
 Where the class is known exactly its forward becomes a fused one; elsewhere it stays.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any, Literal, Self
 
@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from visionlora.adapters.forward import fused_forward
 from visionlora.adapters.guard import guarded, refuse_writes
-from visionlora.adapters.methods.base import Factors, Method
+from visionlora.adapters.methods.base import Factors, Method, constant
 from visionlora.adapters.paths import named_modules
 from visionlora.adapters.swap import args_of, is_swapped, swap, unswap
 from visionlora.ops.autocast import is_autocast
@@ -28,24 +28,66 @@ ROUTES: tuple[LayerRoute, ...] = ("auto", "factored", "dense", "reference")
 MEMORY: tuple[Memory, ...] = ("fast", "low")
 
 
+class Weighted:
+    """A method that adds, with a weight for its update.
+
+    The weight is a tensor, so that torch.compile doesn't make a program for each.
+    """
+
+    adds = True
+
+    def __init__(self, method: Method, weight: float) -> None:
+        self.method, self.weight = method, constant(weight)
+
+    def __call__(self, weight: Tensor) -> Tensor:
+        return self.method.plus(weight, self.weight)
+
+    def all_factors(self, weight: Tensor) -> Factors | None:
+        """As of the method, with the weight."""
+        found = self.method.all_factors(weight)
+        return None if found is None else found._replace(B=self.weight * found.B)
+
+
+Acting = Method | Weighted
+"""What an active adapter does to a parameter."""
+
+
 class LayerAdapters(nn.ModuleDict):
     """A layer's adapters: name -> parameter -> method, and which of the names are active.
 
     Attributes:
-        active: names, in the order of application.
+        active: names, in the order of application, with the weights that their updates have.
+        live: parameter -> what the active ones do to it, in the order of application; None where that is to be looked
+            up. It is found without a name, so that torch.compile sees the same program whichever is active.
         route: how gradients reach the factors (see ``set_route``).
         memory: whether an activation's output is kept or made again (see ``set_memory``).
     """
 
     def __init__(self) -> None:
         super().__init__()
-        self.active: tuple[str, ...] = ()
+        self.active: dict[str, float] = {}
+        self.live: dict[str, tuple[Acting, ...]] | None = {}
         self.route: LayerRoute = "auto"
         self.memory: Memory = "fast"
 
-    def activate(self, names: Sequence[str]) -> None:
-        """Apply those of the named adapters that this layer holds, in this order."""
-        self.active = tuple(name for name in names if name in self)
+    def activate(self, weights: Mapping[str, float]) -> None:
+        """Apply those of the named adapters that this layer holds, in this order, with these weights."""
+        self.active = {name: weight for name, weight in weights.items() if name in self}
+        self.live = self._acting()
+
+    def _acting(self) -> dict[str, tuple[Acting, ...]]:
+        found: dict[str, list[Acting]] = {}
+        for name, weight in self.active.items():
+            methods: Any = self[name]
+            for parameter, method in methods.items():
+                found.setdefault(parameter, []).append(method if weight == 1 else Weighted(method, weight))
+        # What adds the same to every weight comes last, so that the order in which names are given doesn't matter.
+        return {parameter: tuple(sorted(acting, key=_adds)) for parameter, acting in found.items()}
+
+    def _replicate_for_data_parallel(self) -> Self:
+        replica = super()._replicate_for_data_parallel()
+        replica.live = None  # Its methods are on another device.
+        return replica
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         """As any module does; but ``model.to(torch.bfloat16)`` leaves factors exact, or small updates would be lost."""
@@ -106,12 +148,13 @@ def methods_of(layer: nn.Module, adapter: str) -> dict[str, Method]:
     return {name: method for name, method in adapters[adapter].items()} if adapter in adapters else {}  # noqa: C416
 
 
-def active_methods(layer: nn.Module, parameter: str) -> list[Method]:
+def active_methods(layer: nn.Module, parameter: str) -> "tuple[Acting, ...]":
     """What the active adapters do to the parameter, in the order of application."""
-    adapters: Any = adapters_of(layer)
-    found = [adapters[name][parameter] for name in adapters.active if parameter in adapters[name]]
-    # What adds the same to every weight comes last, so that the order in which names are given doesn't matter.
-    return [method for method in found if not method.adds] + [method for method in found if method.adds]
+    adapters = adapters_of(layer)
+    live = adapters.live
+    if live is None:
+        live = adapters._acting()
+    return live.get(parameter, ())
 
 
 def effective_weight(layer: nn.Module, parameter: str) -> Tensor:
@@ -126,6 +169,7 @@ def effective_weight(layer: nn.Module, parameter: str) -> Tensor:
 
 def write_merged(layer: nn.Module) -> None:
     """Write the adapted weights into the frozen parameters and take all adapters off."""
+    adapters_of(layer).eval()
     with torch.no_grad():
         merged = {parameter: effective_weight(layer, parameter) for parameter in adapted_parameters(layer)}
         for parameter, weight in merged.items():
@@ -178,6 +222,10 @@ def _is_plain(x: Tensor, weight: Tensor) -> bool:
         and x.is_floating_point()
         and (weight.dim() == 2 or x.dim() == weight.dim())
     )
+
+
+def _adds(acting: Acting) -> bool:
+    return acting.adds
 
 
 def _members(base: type, parameters: tuple[str, ...]) -> dict[str, Any]:

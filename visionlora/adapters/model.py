@@ -1,8 +1,9 @@
 """Adapters on a whole model: attach, activate, disable, merge, detach."""
 
 import copy
+import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Literal
@@ -31,6 +32,7 @@ from visionlora.adapters.layer import (
 )
 from visionlora.adapters.methods.base import Method
 from visionlora.adapters.methods.registry import method_of
+from visionlora.adapters.methods.starts import start
 from visionlora.adapters.paths import join, named_modules, unwrapped
 from visionlora.adapters.report import Report, describe
 from visionlora.adapters.targets import LeftOut, Target, base_modules, is_under, resolve
@@ -123,24 +125,25 @@ def owned_names(config: LoRAConfig, unfrozen: list[str], modules: dict[str, nn.M
     return owned
 
 
-def activate(model: nn.Module, names: str | Sequence[str]) -> None:
+def activate(model: nn.Module, names: str | Sequence[str] | Mapping[str, float]) -> None:
     """Make the named adapters the active ones; their updates add up. An empty list shows the base.
 
-    The active adapters' factors and unfrozen modules require gradients, and nothing else does.
+    The active adapters' factors and unfrozen modules require gradients, and nothing else does. Nothing is built anew:
+    a model under torch.compile is not compiled again, where the adapters have the same method, layers and shapes
+    (``pad_ranks`` makes them equal) and the change is from as many adapters to as many.
+
+    Args:
+        model: with adapters.
+        names: one name, several, or names with weights: ``{"a": 0.5, "b": -1.0}`` adds half of what a adds and takes
+            away what b adds. Weights are for updates; unfrozen modules and BatchNorm are an adapter's own or not.
 
     Raises:
         InputError: no such adapter, or two of them own the same unfrozen module or have methods that don't add up on
-            the same layer; nothing is changed then.
+            the same layer, or one with a weight other than 1 has a method that doesn't add; nothing is changed then.
     """
-    if isinstance(names, Mapping):
-        raise InputError(
-            f"adapters have no weights here: activate(model, {list(names)}) adds up their updates as they are"
-        )
-    names = [names] if isinstance(names, str) else list(dict.fromkeys(names))
-    known = adapter_names(model)
-    for name in names:
-        if name not in known:
-            raise InputError(f"no adapter '{name}' on this model{did_you_mean(name, known)}; there are: {known}")
+    weights = weights_of(names)
+    names = list(weights)
+    check_known(model, names)
     for path, _, record in state.owned_modules(model):
         if len(owners := [name for name in names if name in record.names]) > 1:
             where = f"'{path}'" if path else "tensors of the model itself"
@@ -149,9 +152,10 @@ def activate(model: nn.Module, names: str | Sequence[str]) -> None:
         for parameter in adapted_parameters(layer):
             if len(alone := [name for name in names if not _adds(layer, name, parameter)]) > 1:
                 raise InputError(f"adapters {alone} don't add up on '{path}'; activate one of them")
+    _check_weights(model, weights)
     unfold_batchnorm(model)
     for _, layer in adapted_layers(model):
-        adapters_of(layer).activate(names)
+        adapters_of(layer).activate(weights)
     for _, module, record in state.owned_modules(model):
         state.show(module, next((name for name in names if name in record.names), state.BASE))
     _freeze(model, names)
@@ -186,6 +190,12 @@ def description_of(model: nn.Module, name: str) -> tuple[LoRAConfig, list[str]]:
     return attached.configs[name], attached.unfrozen[name]
 
 
+def attached_to(model: nn.Module) -> Attached:
+    """What the model remembers of its adapters; for one that ``description_of`` knows."""
+    attached: Attached = vars(unwrapped(model))[_KEY]
+    return attached
+
+
 @contextmanager
 def disabled(model: nn.Module) -> Iterator[None]:
     """Within the block the model is exactly the base, unfrozen modules and BatchNorm state included.
@@ -199,7 +209,7 @@ def disabled(model: nn.Module) -> Iterator[None]:
     held = [module for module in live if norm.has_running_stats(module) and not norm.is_frozen(module)]
     try:
         for layer in active:
-            adapters_of(layer).active = ()
+            adapters_of(layer).activate({})
         for module in live:
             state.show(module, state.BASE)
         for module in held:
@@ -209,13 +219,13 @@ def disabled(model: nn.Module) -> Iterator[None]:
         for module in held:
             norm.unfreeze(module)
         for layer, names in active.items():
-            adapters_of(layer).active = names
+            adapters_of(layer).activate(names)
         for module, owner in live.items():
             state.show(module, owner)
         refold(folded)
 
 
-def merge(model: nn.Module, scale: float | None = None) -> nn.Module:
+def merge(model: nn.Module, scale: float = 1.0) -> nn.Module:
     """Write the active adapters into the weights and take every adapter off, in place.
 
     The model then has the base's classes, parameter names and ``requires_grad`` flags. Merging a model
@@ -223,21 +233,25 @@ def merge(model: nn.Module, scale: float | None = None) -> nn.Module:
 
     Args:
         model: with adapters or without.
-        scale: there is none: what is merged is what the model computes. It is here to say so.
+        scale: how much of each update; with 1, what is merged is what the model computes. Unfrozen modules have none.
 
     Returns:
         the same model.
 
     Raises:
-        InputError: an adapted weight is not finite, or a scale is given; the model is then unchanged.
+        InputError: an adapted weight is not finite, or an active adapter does not add and the scale is not 1; the model
+            is then unchanged.
     """
-    if scale is not None:
-        raise InputError("merge has no scale, for it writes what the model computes; give LoRAConfig another alpha")
-    with torch.no_grad():
-        for path, layer in adapted_layers(model):
-            for parameter in adapted_parameters(layer):
-                if not torch.isfinite(effective_weight(layer, parameter)).all():
-                    raise InputError(f"{path}.{parameter} is not finite with its adapters; nothing was merged")
+    (scale,) = weights_of({"scale": scale}).values()
+    active = {layer: adapters_of(layer).active for _, layer in adapted_layers(model)}
+    for weights in active.values():
+        _check_weights(model, {name: scale * weight for name, weight in weights.items()})
+    for layer, weights in active.items():
+        adapters_of(layer).activate({name: scale * weight for name, weight in weights.items()})
+    if infinite := _not_finite(model):
+        for layer, weights in active.items():
+            adapters_of(layer).activate(weights)
+        raise InputError(f"{infinite} is not finite with its adapters; nothing was merged")
     unfold_batchnorm(model)
     for _, layer in list(adapted_layers(model)):
         write_merged(layer)
@@ -247,7 +261,7 @@ def merge(model: nn.Module, scale: float | None = None) -> nn.Module:
     return model
 
 
-def merged(model: nn.Module, scale: float | None = None) -> nn.Module:
+def merged(model: nn.Module, scale: float = 1.0) -> nn.Module:
     """A merged deep copy; the model itself keeps its adapters. Otherwise as ``merge``."""
     return merge(copy.deepcopy(model), scale)
 
@@ -259,8 +273,8 @@ def detach(model: nn.Module, name: str | None = None) -> nn.Module:
         InputError: no such adapter.
     """
     known = adapter_names(model)
-    if name is not None and name not in known:
-        raise InputError(f"no adapter '{name}' on this model{did_you_mean(name, known)}; there are: {known}")
+    if name is not None:
+        check_known(model, [name])
     unfold_batchnorm(model)
     for gone in known if name is None else [name]:
         for _, layer in list(adapted_layers(model)):
@@ -333,7 +347,49 @@ def check_name(model: nn.Module, name: str) -> None:
 def _method(model: nn.Module, target: Target, config: LoRAConfig) -> Method:
     weight = model.get_submodule(target.path)._parameters[target.parameter]
     assert weight is not None
-    return method_of(config.method).build(weight, target.rank, target.alpha, target.parts, target.rows)
+    method = method_of(config.method).build(weight, target.rank, target.alpha, target.parts, target.rows)
+    if config.factor_dropout and not method.drops_factors:
+        raise InputError(f"factor_dropout is {config.factor_dropout}, and {config.method} has no parts to leave out")
+    method.factor_dropout = config.factor_dropout
+    rows = weight.detach() if method.rows is None else weight.detach()[method.rows]
+    start(method, rows, config.init)
+    return method
+
+
+def check_known(model: nn.Module, names: Iterable[str]) -> None:
+    """Raise InputError if one of these is no adapter of the model."""
+    known = adapter_names(model)
+    for name in names:
+        if name not in known:
+            raise InputError(f"no adapter '{name}' on this model{did_you_mean(name, known)}; there are: {known}")
+
+
+def weights_of(names: str | Sequence[str] | Mapping[str, float]) -> dict[str, float]:
+    """The weights of adapters, 1 where only names are given. InputError if one is no finite number."""
+    if not isinstance(names, Mapping):
+        return dict.fromkeys([names] if isinstance(names, str) else names, 1.0)
+    for name, weight in names.items():
+        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
+            raise InputError(f"the weight of '{name}' is {weight!r}; give a finite number")
+    return {name: float(weight) for name, weight in names.items()}
+
+
+def _check_weights(model: nn.Module, weights: Mapping[str, float]) -> None:
+    for name, weight in weights.items():
+        for path, layer in adapted_layers(model) if weight != 1 else ():
+            if alone := [method for method in methods_of(layer, name).values() if not method.adds]:
+                kind = type(alone[0]).__name__
+                raise InputError(f"'{name}' is a {kind} on '{path}', which does not add: its weight can only be 1")
+
+
+def _not_finite(model: nn.Module) -> str:
+    """Name of the first adapted parameter that is not finite, or an empty string."""
+    with torch.no_grad():
+        for path, layer in adapted_layers(model):
+            for parameter in adapted_parameters(layer):
+                if not torch.isfinite(effective_weight(layer, parameter)).all():
+                    return f"{path}.{parameter}"
+    return ""
 
 
 def _adds(layer: nn.Module, adapter: str, parameter: str) -> bool:

@@ -74,7 +74,12 @@ class Report:
             shown = name if len(layers) > 1 else layers[0].name
             size = sum(layer.parameters for layer in layers)
             rows.append((shown, kind, str(len(layers)), shape, rank, f"{size:,}", note))
-        rows += [(path, "trains fully", "1", "", "", f"{size:,}", "") for path, size in self.unfrozen]
+        fully: dict[str, list[tuple[str, int]]] = {}
+        for path, size in self.unfrozen:
+            fully.setdefault(collapse(path), []).append((path, size))
+        for name, found in fully.items():
+            shown, size = name if len(found) > 1 else found[0][0], sum(size for _, size in found)
+            rows.append((shown, "trains fully", str(len(found)), "", "", f"{size:,}", ""))
         share = 100 * self.trainable / max(self.total, 1)
         summary = (
             f"adapter '{self.name}': {self.trainable:,} of {self.total:,} parameters train ({share:.2f}%), "
@@ -115,7 +120,7 @@ def describe(
     sizes = [(root, sum(p.numel() for p in unfrozen_parameters(model, root))) for root in unfrozen]
     parameters = [p for _, module in base_modules(model) for p in module.parameters(recurse=False)]
     total = sum(p.numel() for p in parameters if not nn.parameter.is_lazy(p))
-    file_bytes = sum(f.numel() * f.element_size() for method in methods.values() for f in method.parameters())
+    file_bytes = sum(f.numel() * f.element_size() for method in methods.values() for f in method.state_dict().values())
     modules = dict(base_modules(model))
     for root in unfrozen:
         tensors = modules[root].state_dict().values() if root in modules else unfrozen_parameters(model, root)

@@ -42,6 +42,20 @@ def own(module: nn.Module, adapter: str, names: list[str], trains: list[str]) ->
     owned.names[adapter], owned.trains[adapter] = names, trains
 
 
+def own_more(module: nn.Module, adapter: str, names: list[str]) -> None:
+    """Let ``adapter`` own these tensors besides those that it has, starting from the base's; none of them trains."""
+    owned = owned_of(module)
+    if owned is None or adapter not in owned.names:
+        own(module, adapter, names, [])
+        return
+    missing = [name for name in names if name not in owned.names[adapter]]
+    # Where the adapter is live, what the module shows now is still the base's.
+    keeper = BASE if owned.live == adapter else adapter
+    base = base_tensors(module)
+    owned.values[keeper] |= {name: base[name].detach().clone() for name in missing}
+    owned.names[adapter] = [*owned.names[adapter], *missing]
+
+
 def disown(module: nn.Module, adapter: str) -> None:
     """Drop the values of ``adapter``; the module shows the base's if it showed these."""
     owned = owned_of(module)

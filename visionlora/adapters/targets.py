@@ -10,12 +10,14 @@ from torch import Tensor, nn
 
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.layer import LayerAdapters
+from visionlora.adapters.methods.registry import method_of
 from visionlora.adapters.norm import has_running_stats
 from visionlora.adapters.paths import join, named_modules, plain
 from visionlora.adapters.qkv import PARTS, part_rows
 from visionlora.errors import InputError, did_you_mean, some
 
 PRESETS = ("all", "attention", "conv", "linear")
+UNFREEZE_PRESETS = ("norms", "biases")
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 ADAPTABLE = (nn.Linear, *CONVS, nn.MultiheadAttention)
 
@@ -83,7 +85,8 @@ def resolve(model: nn.Module, config: LoRAConfig) -> tuple[list[Target], list[st
     ]
     tied = tied_parameters(modules)
     unfrozen = _unfrozen(modules, config.unfreeze or [], tied)
-    reasons = {path: reason for path in layers if (reason := obstacle(modules[path], tied))}
+    why_not = method_of(config.method).obstacle
+    reasons = {path: reason for path in layers if (reason := obstacle(modules[path], tied) or why_not(modules[path]))}
     for path in layers:
         if weights := [name for name in weight_names(modules[path]) if join(path, name) in unfrozen]:
             reasons[path] = f"its {weights[0]} is unfrozen and trains fully"
@@ -124,7 +127,7 @@ def resolve(model: nn.Module, config: LoRAConfig) -> tuple[list[Target], list[st
     left_out = [
         LeftOut(path, type(modules[path]).__name__, reasons.get(path, "not targeted"))
         for path in layers
-        if path not in {target.path for target in targets} and not is_under(path, unfrozen)
+        if path not in {target.path for target in targets} and not trains_fully(path, modules[path], unfrozen)
     ]
     return targets, unfrozen, left_out
 
@@ -158,10 +161,16 @@ def is_under(path: str, roots: Iterable[str]) -> bool:
     return any(root in ("", path) or path.startswith(f"{root}.") for root in roots)
 
 
+def trains_fully(path: str, module: nn.Module, unfrozen: Iterable[str]) -> bool:
+    """Whether the module, or each of its own parameters, is among what is unfrozen."""
+    own = [join(path, name) for name, parameter in module._parameters.items() if parameter is not None]
+    return is_under(path, unfrozen) or (bool(own) and all(is_under(key, unfrozen) for key in own))
+
+
 def obstacle(layer: nn.Module, tied: dict[int, list[str]]) -> str:
     """Why the layer can't be adapted, or an empty string; ``tied``: id of a parameter -> its names."""
     if not isinstance(layer, ADAPTABLE):
-        if has_running_stats(layer) or "norm" in type(layer).__name__.lower():
+        if _is_normalisation(layer):
             return "normalisation layer"
         return "neither linear nor convolution nor nn.MultiheadAttention"
     names = weight_names(layer)
@@ -232,6 +241,9 @@ def matched_unfrozen(patterns: Iterable[str], modules: dict[str, nn.Module]) -> 
     parameters: dict[str, Any] = {name: None for names in tied_parameters(modules).values() for name in names}
     matched = {}
     for pattern in patterns:
+        if pattern in UNFREEZE_PRESETS and pattern not in modules:
+            matched[pattern] = [name for name in parameters if _in_unfreeze_preset(pattern, name, modules)]
+            continue
         found = [path for path in modules if path and pattern_matches(pattern, path, modules)]
         if not found and pattern not in PRESETS:
             found = [name for name in parameters if pattern_matches(pattern, name, parameters)]
@@ -282,6 +294,15 @@ def _is_twin(place: str, modules: dict[str, nn.Module], ids: set[int]) -> bool:
     """Whether the layer that holds the parameter of this name holds parameters of these ids only."""
     holder = modules[place.rpartition(".")[0]]
     return all(id(parameter) in ids for parameter in holder.parameters(recurse=False))
+
+
+def _in_unfreeze_preset(preset: str, name: str, modules: dict[str, nn.Module]) -> bool:
+    path, _, parameter = name.rpartition(".")
+    return _is_normalisation(modules[path]) if preset == "norms" else parameter.endswith("bias")
+
+
+def _is_normalisation(module: nn.Module) -> bool:
+    return has_running_stats(module) or "norm" in type(module).__name__.lower()
 
 
 def _in_preset(preset: str, path: str, modules: dict[str, nn.Module]) -> bool:

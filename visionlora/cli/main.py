@@ -139,6 +139,23 @@ def merge(
 
 
 @app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(help="A folder of PEFT's; or a run folder, or an adapter's .safetensors.")],
+    out: Annotated[Path, typer.Option(help="The .safetensors file to write; for PEFT an empty or absent folder.")],
+    model: Annotated[str, typer.Option(help="From PEFT: the timm or torchvision name of the base.")] = "",
+    classes: Annotated[
+        int | None, typer.Option(min=1, help="From PEFT: outputs of the base, if not in the file.")
+    ] = None,
+    checkpoint: Checkpoint = None,
+    download: Download = False,
+) -> None:
+    """Turn a folder of PEFT's into an adapter's file, or what a run trained into a folder of PEFT's."""
+    from visionlora.cli.convert import convert as run_conversion
+
+    run_conversion(source, out, model, classes, checkpoint, download)
+
+
+@app.command()
 def export(
     run: Run,
     to: Annotated[str, typer.Option(help="timm, torchvision, onnx or onnx-heads.")],

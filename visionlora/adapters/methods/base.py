@@ -1,5 +1,7 @@
 """What the rest of the package may ask of an adapter method."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import ClassVar, Literal, NamedTuple, Self
 
 import torch
@@ -44,10 +46,15 @@ class Method(nn.Module):
     Attributes:
         parts: names of the rows that are adapted, such as ``"q,v"``, for reports and files; empty for all.
         rows: (n,) indices of those rows, or None for all.
+        factor_dropout: share of the rank-one parts of the update that is left out of a training forward.
     """
 
     adds: ClassVar[bool] = False
     """Whether what is added to a weight is the same for every weight, so that several adapters of a layer add up."""
+    can_pad: ClassVar[bool] = False
+    """Whether ``pad`` has a meaning."""
+    drops_factors: ClassVar[bool] = False
+    """Whether ``factor_dropout`` has a meaning: the method leaves rank-one parts of its update out by ``thinned``."""
     has_rank: ClassVar[bool] = True
     """Whether ``rank`` means something, and is shown."""
     group: ClassVar[Literal["adapter", "head"]] = "adapter"
@@ -57,7 +64,7 @@ class Method(nn.Module):
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__()
-        self.rank, self.alpha, self.parts = rank, float(alpha), ""
+        self.rank, self.alpha, self.parts, self.factor_dropout = rank, float(alpha), "", 0.0
         self.register_buffer("rows", None, persistent=False)
 
     def adapted(self, weight: Tensor) -> Tensor:
@@ -71,6 +78,36 @@ class Method(nn.Module):
     def update(self, weight: Tensor) -> Tensor:
         """``adapted(weight) - weight``, if there is a way that rounds less."""
         return self.adapted(weight) - weight
+
+    @classmethod
+    def obstacle(cls, layer: nn.Module) -> str:
+        """Why the method has no effect on this layer, or an empty string."""
+        del layer
+        return ""
+
+    def thinned(self, factor: Tensor) -> Tensor:
+        """A factor (..., r) of which, in training, columns are left out at random, and the others scaled up."""
+        if not self.factor_dropout or not self.training:
+            return factor
+        kept = torch.rand(factor.shape[-1], device=factor.device) >= self.factor_dropout
+        return factor * (kept / (1 - self.factor_dropout)).to(factor.dtype)
+
+    @contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Within the block nothing is left out at random."""
+        training, self.training = self.training, False
+        try:
+            yield
+        finally:
+            self.training = training
+
+    def starting_at_zero(self) -> list[nn.Parameter]:
+        """Of two factors the one that starts at zero, LoRA's B, which LoRA+ gives a rate of its own."""
+        return []
+
+    def pad(self, rank: int) -> None:
+        """Grow to a rank with zeros, and do what it did; its tensors are new ones."""
+        raise NotImplementedError
 
     def note(self, weight: Tensor) -> str:
         """A remark for the layer's line of the report, or an empty string."""
@@ -92,6 +129,14 @@ class Method(nn.Module):
                 return self.adapted(rows).to(weight.dtype)
             return rows.index_copy(0, self.rows, self.adapted(rows[self.rows])).to(weight.dtype)
 
+    def plus(self, weight: Tensor, by: Tensor) -> Tensor:
+        """The weight plus ``by`` times what the method adds, as ``forward`` gives it; for a method that ``adds``."""
+        with torch.autocast(weight.device.type, enabled=False):
+            rows = exact(weight)
+            if self.rows is None:
+                return (rows + by * self.update(rows)).to(weight.dtype)
+            return rows.index_add(0, self.rows, by * self.update(rows[self.rows])).to(weight.dtype)
+
     def all_factors(self, weight: Tensor) -> Factors | None:
         """``factors`` for the whole weight, those of rows that are not adapted included."""
         if self.rows is None:
@@ -110,9 +155,10 @@ class Method(nn.Module):
     def whole_update(self, weight: Tensor) -> Tensor:
         """What the method adds to the weight as it is, in the precision of ``exact``, without a graph."""
         rows = exact(weight)
-        if self.rows is None:
-            return self.update(rows)
-        return torch.zeros_like(rows).index_copy(0, self.rows, self.update(rows[self.rows]))
+        with self.at_rest():
+            if self.rows is None:
+                return self.update(rows)
+            return torch.zeros_like(rows).index_copy(0, self.rows, self.update(rows[self.rows]))
 
     @torch.no_grad()
     def update_norm(self, weight: Tensor) -> Tensor:
@@ -122,6 +168,13 @@ class Method(nn.Module):
     def extra_repr(self) -> str:
         parts = [f"rank={self.rank}, alpha={self.alpha:g}"] if self.has_rank else []
         return ", ".join([*parts, *([f"parts={self.parts}"] if self.parts else [])])
+
+
+def constant(value: float, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A number as a tensor without dimensions, which may be on another device and has no part in a product's precision:
+    torch.compile then makes one program for all. In the factors' precision a product is as quick as by a number.
+    """
+    return torch.tensor(value, dtype=dtype, device="cpu")
 
 
 def exact(weight: Tensor) -> Tensor:

@@ -5,7 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from visionlora.adapters.methods.base import Method, exact
+from visionlora.adapters.methods.base import Method, constant, exact
 
 
 class LoKr(Method):
@@ -25,9 +25,9 @@ class LoKr(Method):
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
-        self.scale = self.alpha / rank
         (down, rows), (across, columns) = _nearly_square(weight.shape[0]), _nearly_square(weight.shape[1])
         start, kernel = exact(weight), weight.shape[2:]
+        self.scale = constant(self.alpha / rank, start.dtype)
         self.lokr_w1 = nn.Parameter(start.new_zeros(down, across))
         self.lokr_w2 = self.lokr_w2_a = self.lokr_w2_b = None
         if 2 * rank < max(rows, columns):

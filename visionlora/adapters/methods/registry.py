@@ -14,6 +14,10 @@ METHODS: "dict[str, type[Method] | str]" = {
     "rslora": "visionlora.adapters.methods.lora.RSLoRA",
     "dora": "visionlora.adapters.methods.dora.DoRA",
     "lokr": "visionlora.adapters.methods.lokr.LoKr",
+    "loha": "visionlora.adapters.methods.loha.LoHa",
+    "lora_fa": "visionlora.adapters.methods.lora_fa.LoRAFA",
+    "tucker": "visionlora.adapters.methods.tucker.Tucker",
+    "ia3": "visionlora.adapters.methods.ia3.IA3",
 }
 """Name, as ``LoRAConfig.method`` and an adapter's file have it -> class, or where it is."""
 

@@ -1,0 +1,63 @@
+"""Where a LoRA's factors start, other than at random as in a linear layer: by name, as ``LoRAConfig.init`` has it."""
+
+import torch
+from torch import Tensor, nn
+
+from visionlora.adapters.methods.base import Method, exact
+from visionlora.adapters.methods.lora import LoRA, RSLoRA
+from visionlora.errors import InputError
+
+FROM_WEIGHT = ("orthogonal", "pissa")
+"""Those whose factors are parts of the weight, and are subtracted where they start, so that the frozen weight stays."""
+
+
+@torch.no_grad()
+def start(method: Method, weight: Tensor, init: str) -> None:
+    """Fill a new method's factors.
+
+    Args:
+        method: as it was built for this weight.
+        weight: the frozen weight; of rows alone where the method is for these, (n, ...).
+        init: ``"kaiming"`` leaves them as they are.
+
+    Raises:
+        InputError: the method has no such start.
+    """
+    if init == "kaiming":
+        return
+    check_start(method, init)
+    assert isinstance(method, LoRA)
+    if init == "gaussian":
+        nn.init.normal_(method.lora_A, std=1 / method.rank)
+        return
+    A, B = (_orthogonal if init == "orthogonal" else _principal)(exact(weight).flatten(1), method.rank, method.scale)
+    method.start_at(A.view(-1, *weight.shape[1:]), B)
+
+
+def check_start(method: Method, init: str) -> None:
+    """Raise the InputError of ``start``."""
+    plain = type(method) in (LoRA, RSLoRA)
+    if init != "kaiming" and not (plain if init in FROM_WEIGHT else isinstance(method, LoRA)):
+        raise InputError(f"init is '{init}', which a {type(method).__name__} has not; take another init or method")
+
+
+def _orthogonal(rows: Tensor, rank: int, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The first rows of R and columns of Q of a QR decomposition (Büyükakyüz 2024, arXiv:2406.01775, algorithm 1)."""
+    del scale
+    Q, R = torch.linalg.qr(rows)
+    return _padded(R[:rank], rank), _padded(Q[:, :rank].t(), rank).t()
+
+
+def _principal(rows: Tensor, rank: int, scale: Tensor) -> tuple[Tensor, Tensor]:
+    """The first r singular vectors, whose scaled product is the weight's best approximation of that rank
+    (Meng et al. 2024, arXiv:2404.02948, equations 2 and 3).
+    """
+    left, sizes, right = torch.linalg.svd(rows, full_matrices=False)
+    root = (sizes[:rank] / scale.abs()).sqrt()[:, None]
+    # A negative scale turns the sign of one of them.
+    return _padded(scale.sign() * root * right[:rank], rank), _padded(root * left[:, :rank].t(), rank).t()
+
+
+def _padded(rows: Tensor, rank: int) -> Tensor:
+    """(at most r, n) -> (r, n), with rows of zeros where a matrix has no more."""
+    return torch.cat([rows, rows.new_zeros(rank - len(rows), rows.shape[1])])

@@ -1,0 +1,1 @@
+"""PEFT's folders, read and written without PEFT."""

@@ -237,7 +237,7 @@ UNSAVED: list[tuple[Make, dict[str, Any], str]] = [
 ]
 
 
-@pytest.mark.parametrize(("make", "config", "expected"), UNSAVED, ids=lambda each: str(each)[:50])
+@pytest.mark.parametrize(("make", "config", "expected"), UNSAVED, ids=[expected[:50] for *_, expected in UNSAVED])
 def test_what_peft_can_not_express_is_refused(
     make: Make, config: dict[str, Any], expected: str, tmp_path: Path
 ) -> None:

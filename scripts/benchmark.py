@@ -9,12 +9,13 @@ python scripts/benchmark.py export --only resnet10t
 python scripts/benchmark.py check-data --images 25000 50000 100000
 python scripts/benchmark.py scaling --model resnet50 --gbit 25
 python scripts/benchmark.py loader
+python scripts/benchmark.py load --images 25000 100000 --frames 2000 20000
 """
 
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, export, launches, loader, routes, run, scaling, step
+from benchmarks import check_data, coverage, export, launches, load, loader, routes, run, scaling, step
 
 COMMANDS = {
     "coverage": coverage,
@@ -26,6 +27,7 @@ COMMANDS = {
     "check-data": check_data,
     "scaling": scaling,
     "loader": loader,
+    "load": load,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

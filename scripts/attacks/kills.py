@@ -1,15 +1,20 @@
 """Runs that are killed at random moments and resumed, against runs that were not."""
 
 import json
+import os
 import random
 import shutil
+import signal
 import subprocess
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from attacks.runs import finish, start, write_config, write_images
+from attacks.runs import finish, start, started_by, write_config, write_images
+from visionlora.stopping import Lost
 from visionlora.tasks.trained import ADAPTER
 from visionlora.training.checkpoint import checkpoints
 from visionlora.training.folder import CHECKPOINTS, EVENTS, METRICS, REPORT
@@ -17,36 +22,71 @@ from visionlora.training.folder import CHECKPOINTS, EVENTS, METRICS, REPORT
 _SPEEDS = ("train/images_per_s",)
 """Curves of the clock."""
 
+_PATIENCE = 30.0
+"""Seconds that the others have to end when one of several processes is killed."""
 
-def attack_runs(out: Path, tasks: list[str], kills: int, seed: int) -> int:
-    """Print what came of each run; how many were not what they should have been."""
+
+def attack_runs(out: Path, tasks: list[str], kills: int, seed: int, processes: int = 1) -> int:
+    """Print what came of each run; how many were not what they should have been. Of several processes that train a
+    run together one is killed, or all.
+    """
     generator, failed = random.Random(seed), 0
     write_images(out / "images")
-    seconds = {task: finish(write_config(out / "images", task, out / f"whole_{task}", 0)) for task in tasks}
+    wholes = {task: write_config(out / "images", task, out / f"whole_{task}", 0, processes) for task in tasks}
+    seconds = {task: finish(config) for task, config in wholes.items()}
     for number in range(kills):
         task, workers = tasks[number % len(tasks)], 2 * (number // len(tasks) % 2)
         folder = out / f"killed_{number}"
-        config = write_config(out / "images", task, folder, workers)
-        moments, resume = [generator.uniform(0.2, 1.0) * seconds[task] for _ in range(generator.randint(1, 3))], False
+        config = write_config(out / "images", task, folder, workers, processes)
+        moments = [generator.uniform(0.2, 1.0) * seconds[task] for _ in range(generator.randint(1, 3))]
+        told, different, resume = [], [], False
         for moment in moments:
+            whom = _all_or_one(generator, processes)
             process = start(config, resume)
             try:
                 process.wait(moment)
             except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+                told.append(f"{moment:.1f} s" + (f" ({len(whom)} of {processes})" if processes > 1 else ""))
+                different += _kill(process, whom, processes)
             resume = folder.exists()
         try:
             finish(config, resume)
-            different = differences(out / f"whole_{task}", folder)
+            different += differences(out / f"whole_{task}", folder)
         except RuntimeError as error:
-            different = [str(error)]
-        at = ", ".join(f"{moment:.1f}" for moment in moments)
-        print(f"{task}, {workers} workers, killed after {at} s: {'; '.join(different) or 'the same'}", flush=True)
+            different.append(str(error))
+        at = ", ".join(told) or "its end"
+        print(f"{task}, {workers} workers, killed after {at}: {'; '.join(different) or 'the same'}", flush=True)
         failed += bool(different)
         if not different:
             shutil.rmtree(folder)
     return failed
+
+
+def _all_or_one(generator: random.Random, processes: int) -> list[int]:
+    """Ranks."""
+    everyone = list(range(processes))
+    return everyone if processes == 1 or generator.random() < 0.5 else [generator.choice(everyone)]
+
+
+def _kill(process: "subprocess.Popen[str]", whom: Sequence[int], processes: int) -> list[str]:
+    """Kill these of a run's processes; what is wrong with how the others end."""
+    ranks = started_by(process) if processes > 1 else []
+    if len(whom) == processes or len(ranks) < processes:
+        process.kill()  # before those that it has started, for it would tell the others
+        for pid in ranks:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        process.wait()
+        return []
+    os.kill(ranks[whom[0]], signal.SIGKILL)
+    try:
+        _, said = process.communicate(timeout=_PATIENCE)
+    except subprocess.TimeoutExpired:
+        _kill(process, range(processes), processes)
+        return [f"process {whom[0]} was killed, and {_PATIENCE:g} s later the others had not ended"]
+    if process.returncode in (0, Lost.exit_code) and "Traceback" not in said:  # 0: it had done its part
+        return []
+    return [f"process {whom[0]} was killed, and the others ended with {process.returncode}: {said.strip()}"]
 
 
 def differences(whole: Path, killed: Path) -> list[str]:

@@ -25,6 +25,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "segmentation": {"name": "fpn", "backbone": "test_resnet", "channels": 16, "size": 96},
 }
 TASKS = tuple(MODELS)
+EPOCHS = 3
 
 
 def write_images(root: Path) -> None:
@@ -37,19 +38,20 @@ def write_images(root: Path) -> None:
             Image.fromarray(make_scene(DAY, seed, index).image).save(folder / f"{index:02}.png")
 
 
-def write_config(images: Path, task: str, out: Path, workers: int) -> Path:
-    """The YAML file beside the run's folder."""
+def write_config(images: Path, task: str, out: Path, workers: int, processes: int = 1) -> Path:
+    """The YAML file beside the run's folder. Several processes compute on the CPU."""
     days = {part: {"day": [part]} for part in DAYS}
     data: dict[str, Any] = {"annotations": str(images / "annotations.json"), **days}
     if task == "classification":
         data = {"root": str(images / "folders")}
-    train = {"epochs": 3, "batch_size": 4, "accumulate": 2, "log_every": 1, "checkpoint_every": 1, "lr": 5e-3}
+    train = {"epochs": EPOCHS, "batch_size": 4, "accumulate": 2, "log_every": 1, "checkpoint_every": 1, "lr": 5e-3}
+    together = {"devices": processes, "device": "cpu"} if processes > 1 else {}
     values = {
         "task": task,
         "model": {**BASE, **MODELS[task]},
         "data": {**data, "workers": workers},
         "lora": {"rank": 2},
-        "train": {**train, "warmup_epochs": 0.5},
+        "train": {**train, "warmup_epochs": 0.5, **together},
         "out": str(out),
     }
     path = out.with_suffix(".yaml")
@@ -67,6 +69,12 @@ def start(config: Path, resume: bool) -> "subprocess.Popen[str]":
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+def started_by(process: "subprocess.Popen[str]") -> list[int]:
+    """The processes, by their ranks, that a run of several has started so far. Linux tells."""
+    path = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    return [int(pid) for pid in path.read_text(encoding="ascii").split()]
 
 
 def finish(config: Path, resume: bool = False) -> float:

@@ -25,8 +25,8 @@ def run(arguments: argparse.Namespace) -> int:
     for count in arguments.images:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
             root = Path(name)
-            paths = _generate(root / "set", count)
-            for layout, path in (("class folders", root / "set"), ("COCO", _write_coco(root, paths))):
+            paths = generate(root / "set", count)
+            for layout, path in (("class folders", root / "set"), ("COCO", write_coco(root, paths))):
                 began, worked = time.perf_counter(), time.process_time()
                 report = check(path)
                 seconds, work = time.perf_counter() - began, time.process_time() - worked
@@ -37,7 +37,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _generate(folder: Path, count: int) -> list[Path]:
+def generate(folder: Path, count: int) -> list[Path]:
     """train and val, each with class folders; a fifth of the scenes are in bursts, and every fifth image validates."""
     generator = np.random.default_rng(0)
     paths = []
@@ -53,7 +53,7 @@ def _generate(folder: Path, count: int) -> list[Path]:
     return paths
 
 
-def _write_coco(root: Path, paths: list[Path]) -> Path:
+def write_coco(root: Path, paths: list[Path]) -> Path:
     """An object in each image."""
     size = {"width": _SIDE, "height": _SIDE}
     images = [

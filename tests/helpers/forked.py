@@ -11,6 +11,7 @@ from typing import NoReturn
 import pytest
 import torch
 
+from helpers.late_imports import import_all
 from visionlora.cli.main import main
 
 if sys.platform == "win32":
@@ -21,6 +22,7 @@ class Run:
     """Has begun when it is made; the methods are those of ``subprocess.Popen``."""
 
     def __init__(self, config: Path, resume: bool) -> None:
+        import_all()
         self._said, self._path = tempfile.mkstemp(".txt", "said-", config.parent)
         self._process = multiprocessing.get_context("fork").Process(target=self._main, args=(_command(config, resume),))
         self._process.start()

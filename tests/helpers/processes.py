@@ -8,6 +8,7 @@ from typing import Any
 import torch
 import torch.distributed as dist
 
+from helpers.late_imports import import_all
 from visionlora.cli.exit_code import exit_code
 
 Process = Any
@@ -16,6 +17,7 @@ _STORES: list[dist.Store] = []
 
 def start_processes(size: int, work: Callable[[int], object]) -> list[Process]:
     """Run ``work(rank)`` in each as torchrun would; its exit code is as the command line has it."""
+    import_all()
     store = dist.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     environment = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "WORLD_SIZE": str(size)}
     environment["TORCHELASTIC_USE_AGENT_STORE"] = "True"

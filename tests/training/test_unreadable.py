@@ -25,6 +25,7 @@ from visionlora.stopping import Interrupted
 from visionlora.tasks.classification.training import ClassificationTraining
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER
+from visionlora.training import checkpoint
 from visionlora.training.checkpoint import checkpoints, read_checkpoint
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT
 from visionlora.training.run import train
@@ -122,7 +123,11 @@ def test_a_run_resumes_bit_for_bit_with_the_file_still_broken(
             train(config, quiet=True)
     with pytest.raises(InputError, match="1 image can't be read"):
         task_of("classification").set_up(config)
+    read: list[Path] = []
+    plain = checkpoint.load_file
+    monkeypatch.setattr(checkpoint, "load_file", lambda path: read.append(path) or plain(path))  # type: ignore[func-returns-value]
     train(config, resume=True, quiet=True)
+    assert len(read) == 1  # the images are known without it
     assert (tmp_path / "stopped" / METRICS).read_bytes() == (whole / METRICS).read_bytes()
     assert_same_tensors(tmp_path / "stopped" / ADAPTER, whole / ADAPTER)
 
@@ -190,7 +195,11 @@ def test_an_epoch_is_not_scored_on_fewer_images(images: Path, tmp_path: Path, mo
     assert str(error.value).startswith(f"{bad}: can't be decoded") and "scored on all images" in str(error.value)
     assert checkpoints(tmp_path / "stopped" / CHECKPOINTS)[-1].name == "step-00000006-0001"
     bad.write_bytes(content[0])
+    read: list[Path] = []
+    plain = checkpoint.load_file
+    monkeypatch.setattr(checkpoint, "load_file", lambda path: read.append(path) or plain(path))  # type: ignore[func-returns-value]
     train(config, resume=True, quiet=True)
+    assert len(read) == 1  # the images are known without it
     assert (tmp_path / "stopped" / METRICS).read_bytes() == (whole / METRICS).read_bytes()
 
 
@@ -207,3 +216,16 @@ def test_a_file_that_was_left_out_passes_with_the_size_it_says(tmp_path: Path) -
         path.write_bytes(b"\x89PNG")
         assert examine_images([path])[0].reason
     assert examine_images([path])[0].reason
+
+
+def test_the_newest_checkpoint_that_can_be_read_says_what_was_left_out(tmp_path: Path) -> None:
+    model = nn.Linear(1, 1)
+    optimizer, scaler = torch.optim.AdamW(model.parameters()), torch.amp.GradScaler("cpu", enabled=False)
+    assert checkpoint.unreadable_images(tmp_path) == []
+    for step, name in enumerate(("old.png", "new.png")):
+        entry = {"index": 0, "epoch": 0, "files": [name], "reason": name}
+        progress = checkpoint.Progress(step=step, unreadable=[entry])
+        checkpoint.save_checkpoint(tmp_path, progress, model, optimizer, scaler, "base")
+    assert checkpoint.unreadable_images(tmp_path) == [Path("new.png")]
+    cut(checkpoints(tmp_path)[-1] / "state.json")
+    assert checkpoint.unreadable_images(tmp_path) == [Path("old.png")]

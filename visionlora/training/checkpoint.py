@@ -3,6 +3,7 @@
 import json
 import shutil
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -174,6 +175,19 @@ def read_checkpoint(path: Path) -> Checkpoint:
             raise
         raise DamagedError(f"{path}: the checkpoint is damaged ({error})") from error
     return found
+
+
+def unreadable_images(folder: Path) -> list[Path]:
+    """The images that the run of these checkpoints has left out, as the newest one says that can be read.
+
+    Neither tensors nor hashes are looked at: who goes on from it does that.
+    """
+    for path in reversed(checkpoints(folder)):
+        with suppress(OSError, ValueError):
+            description = read_json((path / _STATE).read_text(encoding="utf-8"))
+            check_state(description)
+            return [Path(file) for entry in description["progress"].get("unreadable", []) for file in entry["files"]]
+    return []
 
 
 def set_aside(path: Path) -> Path:

@@ -37,6 +37,7 @@ from visionlora.training.checkpoint import (
     load_checkpoint,
     newest_checkpoint,
     set_aside,
+    unreadable_images,
 )
 from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
@@ -129,7 +130,8 @@ def _train(
     if processes.several and config.train.batch_size == "auto":
         raise InputError(f"train.batch_size=auto is for one process, and there are {processes.size}; give a number")
     config = with_batch_size(config, device, resume, lambda tried: _to_try(tried, device), say)
-    with passing(_unreadable_before(config.out) if resume else ()):
+    left_out = processes.from_main(lambda: unreadable_images(config.out / CHECKPOINTS) if resume else [])
+    with passing(left_out):
         setup = task_of(config.task).set_up(config)
     score_name = monitored(config, setup, device)
     model = setup.built.model
@@ -170,15 +172,6 @@ def _train(
         f"{result.seconds:.0f} s ({state.watch}); all of it is in {result.folder}"
     )
     return result
-
-
-def _unreadable_before(folder: Path) -> list[Path]:
-    """The images that the run in a folder has left out since it began."""
-    try:
-        newest, _ = newest_checkpoint(folder / CHECKPOINTS, folder / METRICS)
-    except InputError:  # who goes on with it will say so
-        newest = None
-    return [Path(file) for entry in newest.progress.unreadable for file in entry["files"]] if newest else []
 
 
 def _to_try(config: RunConfig, device: torch.device) -> RunState:

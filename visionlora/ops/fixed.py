@@ -4,7 +4,6 @@ All that the backward of ``B`` needs of the input is ``z = A x``, which the forw
 arXiv:2308.03303). The gradient of the input needs the weight only.
 """
 
-import math
 from typing import Any
 
 import torch
@@ -12,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visionlora.ops.autocast import outside_autocast
-from visionlora.ops.conv import conv
+from visionlora.ops.conv import conv, outer_by_products
 from visionlora.ops.convolution import convolve, input_gradient
 from visionlora.ops.geometry import Geometry
-from visionlora.ops.narrow import narrow_times, times_narrow
+from visionlora.ops.narrow import times_narrow, times_narrow_rows
 from visionlora.ops.weight import PassingWeight, is_channels_last
 
 
@@ -84,7 +83,7 @@ class _FixedLinear(torch.autograd.Function):
                 grad_x = g @ adapted.to(g.dtype)
         g = g.reshape(-1, g.shape[-1])  # (rows, out)
         if needs_B:
-            grad_B = narrow_times(z, g).t().to(B.dtype)
+            grad_B = times_narrow_rows(g, z).to(B.dtype)
         return grad_x, None, g.sum(0) if needs_bias else None, None, grad_B
 
 
@@ -119,19 +118,15 @@ class _FixedConv(torch.autograd.Function):
             with PassingWeight(weight, A, B, row_scale) as kernel:
                 grad_x = input_gradient(g, like, kernel.to(g.dtype), ctx.geometry)
         if needs_B:
-            grad_B = _of_products(z, g, B.shape, ctx.geometry.groups).to(B.dtype)
+            grad_B = _of_products(z, g, ctx.geometry.groups).to(B.dtype)
             grad_B = grad_B if row_scale is None else row_scale[:, None] * grad_B
         grad_bias = g.sum([0, *range(2, g.dim())]) if needs_bias else None
         return grad_x, None, grad_bias, None, grad_B, None, None
 
 
-def _of_products(z: Tensor, g: Tensor, shape: torch.Size, groups: int) -> Tensor:
+def _of_products(z: Tensor, g: Tensor, groups: int) -> Tensor:
     """Gradient of B (Cout, r), from z (N, groups * r, ...) and the output's gradient g (N, Cout, ...)."""
-    (n_out, rank), n, pixels = shape, len(g), math.prod(g.shape[2:])
     if groups == 1 and is_channels_last(g):
         z_rows, g_rows = (each.permute(0, 2, 3, 1).reshape(-1, each.shape[1]) for each in (z, g))  # (P, channels)
-        return narrow_times(z_rows, g_rows).t()
-    wide = g.reshape(n * groups, n_out // groups, pixels)
-    # Narrow on the left: the product the other way round would take twice as long.
-    products = torch.bmm(z.reshape(n * groups, rank, pixels), wide.transpose(1, 2))
-    return products.view(n, groups, rank, -1).sum(0).transpose(1, 2).reshape(shape)
+        return times_narrow_rows(g_rows, z_rows)
+    return outer_by_products(z, g, groups)

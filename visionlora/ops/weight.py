@@ -33,8 +33,8 @@ def _adapted_rows(rows: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None, 
     if row_scale is None:
         return torch.addmm(rows, B, A, out=memory)
     scale = row_scale.to(B.dtype)[:, None]
-    if torch.is_grad_enabled():
-        return torch.addmm(rows, B, A) * scale
+    if torch.is_grad_enabled():  # in this order nothing of the weight's size is kept for the backward
+        return torch.addmm(rows * scale, scale * B, A)
     return torch.addmm(rows, B, A, out=memory).mul_(scale)
 
 

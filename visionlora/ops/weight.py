@@ -33,8 +33,10 @@ def _adapted_rows(rows: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None, 
     if row_scale is None:
         return torch.addmm(rows, B, A, out=memory)
     scale = row_scale.to(B.dtype)[:, None]
-    if torch.is_grad_enabled():  # in this order nothing of the weight's size is kept for the backward
-        return torch.addmm(rows * scale, scale * B, A)
+    if torch.is_grad_enabled():
+        # Where the scale trains, in an order in which the graph keeps nothing of the weight's size.
+        trains = row_scale.requires_grad
+        return torch.addmm(rows * scale, scale * B, A) if trains else torch.addmm(rows, B, A) * scale
     return torch.addmm(rows, B, A, out=memory).mul_(scale)
 
 

@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,11 @@ torch.set_num_threads(int(os.environ.get("VISIONLORA_TEST_THREADS", "1")))
 # Autograd starts a thread for each device that there is at its first use, and no fork may train after that. torch's
 # exporter brings a device of its own, so this use comes before any.
 torch.zeros(1, requires_grad=True).sum().backward()
+
+
+# Who starts the suite by nohup has this signal ignored, and so would all that the suite starts.
+if hasattr(signal, "SIGHUP"):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_collection_finish() -> None:

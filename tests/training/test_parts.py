@@ -3,6 +3,7 @@
 import errno
 import math
 import random
+import re
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,19 @@ def test_checkpoints_restore_model_optimizer_and_every_random_state(tmp_path: Pa
     assert [torch.rand(3).tolist(), np.random.rand(3).tolist(), random.random()] == draws
     step()
     assert all(torch.equal(value, expected[key]) for key, value in model.state_dict().items())
+
+
+def test_another_optimizer_is_refused_by_the_checkpoints_name_and_changes_nothing(tmp_path: Path) -> None:
+    model = small_model()
+    optimizer, scaler = build_optimizer(model, [], TrainSection()), torch.amp.GradScaler("cpu", enabled=False)
+    save_checkpoint(tmp_path, Progress(step=1), model, optimizer, scaler, "")
+    found = read_checkpoint(checkpoints(tmp_path)[-1])
+    with torch.no_grad():
+        model[0].weight.add_(1)
+    before, other = model[0].weight.clone(), build_optimizer(model, ["4"], TrainSection())
+    with pytest.raises(InputError, match=f"^{re.escape(str(found.path))}: its optimizer has other parameters"):
+        load_checkpoint(found, model, other, scaler, "")
+    assert torch.equal(model[0].weight, before)
 
 
 def test_a_checkpoint_that_fails_half_way_leaves_the_old_ones(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -223,9 +223,11 @@ def load_checkpoint(
     stored = {key.removeprefix("model/"): value for key, value in tensors.items() if key.startswith("model/")}
     if stored.keys() != own.keys():
         raise InputError(f"{path}: holds other tensors than this model trains; resume with the version that wrote it")
+    if description["groups"] != [group["params"] for group in optimizer.state_dict()["param_groups"]]:
+        raise InputError(f"{path}: its optimizer has other parameters; resume with the version that wrote it")
     try:
         model.load_state_dict(stored, strict=False)
-        _load_optimizer(optimizer, tensors, description["groups"])
+        _load_optimizer(optimizer, tensors)
         scaler.load_state_dict(description["scaler"])
         if (state := _random_of(process, tensors, description)) is not None:
             restore_random(state)
@@ -257,16 +259,13 @@ def changing(model: nn.Module) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in model.state_dict().items() if name not in frozen}
 
 
-def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor], groups: list[list[int]]) -> None:
-    state = optimizer.state_dict()
-    if [group["params"] for group in state["param_groups"]] != groups:
-        raise InputError("the checkpoint's optimizer has other parameters; resume with the version that wrote it")
+def _load_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     loaded: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         if key.startswith("optimizer/"):
             _, index, name = key.split("/")
             loaded.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": loaded, "param_groups": state["param_groups"]})
+    optimizer.load_state_dict({"state": loaded, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
 def _place(process: int) -> str:

@@ -148,12 +148,21 @@ def _through_rank(x: Tensor, g: Tensor, A: Tensor, B: Tensor, geometry: Geometry
     z = convolve(x, per_group, None, geometry)  # (N, groups * r, ...)
     grad_A = weight_gradient(x, g_r, per_group.shape, geometry)
     grad_A = grad_A if groups == 1 else grad_A.view(groups, *A.shape).sum(0)
-    by_products = g.is_cpu or groups > 1
-    return grad_A, outer_by_products(z, g, groups) if by_products else outer_by_convolution(z, g)
+    return grad_A, outer(z, g, groups)
+
+
+def outer(z: Tensor, g: Tensor, groups: int) -> Tensor:
+    """g z^T over all pixels, which is the gradient of B: z (N, groups * r, ...), g (N, Cout, ...) -> (Cout, r)."""
+    if groups > 1:
+        return outer_by_products(z, g, groups)
+    if is_channels_last(g):
+        z_rows, g_rows = (each.permute(0, 2, 3, 1).reshape(-1, each.shape[1]) for each in (z, g))  # (P, channels)
+        return times_narrow_rows(g_rows, z_rows)
+    return outer_by_products(z, g, groups) if g.is_cpu else outer_by_convolution(z, g)
 
 
 def outer_by_products(z: Tensor, g: Tensor, groups: int) -> Tensor:
-    """g z^T over all pixels: z (N, groups * r, ...), g (N, Cout, ...) -> (Cout, r)."""
+    """``outer``, in the usual order of memory."""
     n, pixels, channels, rank = len(g), math.prod(g.shape[2:]), g.shape[1] // groups, z.shape[1] // groups
     gradient = g.reshape(n * groups, channels, pixels).transpose(1, 2)
     # Narrow on the left: the product of gradient and z would take twice as long.

@@ -7,13 +7,13 @@ arXiv:2308.03303). The gradient of the input needs the weight only.
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from visionlora.ops.autocast import outside_autocast
-from visionlora.ops.conv import conv, outer_by_products
+from visionlora.ops.conv import conv, outer
 from visionlora.ops.convolution import convolve, input_gradient
 from visionlora.ops.geometry import Geometry
+from visionlora.ops.linear import product, rows_of
 from visionlora.ops.narrow import times_narrow, times_narrow_rows
 from visionlora.ops.weight import PassingWeight, is_channels_last
 
@@ -65,13 +65,9 @@ def fixed_conv(
 class _FixedLinear(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Tensor) -> Tensor:
-        rows = x.reshape(-1, x.shape[-1])  # (rows, in)
-        ctx.save_for_backward(times_narrow(rows, A.to(x.dtype)), weight, A, B)
+        ctx.save_for_backward(times_narrow(rows_of(x), A.to(x.dtype)), weight, A, B)
         with PassingWeight(weight, A, B) as adapted:
-            output = F.linear(rows, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
-        # Not as a view: an output that is one can't be changed in place, as the next ReLU does.
-        shaped: Tensor = torch.ops.aten._unsafe_view(output, [*x.shape[:-1], len(weight)])
-        return shaped
+            return product(x, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -81,7 +77,7 @@ class _FixedLinear(torch.autograd.Function):
         if needs_x:
             with PassingWeight(weight, A, B) as adapted:
                 grad_x = g @ adapted.to(g.dtype)
-        g = g.reshape(-1, g.shape[-1])  # (rows, out)
+        g = rows_of(g)  # (rows, out)
         if needs_B:
             grad_B = times_narrow_rows(g, z).to(B.dtype)
         return grad_x, None, g.sum(0) if needs_bias else None, None, grad_B
@@ -118,15 +114,7 @@ class _FixedConv(torch.autograd.Function):
             with PassingWeight(weight, A, B, row_scale) as kernel:
                 grad_x = input_gradient(g, like, kernel.to(g.dtype), ctx.geometry)
         if needs_B:
-            grad_B = _of_products(z, g, ctx.geometry.groups).to(B.dtype)
+            grad_B = outer(z, g, ctx.geometry.groups).to(B.dtype)
             grad_B = grad_B if row_scale is None else row_scale[:, None] * grad_B
         grad_bias = g.sum([0, *range(2, g.dim())]) if needs_bias else None
         return grad_x, None, grad_bias, None, grad_B, None, None
-
-
-def _of_products(z: Tensor, g: Tensor, groups: int) -> Tensor:
-    """Gradient of B (Cout, r), from z (N, groups * r, ...) and the output's gradient g (N, Cout, ...)."""
-    if groups == 1 and is_channels_last(g):
-        z_rows, g_rows = (each.permute(0, 2, 3, 1).reshape(-1, each.shape[1]) for each in (z, g))  # (P, channels)
-        return times_narrow_rows(g_rows, z_rows)
-    return outer_by_products(z, g, groups)

@@ -70,7 +70,7 @@ class _Linear(torch.autograd.Function):
         passing = PassingWeight(weight, A, B, row_scale, unit_rows)
         with passing as adapted:
             ctx.save_for_backward(source, weight, A, B, row_scale, passing.norms, None if kept is None else bias)
-            return _product(x, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
+            return product(x, adapted.to(x.dtype), None if bias is None else bias.to(x.dtype))
 
     @staticmethod
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
@@ -82,11 +82,11 @@ class _Linear(torch.autograd.Function):
         if needs_x:
             with PassingWeight(weight, A, B, scale) as adapted:
                 grad_x = g @ adapted.to(g.dtype)
-        g = _rows(g)  # (rows, out)
+        g = rows_of(g)  # (rows, out)
         if output is not None:
-            grad_scale = scale_gradient(_rows(output), g, bias, scale)
+            grad_scale = scale_gradient(rows_of(output), g, bias, scale)
         if needs_A or needs_B or needs_scale:
-            x = _rows(x if ctx.again is None else ctx.again(x).to(ctx.dtype))  # (rows, in)
+            x = rows_of(x if ctx.again is None else ctx.again(x).to(ctx.dtype))  # (rows, in)
             if needs_scale and output is None:
                 grad_A, grad_B, grad_scale = all_gradients(x, g, weight, A, B, scale)
             else:
@@ -126,14 +126,15 @@ def _of_weight_gradient(grad: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | 
     return B.t() @ grad, grad @ A.t()
 
 
-def _product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def product(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """``F.linear``, never as a view: an output that is one can't be changed in place, as the next ReLU does."""
     if x.dim() == 2:
         return F.linear(x, weight, bias)
-    rows = F.linear(_rows(x), weight, bias)
+    rows = F.linear(rows_of(x), weight, bias)
     product: Tensor = torch.ops.aten._unsafe_view(rows, [*x.shape[:-1], len(weight)])
     return product
 
 
-def _rows(x: Tensor) -> Tensor:
+def rows_of(x: Tensor) -> Tensor:
+    """(..., n) -> (rows, n)."""
     return x.reshape(-1, x.shape[-1])

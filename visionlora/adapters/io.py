@@ -17,9 +17,8 @@ from visionlora.adapters.fingerprint import architecture, fingerprint, frozen_te
 from visionlora.adapters.header import FORMAT, VERSION, Header, read_file, refuse_unreadable, under_prefix
 from visionlora.adapters.layer import adapted_layers, adapted_parameters, is_adapted, methods_of
 from visionlora.adapters.methods.base import Method
-from visionlora.adapters.methods.lora import LoRA
 from visionlora.adapters.methods.registry import method_of
-from visionlora.adapters.methods.starts import FROM_WEIGHT
+from visionlora.adapters.methods.starts import make_room
 from visionlora.adapters.model import active_names, check_name, description_of, install, owned_names
 from visionlora.adapters.others import refuse_foreign
 from visionlora.adapters.paths import join
@@ -259,21 +258,13 @@ def _method(
         # Before anything of the sizes that the header says is allocated.
         rows = None if target.rows is None else target.rows.to("meta")
         empty = build(weight.detach().to("meta"), target.rank, target.alpha, "", rows)
-        _check_factors(_with_start(empty, header), key, tensors, path)
+        _check_factors(make_room(empty, header.config.init), key, tensors, path)
     method = build(weight, target.rank, target.alpha, target.parts, target.rows)
     method.factor_dropout = header.config.factor_dropout
-    _check_factors(_with_start(method, header), key, tensors, path)
+    _check_factors(make_room(method, header.config.init), key, tensors, path)
     with torch.no_grad():
         for factor, tensor in method.state_dict().items():
             tensor.copy_(tensors[f"{key}.{factor}"])
-    return method
-
-
-def _with_start(method: Method, header: Header) -> Method:
-    """The method with a place for where its factors started, if they were parts of the weight."""
-    if header.config.init in FROM_WEIGHT and isinstance(method, LoRA):
-        with torch.no_grad():
-            method.start_at(method.lora_A.detach(), method.lora_B.detach())
     return method
 
 

@@ -34,6 +34,14 @@ def start(method: Method, weight: Tensor, init: str) -> None:
     method.start_at(A.view(-1, *weight.shape[1:]), B)
 
 
+@torch.no_grad()
+def make_room(method: Method, init: str) -> Method:
+    """The method, with a place for where its factors started if they were parts of the weight: a file fills it."""
+    if init in FROM_WEIGHT and isinstance(method, LoRA):
+        method.start_at(method.lora_A.detach(), method.lora_B.detach())
+    return method
+
+
 def check_start(method: Method, init: str) -> None:
     """Raise the InputError of ``start``."""
     plain = type(method) in (LoRA, RSLoRA)

@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from visionlora.adapters.methods.base import Factors, Method, constant, exact
-from visionlora.ops.weight import adapted_weight
+from visionlora.adapters.methods.base import Factors, constant, exact
+from visionlora.adapters.methods.low_rank import LowRank
 
 
-class LoRA(Method):
+class LoRA(LowRank):
     """A low-rank update of a weight: ``weight + scale * (B @ A)``, with ``scale = alpha / rank``.
 
     The weight is seen as a matrix of its dimension 0 by everything else, so that one formula serves
@@ -26,9 +26,7 @@ class LoRA(Method):
     lora_A_start: Tensor | None  # noqa: N815
     lora_B_start: Tensor | None  # noqa: N815
 
-    adds = True
     can_pad = True
-    drops_factors = True
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
@@ -65,14 +63,6 @@ class LoRA(Method):
             return Factors(self.lora_A, B)
         assert self.lora_A_start is not None and self.lora_B_start is not None
         return Factors(torch.cat([self.lora_A, self.lora_A_start]), torch.cat([B, -self.scale * self.lora_B_start], 1))
-
-    def adapted(self, weight: Tensor) -> Tensor:
-        A, B, *_ = self.factors(weight)
-        return adapted_weight(weight, A, B)
-
-    def update(self, weight: Tensor) -> Tensor:
-        A, B, *_ = self.factors(weight)
-        return (B @ A.flatten(1)).view(weight.shape)
 
     @torch.no_grad()
     def update_norm(self, weight: Tensor) -> Tensor:

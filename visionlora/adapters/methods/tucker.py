@@ -5,11 +5,11 @@ import math
 import torch
 from torch import Tensor, nn
 
-from visionlora.adapters.methods.base import Factors, Method, constant, exact
-from visionlora.ops.weight import adapted_weight
+from visionlora.adapters.methods.base import Factors, constant, exact
+from visionlora.adapters.methods.low_rank import LowRank
 
 
-class Tucker(Method):
+class Tucker(LowRank):
     """``weight + alpha / rank * up x core x down``, with the kernel in a core of r x r channels.
 
     A Tucker decomposition of the update (Kim et al. 2015, arXiv:1511.06530; as an adapter Yeh et al. 2023,
@@ -21,9 +21,6 @@ class Tucker(Method):
         tucker_core: (r, r, *kernel).
         tucker_down: (r, c), c the weight's second dimension.
     """
-
-    adds = True
-    drops_factors = True
 
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__(weight, rank, alpha)
@@ -44,11 +41,3 @@ class Tucker(Method):
         del weight
         A = torch.einsum("rs...,sc->rc...", self.tucker_core, self.tucker_down)  # (r, c, *kernel)
         return Factors(A, self.thinned(self.scale * self.tucker_up))
-
-    def adapted(self, weight: Tensor) -> Tensor:
-        A, B, *_ = self.factors(weight)
-        return adapted_weight(weight, A, B)
-
-    def update(self, weight: Tensor) -> Tensor:
-        A, B, *_ = self.factors(weight)
-        return (B @ A.flatten(1)).view(weight.shape)

@@ -44,14 +44,21 @@ def test_the_exit_code_is_that_of_the_process_that_knows_why(
     assert launch(TWO) == expected
 
 
-def test_a_killed_process_is_named_and_who_does_not_end_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_process_is_named_and_who_does_not_end_is_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setattr("visionlora.training.launch._GRACE", 0.1)
-    command(monkeypatch, "rank and os.kill(os.getpid(), 9); time.sleep(1000)")
+    said = f"os.mkdir({str(tmp_path)!r} + f'/{{os.getpid()}}')"
+    both = f"any(time.sleep(0.02) for _ in iter(lambda: len(os.listdir({str(tmp_path)!r})), 2))"
+    command(monkeypatch, f"{said}; {both}; rank and os.kill(os.getpid(), 9); time.sleep(1000)")
     with pytest.raises(Lost, match="process 1 of 2, killed by SIGKILL") as lost:
         launch(TWO)
     assert lost.value.exit_code == 75
-    with pytest.raises(ChildProcessError):  # no child is left
-        os.waitpid(-1, os.WNOHANG)
+    processes = [int(folder.name) for folder in tmp_path.iterdir()]
+    assert len(processes) == 2
+    for process in processes:
+        with pytest.raises(ChildProcessError):  # ended, and waited for
+            os.waitpid(process, os.WNOHANG)
 
 
 def test_a_signal_is_passed_on_once_to_each(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

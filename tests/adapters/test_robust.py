@@ -297,10 +297,10 @@ def test_low_precision_weights_are_noted_and_keep_float32_factors(x: Tensor) -> 
     torch.testing.assert_close(vl.merge(model)(x.bfloat16()), out, rtol=0.05, atol=0.05)
 
 
-def test_a_rank_above_the_matrix_is_noted() -> None:
+def test_a_rank_that_would_be_larger_than_the_layer_is_noted() -> None:
     report = vl.attach(Net(), vl.LoRAConfig(rank=4, targets=["head"]))
-    assert report.adapted[0].note == "the matrix has rank 3 at most" and report.adapted[0].note in str(report)
-    assert not vl.attach(Net(), vl.LoRAConfig(rank=3, targets=["head"])).adapted[0].note
+    assert report.adapted[0].note == "rank 4 would be larger than the layer" and report.adapted[0].note in str(report)
+    assert not vl.attach(Net(), vl.LoRAConfig(rank=1, targets=["head"])).adapted[0].note
 
 
 def test_ordinary_layers_have_no_note(base: nn.Module) -> None:

@@ -1,7 +1,7 @@
 """What ``attach`` did, as a table."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -120,12 +120,22 @@ def describe(
     sizes = [(root, sum(p.numel() for p in unfrozen_parameters(model, root))) for root in unfrozen]
     parameters = [p for _, module in base_modules(model) for p in module.parameters(recurse=False)]
     total = sum(p.numel() for p in parameters if not nn.parameter.is_lazy(p))
-    file_bytes = sum(f.numel() * f.element_size() for method in methods.values() for f in method.state_dict().values())
-    modules = dict(base_modules(model))
+    file_bytes = methods_bytes(methods.values()) + unfrozen_bytes(model, unfrozen)
+    return Report(name, adapted, sizes, left_out, total, file_bytes)
+
+
+def methods_bytes(methods: Iterable[Method]) -> int:
+    """Bytes of the tensors that an adapter's file has of these methods."""
+    return sum(each.numel() * each.element_size() for method in methods for each in method.state_dict().values())
+
+
+def unfrozen_bytes(model: nn.Module, unfrozen: Iterable[str]) -> int:
+    """Bytes of the tensors that an adapter's file has of unfrozen modules and parameters."""
+    modules, found = dict(base_modules(model)), 0
     for root in unfrozen:
         tensors = modules[root].state_dict().values() if root in modules else unfrozen_parameters(model, root)
-        file_bytes += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    return Report(name, adapted, sizes, left_out, total, file_bytes)
+        found += sum(tensor.numel() * tensor.element_size() for tensor in tensors)
+    return found
 
 
 def _note(layer: nn.Module, parameter: str, method: Method) -> str:
@@ -136,6 +146,8 @@ def _note(layer: nn.Module, parameter: str, method: Method) -> str:
         if parameter == "weight" and is_known(type(layer)) and method.all_factors(weight) is not None:
             return f"{stored}: the update runs as a branch; merging rounds it"
         return f"{stored}: small updates round away; keep it in float32"
+    if method.rank < method.asked_rank:
+        return f"rank {method.asked_rank} would be larger than the layer"
     return method.note(weight)
 
 

@@ -15,10 +15,10 @@ from helpers.dense_oracle import saved_storages
 from visionlora.ops import conv, linear
 
 PLAIN: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "linear": (lambda: nn.Sequential(nn.Linear(8, 6), nn.Tanh(), nn.Linear(6, 5, bias=False)), (7, 8)),
-    "conv1d": (lambda: nn.Sequential(nn.Conv1d(3, 6, 3), nn.Tanh(), nn.Conv1d(6, 5, 1, bias=False)), (2, 3, 9)),
-    "conv2d": (lambda: nn.Sequential(nn.Conv2d(3, 6, 3, 2), nn.Tanh(), nn.Conv2d(6, 5, 1, bias=False)), (2, 3, 9, 9)),
-    "conv3d": (lambda: nn.Sequential(nn.Conv3d(3, 6, 3), nn.Tanh(), nn.Conv3d(6, 5, 1)), (2, 3, 5, 5, 5)),
+    "linear": (lambda: nn.Sequential(nn.Linear(9, 8), nn.Tanh(), nn.Linear(8, 10, bias=False)), (7, 9)),
+    "conv1d": (lambda: nn.Sequential(nn.Conv1d(3, 9, 3), nn.Tanh(), nn.Conv1d(9, 8, 1, bias=False)), (2, 3, 9)),
+    "conv2d": (lambda: nn.Sequential(nn.Conv2d(3, 9, 3, 2), nn.Tanh(), nn.Conv2d(9, 8, 1, bias=False)), (2, 3, 9, 9)),
+    "conv3d": (lambda: nn.Sequential(nn.Conv3d(3, 9, 3), nn.Tanh(), nn.Conv3d(9, 8, 1)), (2, 3, 5, 5, 5)),
 }
 
 

@@ -60,25 +60,19 @@ def test_pissa_starts_at_the_principal_part_of_the_weight(alpha: float, method: 
 def test_orthogonal_starts_at_a_part_of_the_weights_qr() -> None:
     model = nn.Sequential(nn.Linear(6, 8)).double()
     weight = model[0].weight.detach().clone()
-    vl.attach(model, vl.LoRAConfig(rank=6, alpha=6, init="orthogonal"))
+    vl.attach(model, vl.LoRAConfig(rank=3, alpha=3, init="orthogonal"))
     lora = model[0].adapters["default"]["weight"]
-    torch.testing.assert_close(lora.lora_B.detach().T @ lora.lora_B.detach(), torch.eye(6).double())
-    torch.testing.assert_close((lora.lora_B @ lora.lora_A).detach(), weight)
+    torch.testing.assert_close(lora.lora_B.detach().T @ lora.lora_B.detach(), torch.eye(3).double())
+    # What is left of the weight has nothing in the directions of B.
+    rest = weight - (lora.lora_B @ lora.lora_A).detach()
+    torch.testing.assert_close(lora.lora_B.detach().T @ rest, torch.zeros(3, 6).double())
 
 
 def test_gaussian_has_the_deviation_of_its_rank() -> None:
-    model = nn.Sequential(nn.Linear(2000, 4))
+    model = nn.Sequential(nn.Linear(2000, 8))
     vl.attach(model, vl.LoRAConfig(rank=4, init="gaussian"))
     lora = model[0].adapters["default"]["weight"]
     assert 0.24 < lora.lora_A.std() < 0.26 and not lora.lora_B.any()
-
-
-@pytest.mark.parametrize("init", FROM_WEIGHT)
-def test_a_rank_above_the_weights_is_filled_up_with_zeros(init: str) -> None:
-    model, x = nn.Sequential(nn.Linear(3, 4)), torch.randn(2, 3)
-    expected = run(model, x)
-    vl.attach(model, vl.LoRAConfig(rank=8, init=init))
-    torch.testing.assert_close(run(model, x), expected)
 
 
 def test_other_adapters_parts_padding_and_combining_are_not_in_the_way() -> None:

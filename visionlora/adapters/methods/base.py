@@ -47,6 +47,7 @@ class Method(nn.Module):
         parts: names of the rows that are adapted, such as ``"q,v"``, for reports and files; empty for all.
         rows: (n,) indices of those rows, or None for all.
         factor_dropout: share of the rank-one parts of the update that is left out of a training forward.
+        asked_rank: what ``attach`` was asked for, where ``rank`` is less as it would have been larger than the weight.
     """
 
     adds: ClassVar[bool] = False
@@ -65,6 +66,7 @@ class Method(nn.Module):
     def __init__(self, weight: Tensor, rank: int, alpha: float) -> None:
         super().__init__()
         self.rank, self.alpha, self.parts, self.factor_dropout = rank, float(alpha), "", 0.0
+        self.asked_rank = rank
         self.register_buffer("rows", None, persistent=False)
 
     def adapted(self, weight: Tensor) -> Tensor:
@@ -105,6 +107,29 @@ class Method(nn.Module):
         """Of two factors the one that starts at zero, LoRA's B, which LoRA+ gives a rate of its own."""
         return []
 
+    @staticmethod
+    def divisor(rank: int) -> float:
+        """What alpha is divided by, so that an update of another rank can have the same scale."""
+        return rank
+
+    @property
+    def numbers(self) -> int:
+        """How many the adapter's file has of it."""
+        return sum(tensor.numel() for tensor in self.state_dict().values())
+
+    @classmethod
+    def largest_rank(cls, weight: Tensor, rank: int) -> int:
+        """The largest rank, at most this one, with which the method has no more numbers than the weight; at least 1."""
+        shape = torch.empty_like(weight, device="meta")
+        fitting, too_large = 1, rank + 1
+        while too_large - fitting > 1:
+            middle = (fitting + too_large) // 2
+            if cls(shape, middle, 1.0).numbers <= weight.numel():
+                fitting = middle
+            else:
+                too_large = middle
+        return fitting
+
     def pad(self, rank: int) -> None:
         """Grow to a rank with zeros, and do what it did; its tensors are new ones."""
         raise NotImplementedError
@@ -112,6 +137,21 @@ class Method(nn.Module):
     def note(self, weight: Tensor) -> str:
         """A remark for the layer's line of the report, or an empty string."""
         return ""
+
+    @classmethod
+    def build_capped(cls, weight: Tensor, rank: int, alpha: float, parts: str = "", rows: Tensor | None = None) -> Self:
+        """As ``build``, of a lower rank where the method would have more numbers than its rows of the weight.
+
+        The update's scale stays: alpha is lower, too.
+        """
+        method = cls.build(weight, rank, alpha, parts, rows)
+        own = weight if rows is None else weight[rows.to(weight.device)]
+        if not cls.has_rank or method.numbers <= own.numel():
+            return method
+        most = cls.largest_rank(own, rank)
+        method = cls.build(weight, most, alpha * cls.divisor(most) / cls.divisor(rank), parts, rows)
+        method.asked_rank = rank
+        return method
 
     @classmethod
     def build(cls, weight: Tensor, rank: int, alpha: float, parts: str = "", rows: Tensor | None = None) -> Self:

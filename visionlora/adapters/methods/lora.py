@@ -39,11 +39,6 @@ class LoRA(LowRank):
         self.register_buffer("lora_A_start", None)
         self.register_buffer("lora_B_start", None)
 
-    @staticmethod
-    def divisor(rank: int) -> float:
-        """What alpha is divided by."""
-        return rank
-
     def start_at(self, A: Tensor, B: Tensor) -> None:
         """Start at these factors, and subtract their product from now on: ``weight + scale * (B @ A - B0 @ A0)``.
 

@@ -53,7 +53,7 @@ def _orthogonal(rows: Tensor, rank: int, scale: Tensor) -> tuple[Tensor, Tensor]
     """The first rows of R and columns of Q of a QR decomposition (Büyükakyüz 2024, arXiv:2406.01775, algorithm 1)."""
     del scale
     Q, R = torch.linalg.qr(rows)
-    return _padded(R[:rank], rank), _padded(Q[:, :rank].t(), rank).t()
+    return R[:rank], Q[:, :rank]
 
 
 def _principal(rows: Tensor, rank: int, scale: Tensor) -> tuple[Tensor, Tensor]:
@@ -63,9 +63,4 @@ def _principal(rows: Tensor, rank: int, scale: Tensor) -> tuple[Tensor, Tensor]:
     left, sizes, right = torch.linalg.svd(rows, full_matrices=False)
     root = (sizes[:rank] / scale.abs()).sqrt()[:, None]
     # A negative scale turns the sign of one of them.
-    return _padded(scale.sign() * root * right[:rank], rank), _padded(root * left[:, :rank].t(), rank).t()
-
-
-def _padded(rows: Tensor, rank: int) -> Tensor:
-    """(at most r, n) -> (r, n), with rows of zeros where a matrix has no more."""
-    return torch.cat([rows, rows.new_zeros(rank - len(rows), rows.shape[1])])
+    return scale.sign() * root * right[:rank], left[:, :rank] * root.t()

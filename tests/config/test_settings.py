@@ -102,6 +102,8 @@ BAD = {
     "train.lr": NO_POSITIVE,
     "train.head_lr": NO_POSITIVE,
     "train.lora_plus": NO_POSITIVE,
+    "train.layer_decay": [0, 1.5, float("nan")],
+    "train.ema": [-0.1, 1, float("nan")],
     "train.weight_decay": [*FINITE, -0.1],
     "train.warmup_epochs": [*FINITE, -1],
     "train.clip": [*FINITE, -1],

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import timm
 import torch
 from torch import nn
 
@@ -64,6 +65,29 @@ def test_a_rate_of_b_without_a_b_is_refused() -> None:
     vl.attach(model, vl.LoRAConfig(rank=2, targets=["0"], method="lokr"))
     with pytest.raises(InputError, match="train.lora_plus is 16, and no adapter has a B"):
         build_optimizer(model, [], TrainSection(lora_plus=16))
+
+
+def test_each_layer_has_the_share_of_the_rate_behind_it() -> None:
+    model = timm.create_model("test_vit", num_classes=3)
+    optimizer = build_optimizer(
+        model, ["head"], TrainSection(method="full", lr=0.1, head_lr=0.3, layer_decay=0.5, weight_decay=0.2)
+    )
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    of = {names[id(p)]: group for group in optimizer.param_groups for p in group["params"]}
+    assert set(of) == {name for name, _ in model.named_parameters()}
+    rates = [of[f"blocks.{block}.mlp.fc1.weight"]["peak_lr"] for block in range(len(model.blocks))]
+    assert rates == pytest.approx([rates[-1] / 2**behind for behind in reversed(range(len(rates)))])
+    assert of["patch_embed.proj.weight"]["peak_lr"] == pytest.approx(rates[0] / 2) and rates[-1] < 0.1
+    assert of["head.weight"]["peak_lr"] == 0.3 and of["head.weight"]["weight_decay"] == 0.2
+    assert of["blocks.0.norm1.weight"]["weight_decay"] == 0
+    assert set_learning_rates(optimizer, step=4, warmup=4, total=20)["adapter"] == pytest.approx(max(rates))
+
+
+def test_layers_that_nobody_knows_and_adapters_are_refused() -> None:
+    with pytest.raises(InputError, match=r"train.layer_decay is 0.5, and no timm model is in this one"):
+        build_optimizer(small_model(), [], TrainSection(method="full", layer_decay=0.5))
+    with pytest.raises(InputError, match=r"train.layer_decay is 0.5, and is for train.method=full alone"):
+        build_optimizer(small_model(), [], TrainSection(layer_decay=0.5))
 
 
 def test_an_optimizer_over_nothing_is_refused() -> None:

@@ -14,8 +14,8 @@ from visionlora.tasks.trained import ADAPTER
 from visionlora.training.checkpoint import checkpoints
 from visionlora.training.folder import CHECKPOINTS, METRICS
 
-# Everything that draws random numbers or keeps state: dropout, mixup, accumulation, several workers.
-SETTINGS = {"epochs": 3, "mixup": 0.2, "accumulate": 2, "checkpoint_every": 2, "patience": 4}
+# Everything that draws random numbers or keeps state: dropout, mixup, accumulation, averages, several workers.
+SETTINGS = {"epochs": 3, "mixup": 0.2, "accumulate": 2, "checkpoint_every": 2, "patience": 4, "ema": 0.9}
 
 
 def lines(path: Path) -> int:

@@ -42,6 +42,18 @@ def train(
     raise typer.Exit(run_training(config, overrides or [], resume, overwrite))
 
 
+@app.command("find-lr")
+def find_lr(
+    overrides: Overrides = None,
+    config: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped config.")] = "",
+    draw: Annotated[Path | None, typer.Option(help="Also draw the loss against the rate, as a PNG.")] = None,
+) -> None:
+    """Propose a learning rate for a run, by 100 steps in which it rises. Leaves no run folder."""
+    from visionlora.cli.find_lr import find_lr as run_finder
+
+    run_finder(config, overrides or [], draw)
+
+
 @app.command("eval")
 def evaluate(
     run: RunOrExported,

@@ -18,6 +18,7 @@ from visionlora.errors import InputError
 from visionlora.files import sync
 from visionlora.plain_json import read_json
 from visionlora.tensor_files import write_tensors
+from visionlora.training.average import Average
 from visionlora.training.checkpoint_schema import check_state
 from visionlora.training.random_states import State, random_state, restore_random
 from visionlora.training.resuming import refuse_other_data
@@ -75,6 +76,7 @@ def save_checkpoint(
     base: str,
     data: dict[str, Any] | None = None,
     random_states: Sequence[State] | None = None,
+    average: Average | None = None,
 ) -> None:
     """Write a checkpoint as a whole or not at all, and keep the last two.
 
@@ -83,6 +85,7 @@ def save_checkpoint(
         base: fingerprint of the frozen tensors; they are not stored.
         data: fingerprint of the images and their labels.
         random_states: of each process, in their order; by default of this one, which is the only one.
+        average: of what trains, if there is one.
     """
     states = random_states or [random_state()]
     tensors = {f"model/{key}": tensor for key, tensor in changing(model).items()}
@@ -90,6 +93,7 @@ def save_checkpoint(
     for index, values in state["state"].items():
         tensors |= {f"optimizer/{index}/{key}": torch.as_tensor(value) for key, value in values.items()}
     tensors |= _random_tensors(states)
+    tensors |= {f"average/{key}": tensor for key, tensor in (average.tensors if average else {}).items()}
     description = {
         "progress": asdict(progress),
         "groups": [group["params"] for group in state["param_groups"]],
@@ -205,6 +209,7 @@ def load_checkpoint(
     base: str,
     data: dict[str, Any] | None = None,
     process: int = 0,
+    average: Average | None = None,
 ) -> Progress:
     """Bring model, optimizer and the global random states to where the checkpoint was written.
 
@@ -228,6 +233,9 @@ def load_checkpoint(
     try:
         model.load_state_dict(stored, strict=False)
         _load_optimizer(optimizer, tensors)
+        if average is not None:
+            own = {key.removeprefix("average/"): value for key, value in tensors.items() if key.startswith("average/")}
+            average.load(own)
         scaler.load_state_dict(description["scaler"])
         if (state := _random_of(process, tensors, description)) is not None:
             restore_random(state)

@@ -83,7 +83,9 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         progress.events = monitor.event_sizes()
         progress.metrics_sha256, progress.skipped_in_row = monitor.metrics_sha256, skips.in_row
         folder = state.folder / CHECKPOINTS
-        save_checkpoint(folder, progress, model, optimizer, scaler, state.base, state.data, random_states)
+        save_checkpoint(
+            folder, progress, model, optimizer, scaler, state.base, state.data, random_states, state.average
+        )
 
     def stop_at(last: Step | None) -> None:
         if last:
@@ -132,6 +134,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
             progress.step += 1
             if passes.any:
                 left_out = guard.step(passes.loss)
+                state.average.update(progress.step)
                 skips.add(Step(progress.step, progress.epoch, keys[begun : progress.batch]), left_out, passes.loss)
             monitor.advance(progress.epoch, train.epochs, progress.step)
             logs = progress.step % train.log_every == 0
@@ -171,7 +174,8 @@ def _evaluate(
 ) -> None:
     train, progress, setup = state.train, state.progress, state.setup
     try:
-        plain = evaluation_copy(state.model)
+        with state.average.shown():
+            plain = evaluation_copy(state.model)
     except InputError as error:
         raise InputError(f"the weights are no longer finite ({error}): {_lower(train)}") from error
     trained = as_trained(state.config, setup, plain)

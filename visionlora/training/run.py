@@ -29,6 +29,8 @@ from visionlora.tasks.base import Metrics, Scores, SetUp, Trained
 from visionlora.tasks.evaluation import evaluation_copy, example, score
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, MODEL, load_trained, read_metadata
+from visionlora.training.auto_rank import with_ranks
+from visionlora.training.average import Average
 from visionlora.training.batch_size import with_batch_size
 from visionlora.training.checkpoint import (
     Checkpoint,
@@ -129,7 +131,8 @@ def _train(
 
     if processes.several and config.train.batch_size == "auto":
         raise InputError(f"train.batch_size=auto is for one process, and there are {processes.size}; give a number")
-    config = with_batch_size(config, device, resume, lambda tried: _to_try(tried, device), say)
+    config = with_batch_size(config, device, resume, lambda tried: _trial(tried, device), say)
+    config = processes.from_main(lambda: with_ranks(config, resume, lambda tried: _trial(tried, device), say))
     left_out = processes.from_main(lambda: unreadable_images(config.out / CHECKPOINTS) if resume else [])
     with passing(left_out):
         setup = task_of(config.task).set_up(config)
@@ -174,8 +177,18 @@ def _train(
     return result
 
 
-def _to_try(config: RunConfig, device: torch.device) -> RunState:
-    """A run that will not be trained to its end."""
+def ready_to_try(config: RunConfig, say: Callable[[str], None] = lambda _text: None) -> RunState:
+    """A run before its first step that leaves no folder, to look at what its first steps do.
+
+    Raises:
+        InputError: as ``train``.
+    """
+    device = pick_device(config.train.device)
+    config = with_batch_size(config, device, False, lambda tried: _trial(tried, device), say)
+    return _trial(with_ranks(config, False, lambda tried: _trial(tried, device), say), device)
+
+
+def _trial(config: RunConfig, device: torch.device) -> RunState:
     setup = task_of(config.task).set_up(config)
     return _begin(config, setup, "", device, ALONE, folds=prepare(config, setup) is not None)
 
@@ -198,7 +211,8 @@ def _begin(
         processes.as_in_main(changing(model))
         if not processes.main:
             seed_process(config.train.seed, 0, processes.rank)
-    return RunState(config, setup, monitor, device, optimizer, scaler, base, data, processes=processes)
+    average = Average(model, config.train.ema)
+    return RunState(config, setup, monitor, device, optimizer, scaler, base, data, average, processes=processes)
 
 
 def _go_on(state: RunState, say: Callable[[str], None]) -> None:
@@ -210,7 +224,7 @@ def _go_on(state: RunState, say: Callable[[str], None]) -> None:
     if not processes.main:
         seed_process(train.seed, newest.progress.step, processes.rank)  # unless its own state was kept
     progress = load_checkpoint(
-        newest, state.model, state.optimizer, state.scaler, state.base, state.data, processes.rank
+        newest, state.model, state.optimizer, state.scaler, state.base, state.data, processes.rank, state.average
     )
     if train.epochs < progress.epoch:
         raise InputError(

@@ -14,6 +14,7 @@ from visionlora.sections import RunConfig, TrainSection
 from visionlora.tasks.base import Metrics, SetUp, Task, Trained
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, MODEL, write_plain
+from visionlora.training.average import Average
 from visionlora.training.checkpoint import Progress
 from visionlora.training.distributed import ALONE, Processes
 from visionlora.training.stopwatch import Stopwatch
@@ -34,6 +35,7 @@ class RunState:
         progress: how far it is.
         watch: what its time goes into.
         processes: that train it together.
+        average: of what trains, which is evaluated and saved in its place.
     """
 
     config: RunConfig
@@ -44,6 +46,7 @@ class RunState:
     scaler: "torch.amp.GradScaler"
     base: str
     data: dict[str, Any]
+    average: Average
     progress: Progress = field(default_factory=Progress)
     processes: Processes = ALONE
     watch: Stopwatch = field(default_factory=Stopwatch)
@@ -87,10 +90,12 @@ class RunState:
             "scores": metrics.scores(),
         }
         classes, preprocessing = setup.classes, setup.preprocessing.to_dict()
-        if self.train.method != "full":
-            save_adapter(self.model, self.folder / ADAPTER, classes=classes, preprocessing=preprocessing, extra=about)
-        else:
-            write_plain(self.model, self.folder / MODEL, classes, preprocessing, about)
+        with self.average.shown():
+            if self.train.method != "full":
+                path = self.folder / ADAPTER
+                save_adapter(self.model, path, classes=classes, preprocessing=preprocessing, extra=about)
+            else:
+                write_plain(self.model, self.folder / MODEL, classes, preprocessing, about)
 
 
 def as_trained(config: RunConfig, setup: SetUp, model: nn.Module) -> Trained:

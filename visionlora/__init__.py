@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from visionlora.adapters.peft.folder import load_peft, save_peft
     from visionlora.adapters.recalibration import recalibrate
     from visionlora.adapters.report import Report
+    from visionlora.adapters.spread import spread_ranks
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
     from visionlora.exports.export import export
@@ -56,6 +57,7 @@ _HOMES = {
     "save_peft": "visionlora.adapters.peft.folder",
     "set_memory": "visionlora.adapters.model",
     "set_route": "visionlora.adapters.model",
+    "spread_ranks": "visionlora.adapters.spread",
     "start_from_data": "visionlora.adapters.eva",
     "unfold_batchnorm": "visionlora.adapters.folding",
     "verify": "visionlora.adapters.verify",
@@ -85,6 +87,7 @@ __all__ = [
     "save_peft",
     "set_memory",
     "set_route",
+    "spread_ranks",
     "start_from_data",
     "unfold_batchnorm",
     "verify",

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 from visionlora.adapters.methods.registry import check_method
 from visionlora.errors import InputError, did_you_mean
@@ -30,7 +30,9 @@ class LoRAConfig:
     """Which layers of a model get a low-rank update, and how large it is; ``lora`` in the config of a run.
 
     Args:
-        rank: number of columns of ``lora_B``, at least 1.
+        rank: number of columns of ``lora_B``, at least 1; less on a layer than which the adapter would be larger (the
+            report says so). ``"auto"`` is the largest for all layers with which the file keeps the ``budget``;
+            ``spread_ranks`` then gives more to layers that need more, as a run does by itself.
         alpha: the update is scaled by ``alpha / rank`` (``"lora"``, Hu et al. 2021, arXiv:2106.09685)
             or ``alpha / sqrt(rank)`` (``"rslora"``, Kalajdzievski 2023, arXiv:2312.03732).
         targets: layer names (the whole name or its end), globs, ``re:`` and a regular expression, each
@@ -52,12 +54,13 @@ class LoRAConfig:
             subtracted where they start: A and B are in the file twice, and a step has 2 r channels.
         factor_dropout: share of the r rank-one parts of each update that a training forward leaves out, at least 0 and
             below 1; the others are scaled up. It is not PEFT's ``lora_dropout``, which drops from a layer's input.
+        budget: with ``rank="auto"``, the size of the adapter's file, unfrozen modules included: ``"2MB"``, ``"500kB"``.
 
     Raises:
         InputError: a value is out of its range.
     """
 
-    rank: int = 8
+    rank: int | Literal["auto"] = 8
     alpha: float = 16.0
     targets: str | list[str] = "all"
     exclude: list[str] = field(default_factory=list)
@@ -68,6 +71,7 @@ class LoRAConfig:
     batchnorm: str = "frozen"
     factor_dropout: float = 0.0
     init: str = "kaiming"
+    budget: str | None = None
 
     # For the config of a run, which has this class as a section.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
@@ -77,7 +81,13 @@ class LoRAConfig:
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
-        for pattern, rank in {"rank": self.rank, **self.rank_pattern}.items():
+        if (self.rank == "auto") != (self.budget is not None):
+            given = f"budget is {self.budget!r}" if self.rank != "auto" else "rank is 'auto'"
+            raise InputError(f"{given}; rank='auto' and a budget such as '2MB' go together")
+        if self.rank == "auto" and self.rank_pattern:
+            raise InputError("rank is 'auto', and rank_pattern gives ranks, too; leave one of them out")
+        ranks = {} if self.rank == "auto" else {"rank": self.rank}
+        for pattern, rank in {**ranks, **self.rank_pattern}.items():
             if not isinstance(rank, int) or isinstance(rank, bool) or rank < 1:
                 raise InputError(f"{_entry('rank', pattern)} is {rank!r}; give a whole number of at least 1")
         for pattern, alpha in {"alpha": self.alpha, **self.alpha_pattern}.items():

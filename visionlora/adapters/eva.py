@@ -12,10 +12,10 @@ from torch import Tensor, nn
 
 from visionlora.adapters.forward import is_known, padded_input
 from visionlora.adapters.layer import adapted_layers, adapters_of, methods_of
-from visionlora.adapters.methods.base import exact
 from visionlora.adapters.methods.lora import LoRA
 from visionlora.adapters.model import active_names, description_of
 from visionlora.adapters.paths import join
+from visionlora.adapters.ranks import with_new_rank
 from visionlora.adapters.report import table
 from visionlora.errors import InputError
 
@@ -85,7 +85,8 @@ def start_from_data(model: nn.Module, loader: Iterable[Any], name: str = "defaul
     moments = _moments(model, loader, {key: layers[key[0]] for key in methods})
     found = {key: _directions(key[0], moment) for key, moment in moments.items()}
     shares_of = {key: shares for key, (shares, _) in found.items()}
-    ranks = _redistributed({key: methods[key].rank for key in found}, shares_of, rho)
+    limits = {key: _limit(layers[key[0]], key[1], methods[key], rho) for key in found}
+    ranks = _redistributed({key: methods[key].rank for key in found}, shares_of, limits)
     started = []
     for (path, parameter), method in methods.items():
         shown = join(path, parameter) if parameter != "weight" else path
@@ -94,7 +95,9 @@ def start_from_data(model: nn.Module, loader: Iterable[Any], name: str = "defaul
             continue
         shares, vectors = found[path, parameter]
         rank = ranks[path, parameter]
-        _replace(layers[path], name, parameter, method, vectors[:rank])
+        A = with_new_rank(layers[path], name, parameter, rank).lora_A
+        with torch.no_grad():
+            A.copy_(vectors[:rank].view(A.shape))
         started.append(StartedLayer(shown, method.rank, rank, float(shares[:rank].sum())))
     for path in {path for path, _ in found}:
         adapters_of(layers[path]).activate(adapters_of(layers[path]).active)
@@ -170,31 +173,25 @@ def _directions(path: str, moment: Tensor) -> tuple[Tensor, Tensor]:
     return sizes / sizes.sum().clamp(min=torch.finfo(sizes.dtype).tiny), vectors.flip(1).t()
 
 
+def _limit(layer: nn.Module, parameter: str, method: LoRA, rho: float) -> int:
+    """The rank that a layer may have at most."""
+    weight = layer._parameters[parameter]
+    assert weight is not None
+    own = weight if method.rows is None else weight[method.rows]
+    return min(type(method).largest_rank(own, int(rho * method.rank)), own[0].numel())
+
+
 def _redistributed(
-    ranks: dict[tuple[str, str], int], shares: dict[tuple[str, str], Tensor], rho: float
+    ranks: dict[tuple[str, str], int], shares: dict[tuple[str, str], Tensor], limits: dict[tuple[str, str], int]
 ) -> dict[tuple[str, str], int]:
     """As many directions as there were, those that explain most of their own layer first (section 3.2)."""
     candidates = []
-    for key, rank in ranks.items():
-        most = min(int(rho * rank), len(shares[key]))
-        candidates += [(-float(share), key) for share in shares[key][1:most]]
+    for key in ranks:
+        candidates += [(-float(share), key) for share in shares[key][1 : limits[key]]]
     spread = dict.fromkeys(ranks, 1)
     for _, key in sorted(candidates)[: sum(ranks.values()) - len(ranks)]:
         spread[key] += 1
     return spread
-
-
-def _replace(layer: nn.Module, name: str, parameter: str, old: LoRA, directions: Tensor) -> None:
-    weight = layer._parameters[parameter]
-    assert weight is not None
-    rank = len(directions)
-    alpha = old.alpha * old.divisor(rank) / old.divisor(old.rank)
-    method = type(old).build(weight, rank, alpha, old.parts, old.rows)
-    method.factor_dropout = old.factor_dropout
-    with torch.no_grad():
-        method.lora_A.copy_(directions.view(method.lora_A.shape).to(exact(weight).dtype))
-    adapters: Any = adapters_of(layer)
-    adapters[name][parameter] = method.train(old.training)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from visionlora.adapters import activations, norm, others, state
+from visionlora.adapters.budget import with_rank
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.folding import refold, unfold_batchnorm
 from visionlora.adapters.layer import (
@@ -71,6 +72,7 @@ def attach(model: nn.Module, config: LoRAConfig | None = None, name: str = "defa
     config = config or LoRAConfig()
     check_name(model, name)
     others.refuse_foreign(model)
+    config = with_rank(model, config)
     targets, unfrozen, left_out = resolve(model, config)
     methods = {target: _method(model, target, config) for target in targets}
     return install(model, name, config, methods, unfrozen, left_out)
@@ -347,7 +349,7 @@ def check_name(model: nn.Module, name: str) -> None:
 def _method(model: nn.Module, target: Target, config: LoRAConfig) -> Method:
     weight = model.get_submodule(target.path)._parameters[target.parameter]
     assert weight is not None
-    method = method_of(config.method).build(weight, target.rank, target.alpha, target.parts, target.rows)
+    method = method_of(config.method).build_capped(weight, target.rank, target.alpha, target.parts, target.rows)
     if config.factor_dropout and not method.drops_factors:
         raise InputError(f"factor_dropout is {config.factor_dropout}, and {config.method} has no parts to leave out")
     method.factor_dropout = config.factor_dropout

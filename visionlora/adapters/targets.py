@@ -220,6 +220,7 @@ def weight_names(layer: nn.Module) -> list[str]:
 def _targets(
     model: nn.Module, path: str, parts: str, config: LoRAConfig, modules: dict[str, nn.Module]
 ) -> Iterator[Target]:
+    assert config.rank != "auto"
     rank, alpha = config.rank, config.alpha
     for pattern, value in config.rank_pattern.items():
         rank = value if pattern_matches(pattern, path, modules) else rank

@@ -31,9 +31,12 @@ if TYPE_CHECKING:
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
     from visionlora.exports.export import export
+    from visionlora.models.extended import Extended
+    from visionlora.tasks.extending import extend
     from visionlora.tasks.trained import load_trained
 
 _HOMES = {
+    "Extended": "visionlora.models.extended",
     "InputError": "visionlora.errors",
     "LoRAConfig": "visionlora.adapters.config",
     "Report": "visionlora.adapters.report",
@@ -44,6 +47,7 @@ _HOMES = {
     "detach": "visionlora.adapters.model",
     "disabled": "visionlora.adapters.model",
     "export": "visionlora.exports.export",
+    "extend": "visionlora.tasks.extending",
     "fold_batchnorm": "visionlora.adapters.folding",
     "load_adapter": "visionlora.adapters.io",
     "load_peft": "visionlora.adapters.peft.folder",
@@ -64,6 +68,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Extended",
     "InputError",
     "LoRAConfig",
     "Report",
@@ -74,6 +79,7 @@ __all__ = [
     "detach",
     "disabled",
     "export",
+    "extend",
     "fold_batchnorm",
     "load_adapter",
     "load_peft",

@@ -1,0 +1,81 @@
+"""Outputs of a base and of models with other classes, as those of one model with the classes of all."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import box_iou
+
+
+@dataclass(frozen=True)
+class JoinLogits:
+    """Of classifiers: the base's logits, then each other's, (N, old + new).
+
+    Attributes:
+        shifts: what is added to another's logits, by its name, so that they can be compared with the base's.
+    """
+
+    shifts: dict[str, float] = field(default_factory=dict)
+
+    def __call__(self, base: Tensor, others: dict[str, Tensor]) -> Tensor:
+        """Logits (N, old) and, by name, (N, new)."""
+        return torch.cat([base, *(logits + self.shifts.get(name, 0.0) for name, logits in others.items())], dim=1)
+
+
+@dataclass(frozen=True)
+class JoinDetections:
+    """Of detectors: the base's objects, then each other's, whose labels count on behind those before.
+
+    Attributes:
+        labels: how many labels the base has, and by name each other: the least number above all of them.
+        overlap: where an other's box overlaps a box before it by a larger IoU, the one with the lower score goes; None
+            keeps both, and so the base's as they are.
+    """
+
+    labels: dict[str, int]
+    overlap: float | None = None
+
+    def __call__(self, base: list[dict[str, Tensor]], others: dict[str, list[dict[str, Tensor]]]) -> Any:
+        """As torchvision's detectors answer: of each image boxes (K, 4), labels (K,), scores (K,), maybe masks."""
+        images = []
+        for place, found in enumerate(base):
+            offset, joined = self.labels[""], found
+            for name, theirs in others.items():
+                shifted = {**theirs[place], "labels": theirs[place]["labels"] + offset}
+                offset += self.labels[name]
+                joined = self._joined(joined, shifted)
+            images.append(joined)
+        return images
+
+    def _joined(self, one: dict[str, Tensor], other: dict[str, Tensor]) -> dict[str, Tensor]:
+        if self.overlap is not None:
+            overlapping = box_iou(one["boxes"], other["boxes"]) > self.overlap  # (K, L)
+            stronger = one["scores"][:, None] >= other["scores"][None]
+            gone, theirs_gone = (overlapping & ~stronger).any(1), (overlapping & stronger).any(0)
+            one = {key: value[~gone] for key, value in one.items()}
+            other = {key: value[~theirs_gone] for key, value in other.items()}
+        return {key: torch.cat([one[key], other[key]]) for key in one if key in other}
+
+
+@dataclass(frozen=True)
+class JoinPixels:
+    """Of segmenters: the base's logits, then for each other's classes but its background logits that win a pixel where
+    they win against that background.
+
+    Attributes:
+        backgrounds: the column of the background in each other's logits, by its name.
+    """
+
+    backgrounds: dict[str, int]
+
+    def __call__(self, base: Tensor, others: dict[str, Tensor]) -> Tensor:
+        """Logits (N, old, H, W) and, by name, (N, background + new, H, W) -> (N, old + new, H, W)."""
+        joined = [base]
+        highest = base.amax(dim=1, keepdim=True)
+        for name, logits in others.items():
+            column = self.backgrounds[name]
+            margin = logits - logits[:, column : column + 1]
+            joined.append(highest + torch.cat([margin[:, :column], margin[:, column + 1 :]], dim=1))
+            highest = torch.maximum(highest, joined[-1].amax(dim=1, keepdim=True))
+        return torch.cat(joined, dim=1)

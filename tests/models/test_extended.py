@@ -136,6 +136,18 @@ def test_other_tensors_settings_and_classes_are_the_models_own() -> None:
 
 
 @torch.no_grad()
+def test_a_head_within_what_is_unfrozen_gets_the_files_size(tmp_path: Path) -> None:
+    base = nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Sequential(nn.Dropout(), nn.Linear(6, 5))).eval()
+    site, x = copy.deepcopy(base), torch.randn(3, 4)
+    site[2][1] = nn.Linear(6, 2, bias=True)  # as torchvision's MobileNets have it
+    vl.attach(site, vl.LoRAConfig(rank=1, targets=["0"], unfreeze=["2"]))
+    perturb(site, 0.2)
+    vl.save_adapter(site, tmp_path / "site.safetensors")
+    found = vl.extend(base, tmp_path / "site.safetensors")(x)
+    assert torch.equal(found, torch.cat([base(x), vl.merge(site).eval()(x)], dim=1))
+
+
+@torch.no_grad()
 def test_it_is_exported_and_answers_the_same(tmp_path: Path) -> None:
     base, x = base_of("test_resnet"), torch.randn(2, 3, 32, 32)
     adapted(base, tmp_path / "new.safetensors", target="re:layer4\\..*")

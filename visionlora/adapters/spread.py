@@ -62,9 +62,9 @@ def spread_ranks(
 
     A step along the best matrix of rank r lets the loss fall, to first order, by the sum of the r largest squared
     singular values of the gradient of the layer's whole weight (as Wang et al. 2024, arXiv:2407.05000, use it to start
-    LoRA's factors). The squares are divided by the layer's own sum before they are compared, for Adam takes steps of
-    one size whatever a gradient's; where they are largest for the bytes that a rank costs, the next rank goes. Every
-    layer has at least 1, and none more than would make the adapter larger than the layer. Each update's scale stays.
+    LoRA's factors). So rank after rank goes to the layer where the next of these is largest for the bytes that a rank
+    costs there. Every layer has at least 1, and none more than would make the adapter larger than the layer. Each
+    update's scale stays.
 
     Gradients of all adapted weights are held at once, as in full fine-tuning.
 
@@ -229,8 +229,7 @@ def _allotted(energies: dict[str, Tensor], costs: dict[str, _Cost], allowed: int
     """Rank by rank to where it is worth most for its bytes, until no rank fits any more."""
     ranks = dict.fromkeys(energies, 1)
     left = allowed - sum(cost.at(1) for cost in costs.values())
-    worth = {path: energy / energy.sum().clamp(min=1e-300) for path, energy in energies.items()}
-    waiting = [(-float(worth[path][1]) / costs[path].each, path) for path in ranks if costs[path].most > 1]
+    waiting = [(-float(energies[path][1]) / costs[path].each, path) for path in ranks if costs[path].most > 1]
     heapq.heapify(waiting)
     while waiting:
         _, path = heapq.heappop(waiting)
@@ -239,6 +238,6 @@ def _allotted(energies: dict[str, Tensor], costs: dict[str, _Cost], allowed: int
             continue
         left -= cost.each
         ranks[path] += 1
-        if ranks[path] < min(cost.most, len(worth[path])):
-            heapq.heappush(waiting, (-float(worth[path][ranks[path]]) / cost.each, path))
+        if ranks[path] < min(cost.most, len(energies[path])):
+            heapq.heappush(waiting, (-float(energies[path][ranks[path]]) / cost.each, path))
     return ranks

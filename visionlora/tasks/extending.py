@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from visionlora.adapters.header import read_file
 from visionlora.adapters.io import load_read
 from visionlora.adapters.model import merge
-from visionlora.adapters.targets import base_modules
+from visionlora.adapters.targets import base_modules, is_under
 from visionlora.errors import InputError
 from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinLogits
@@ -83,7 +83,7 @@ def _adapted(base: nn.Module, path: Path) -> nn.Module:
     for key, tensor in tensors.items():
         where, _, name = key.rpartition(".")
         layer = modules.get(where)
-        if where in header.unfrozen and isinstance(layer, nn.Linear) and name in ("weight", "bias"):
+        if is_under(where, header.unfrozen) and isinstance(layer, nn.Linear) and name in ("weight", "bias"):
             heads += 1
             if layer.weight.shape[0] != len(tensor):
                 new = nn.Linear(layer.in_features, len(tensor), "bias" in layer._parameters and layer.bias is not None)

@@ -49,8 +49,7 @@ def extract_frames(
         (temporary / IMAGES).mkdir()
         try:
             for frame in video:
-                path = temporary / IMAGES / _name(frame.number)
-                Image.fromarray(frame.image).save(path, quality=_QUALITY, subsampling=0)
+                save_image(Image.fromarray(frame.image), temporary / IMAGES / _name(frame.number))
                 written.add(frame.number)
                 if on_frame is not None:
                     on_frame(1)
@@ -59,6 +58,13 @@ def extract_frames(
         if document is not None:
             write_json(temporary / ANNOTATIONS, _of_frames(document, written, annotations, video.path))
     return len(written), damage
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """As JPEG, whole or not at all; a process that is killed leaves ``.NAME.tmp``, which the next one replaces."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    image.save(temporary, format="JPEG", quality=_QUALITY, subsampling=0)
+    temporary.replace(path)
 
 
 def _name(number: int) -> str:

@@ -1,0 +1,134 @@
+"""``visionlora frames`` of many recordings: one folder with a list of their frames."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from visionlora.cli.show import print_table, progress, say
+from visionlora.cli.videos import open_videos, say_passed_over
+from visionlora.data.frame_manifest import LIGHTS, NAME
+from visionlora.data.video import VideoFrames
+from visionlora.errors import InputError
+from visionlora.footage.collecting import Collection, Found, Thinning
+from visionlora.footage.recordings import Recording, find_recordings
+from visionlora.training.lock import locked
+
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
+_PERIOD = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)")
+_SPANS = 5
+"""Damaged spans of a recording that are printed; its list has all."""
+
+
+@dataclass(frozen=True)
+class Every:
+    """Each ``count``-th frame, or, if ``period`` isn't 0, the first of each so many seconds."""
+
+    count: int = 1
+    period: float = 0.0
+
+
+def parse_every(text: str) -> Every:
+    """What ``--every`` says: a number of frames, or a time such as 1s, 500ms, 2m.
+
+    Raises:
+        InputError: it is neither, or zero.
+    """
+    found = _PERIOD.fullmatch(text)
+    if found is not None and float(found[1]) > 0:
+        return Every(period=float(found[1]) * _UNITS[found[2]])
+    if text.isascii() and text.isdigit() and int(text) > 0:
+        return Every(int(text))
+    raise InputError(f"--every {text}: should be a number of frames, from 1, or a time, such as 1s, 500ms or 2m")
+
+
+def parse_start(text: str | None, recordings: Sequence[Recording]) -> datetime | None:
+    """What ``--start`` says of the one recording there is."""
+    if text is None:
+        return None
+    if len(recordings) > 1:
+        raise InputError(f"--start {text}: is when one recording began, and {len(recordings)} are given")
+    try:
+        return datetime.fromisoformat(text)
+    except ValueError as error:
+        raise InputError(f"--start {text}: should be as 2024-05-31T12:00:00") from error
+
+
+def collect(
+    given: Sequence[Path], out: Path, every: Every, near: int, camera: str = "", start: str | None = None
+) -> int:
+    """Save the frames under a progress bar, and say what there is; the exit code, 1 if a recording can't be read."""
+    recordings = find_recordings(given, camera)
+    began = parse_start(start, recordings)
+    collection = Collection(out, Thinning(every.count, every.period, near))
+    before = {each: collection.done(each, began) for each in recordings}
+    done = {each: found for each, found in before.items() if found is not None}
+    left = {each.path: each for each in recordings if each not in done}
+    opened, refused = open_videos(list(left), every.count, alone=len(recordings) == 1)
+    if not opened and not done:
+        raise InputError(f"none of the {len(recordings)} recordings can be read")
+    out.mkdir(parents=True, exist_ok=True)
+    with locked(out, "saving frames in it"):
+        found, more = _save(collection, {left[path]: video for path, video in opened.items()}, began)
+        count = collection.finish()
+    if done:
+        say(f"{len(done)} of {len(recordings)} recordings were done before")
+    _print([*done.values(), *found])
+    say(f"{count} frames in {out}, listed in {out / NAME}")
+    return say_passed_over([*refused, *more])
+
+
+def _save(
+    collection: Collection, videos: dict[Recording, VideoFrames], began: datetime | None
+) -> tuple[list[Found], list[Path]]:
+    """What came of each, and those that couldn't be read to the end of the first good frame, which are told."""
+    lengths = [video.duration for video in videos.values()]
+    total = None if None in lengths else int(sum(length or 0 for length in lengths))
+    found, refused = [], []
+    with progress("seconds of footage", total) as advance:
+        before = 0.0
+        for recording, video in videos.items():
+            seen = 0.0
+
+            def tell(seconds: float) -> None:
+                nonlocal seen
+                advance(int(before + seconds) - int(before + seen))  # noqa: B023
+                seen = seconds
+
+            try:
+                found.append(collection.add(recording, video, began, tell))
+            except InputError as error:
+                if len(videos) == 1:
+                    raise
+                say(f"passed over: {error}")
+                refused.append(recording.path)
+            tell(video.duration or seen)
+            before += seen
+    return found, refused
+
+
+def _print(found: Sequence[Found]) -> None:
+    for each in found:
+        for line in (each.damage, *each.remarks):
+            if line:
+                say(line)
+        if each.damaged:
+            spans = [f"{start:.1f} to {end:.1f} s" for start, end in each.damaged[:_SPANS]]
+            more = f" and {len(each.damaged) - _SPANS} more" if len(each.damaged) > _SPANS else ""
+            say(f"{each.source}: passed over {', '.join(spans)}{more}")
+    rows = []
+    for camera in dict.fromkeys(each.camera for each in found):
+        own = [each for each in found if each.camera == camera]
+        lights: Counter[str] = Counter()
+        for each in own:
+            lights.update(each.lights)
+        days = {each.start[:10] for each in own if each.start is not None}
+        counts = [len(own), len(days), sum(each.frames for each in own), *(lights[name] for name in LIGHTS)]
+        rows.append([camera, *map(str, counts), str(sum(each.near_duplicates for each in own))])
+    print_table(("camera", "recordings", "days", "frames", *LIGHTS, "dropped"), rows)
+    if timeless := [each.recording for each in found if each.start is None]:
+        say(
+            f"{len(timeless)} recordings don't say when they began: --start does, for one; or a date in the file's name"
+        )

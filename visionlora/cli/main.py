@@ -261,6 +261,23 @@ def frames(
 
 
 @app.command()
+def pick(
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    count: Annotated[int, typer.Option(min=1, help="How many to pick.")],
+    out: Annotated[Path, typer.Option(help="An empty or absent folder for copies of them.")],
+    model: Annotated[str, typer.Option(help="What looks at them: a timm or torchvision name.")] = "",
+    config: Annotated[str, typer.Option(help="Instead: the model of a YAML file, or of a shipped config.")] = "",
+    checkpoint: Annotated[Path | None, typer.Option(help="The model's weights, if not the hub's.")] = None,
+    device: Device = "auto",
+    skip_unreadable: Skip = False,
+) -> None:
+    """Choose the most different images, so that a hundred labels go furthest, and copy them."""
+    from visionlora.cli.pick import pick as run_pick
+
+    run_pick(images, count, out, model, config, checkpoint, device, skip_unreadable)
+
+
+@app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="A timm or torchvision name.")],
     rank: Annotated[int, typer.Option(help="The adapter's rank.")] = 8,

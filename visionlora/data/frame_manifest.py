@@ -99,7 +99,17 @@ def _entry(line: str, where: str) -> FrameEntry:
     return FrameEntry(**values)
 
 
+def line_of(entry: FrameEntry, file: str) -> str:
+    """The entry for a list in which the image lies elsewhere; without the line's end."""
+    return json.dumps({**asdict(entry), "file": file})
+
+
 def fields_of(paths: Iterable[Path], lists: Path | Sequence[Path] | None = None) -> dict[Path, dict[str, Any]]:
+    """By what images can be chosen that lists of frames know; as ``entries_of``."""
+    return {path: entry.fields() for path, entry in entries_of(paths, lists).items()}
+
+
+def entries_of(paths: Iterable[Path], lists: Path | Sequence[Path] | None = None) -> dict[Path, FrameEntry]:
     """What lists of frames know of these images; images that no list has are absent.
 
     Args:
@@ -119,10 +129,10 @@ def fields_of(paths: Iterable[Path], lists: Path | Sequence[Path] | None = None)
             name = Path(entry.file).stem
             if known.setdefault(name, entry) != entry:
                 raise InputError(f"{path}: {entry.file} has the name of {known[name].file}; images are found by name")
-    return {path: known[path.stem].fields() for path in wanted if path.stem in known}
+    return {path: known[path.stem] for path in wanted if path.stem in known}
 
 
-def _found_above(paths: list[Path]) -> dict[Path, dict[str, Any]]:
+def _found_above(paths: list[Path]) -> dict[Path, FrameEntry]:
     home: dict[Path, Path | None] = {}
     for folder in {path.parent for path in paths}:
         above = [folder, *folder.absolute().parents]
@@ -134,7 +144,7 @@ def _found_above(paths: list[Path]) -> dict[Path, dict[str, Any]]:
         if top is not None:
             entry = entries[top].get(path.absolute().relative_to(top.absolute()).as_posix())
             if entry is not None:
-                found[path] = entry.fields()
+                found[path] = entry
     return found
 
 

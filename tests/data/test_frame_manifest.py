@@ -42,11 +42,20 @@ def test_the_nearest_list_counts(tmp_path: Path) -> None:
     assert fields_of([image])[image]["camera"] == "inner"
 
 
-def test_two_images_of_one_name_are_refused(tmp_path: Path) -> None:
+def test_images_that_were_sorted_below_the_list_are_found_by_their_names(tmp_path: Path) -> None:
+    write_list(tmp_path, entry())
+    sorted_away = tmp_path / "train" / "van" / "gate_a_000010.png"
+    assert fields_of([sorted_away])[sorted_away]["camera"] == "gate"
+
+
+def test_an_image_with_the_name_of_two_frames_is_refused(tmp_path: Path) -> None:
     write_list(tmp_path / "one", entry())
     write_list(tmp_path / "two", entry(camera="yard"))
-    with pytest.raises(InputError, match="images are found by name"):
-        fields_of([Path("gate_a_000010.jpg")], [tmp_path / "one", tmp_path / "two"])
+    both = [tmp_path / "one", tmp_path / "two"]
+    with pytest.raises(InputError, match="2 frames are called so"):
+        fields_of([Path("gate_a_000010.jpg")], both)
+    there = tmp_path / "two" / "images" / "gate" / "gate_a_000010.jpg"
+    assert fields_of([there], both)[there]["camera"] == "yard"
 
 
 def test_times_and_days() -> None:

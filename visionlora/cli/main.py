@@ -204,6 +204,9 @@ def check_data(
     round_masks: Annotated[
         bool, typer.Option("--round-masks", help="Masks with smoothed edges, or JPEG: take the nearest class.")
     ] = False,
+    frames: Annotated[
+        Path | None, typer.Option(help="The list of frames, or its folder, of images that were moved away from it.")
+    ] = None,
     draw: Annotated[int, typer.Option(min=0, help="Write so many images with their annotations drawn.")] = 0,
     drawings: Annotated[Path, typer.Option(help="An empty or absent folder for the drawings.")] = Path("drawn"),
 ) -> None:
@@ -213,7 +216,7 @@ def check_data(
 
     of_masks = classes is not None or masks is not None or suffix or round_masks
     files = MaskFiles(classes, masks, suffix, round_masks) if of_masks else None
-    raise typer.Exit(run_check(paths, root, by, out, fix, every, files, draw, drawings))
+    raise typer.Exit(run_check(paths, root, by, out, fix, every, files, draw, drawings, frames))
 
 
 @app.command()

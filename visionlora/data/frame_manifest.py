@@ -1,7 +1,7 @@
 """The list of frames that ``visionlora frames`` writes: of which camera, recording, time and light each image is."""
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -112,41 +112,48 @@ def fields_of(paths: Iterable[Path], lists: Path | Sequence[Path] | None = None)
 def entries_of(paths: Iterable[Path], lists: Path | Sequence[Path] | None = None) -> dict[Path, FrameEntry]:
     """What lists of frames know of these images; images that no list has are absent.
 
+    An image is found by its path below the list, or else by its name, whatever it ends in: that says camera,
+    recording and frame, and stays when images are sorted into folders.
+
     Args:
         paths: of image files.
-        lists: where the lists are, for images that were moved: found by their file names, which say camera, recording
-            and frame. By default each list that lies in a folder above an image, by its path.
+        lists: where the lists are, for images that lie elsewhere. By default it is the nearest one in the folders
+            above each image.
 
     Raises:
-        InputError: a list can't be read, or two of its images have one name.
+        InputError: a list can't be read, or an image has the name of two frames.
     """
     wanted = list(paths)
-    if lists is None:
-        return _found_above(wanted)
-    known: dict[str, FrameEntry] = {}
-    for path in [lists] if isinstance(lists, Path) else lists:
-        for entry in read_frames(path):
-            name = Path(entry.file).stem
-            if known.setdefault(name, entry) != entry:
-                raise InputError(f"{path}: {entry.file} has the name of {known[name].file}; images are found by name")
-    return {path: known[path.stem] for path in wanted if path.stem in known}
-
-
-def _found_above(paths: list[Path]) -> dict[Path, FrameEntry]:
+    if lists is not None:
+        listed = _Listed([lists] if isinstance(lists, Path) else lists)
+        return {path: entry for path in wanted if (entry := listed.find(path)) is not None}
     home: dict[Path, Path | None] = {}
-    for folder in {path.parent for path in paths}:
+    for folder in {path.parent for path in wanted}:
         above = [folder, *folder.absolute().parents]
         home[folder] = next((one for one in above if (one / NAME).is_file()), None)
-    entries = {each: _by_file(each) for each in set(home.values()) if each is not None}
-    found = {}
-    for path in paths:
-        top = home[path.parent]
-        if top is not None:
-            entry = entries[top].get(path.absolute().relative_to(top.absolute()).as_posix())
-            if entry is not None:
-                found[path] = entry
-    return found
+    known = {each: _Listed([each]) for each in set(home.values()) if each is not None}
+    found = {path: known[top].find(path) for path in wanted if (top := home[path.parent]) is not None}
+    return {path: entry for path, entry in found.items() if entry is not None}
 
 
-def _by_file(folder: Path) -> Mapping[str, FrameEntry]:
-    return {entry.file: entry for entry in read_frames(folder)}
+class _Listed:
+    """The entries of lists, by path and by name."""
+
+    def __init__(self, lists: Sequence[Path]) -> None:
+        self._by_path: dict[Path, FrameEntry] = {}
+        self._by_name: dict[str, list[FrameEntry]] = {}
+        for path in lists:
+            folder = (path if path.is_dir() else path.parent).absolute()
+            for entry in read_frames(path):
+                self._by_path[folder / entry.file] = entry
+                self._by_name.setdefault(Path(entry.file).stem, []).append(entry)
+
+    def find(self, image: Path) -> FrameEntry | None:
+        if (entry := self._by_path.get(image.absolute())) is not None:
+            return entry
+        named = self._by_name.get(image.stem, [])
+        if len(named) > 1:
+            raise InputError(
+                f"{image}: {len(named)} frames are called so ({named[0].file}, {named[1].file}); rename one"
+            )
+        return named[0] if named else None

@@ -9,7 +9,7 @@ python scripts/benchmark.py export --only resnet10t
 python scripts/benchmark.py check-data --images 25000 50000 100000
 python scripts/benchmark.py scaling --model resnet50 --gbit 25
 python scripts/benchmark.py loader
-python scripts/benchmark.py load --images 25000 100000 --frames 2000 20000
+python scripts/benchmark.py load --images 25000 100000 --footage 2000 20000 --frames 2000 20000
 python scripts/benchmark.py pick annotations.json --days monday --val tuesday --test friday --checkpoint FILE
 """
 

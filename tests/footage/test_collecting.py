@@ -17,6 +17,7 @@ from PIL import Image
 from helpers.clips import HEIGHT, WIDTH, difference, encode, scene, write
 from visionlora.cli.frame_sets import Every, collect, parse_every
 from visionlora.cli.main import main
+from visionlora.data.annotations.layouts import read_annotations
 from visionlora.data.near_duplicates import fingerprint
 from visionlora.data.video import VideoFrames
 from visionlora.errors import InputError
@@ -330,7 +331,29 @@ def test_the_command_tells_lists_from_numbered_frames(tmp_path: Path, monkeypatc
     assert [line["file"] for line in listed(tmp_path / "listed")] == [
         f"images/gate/gate_a_{n:06d}.jpg" for n in (0, 5, 10)
     ]
-    assert run(path, "--every", "1s", "--annotations", tmp_path / "b.json", "--out", tmp_path / "x") == 2
+
+
+def test_annotations_that_count_frames_follow_them(tmp_path: Path) -> None:
+    video, out = encode(tmp_path / "a.mp4", 30), tmp_path / "out"
+    images = [{"id": 10 + n, "frame": n, "width": WIDTH, "height": HEIGHT} for n in (0, 5, 10, 20)]
+    things = [{"id": n, "image_id": 10 + n, "category_id": 1, "bbox": [8, 9, 20, 30]} for n in (0, 5, 10, 20)]
+    document = {"images": images, "annotations": things, "categories": [{"id": 1, "name": "van"}]}
+    source = tmp_path / "boxes.json"
+    source.write_text(json.dumps(document))
+    assert collect([video], out, SECOND, -1, camera="gate", annotations=source) == 0
+    data = read_annotations(out / "annotations.json")
+    assert [image.path.name for image in data.images] == [f"gate_a_{n:06d}.jpg" for n in (0, 10, 20)]
+    assert [image.fields["camera"] for image in data.images] == ["gate"] * 3
+    assert [image.fields["seconds"] for image in data.images] == [0.0, 1.0, 2.0]
+    before = contents(out)
+    with pytest.raises(InputError, match=r"annotations.json: exists already"):
+        collect([video], out, SECOND, -1, camera="gate", annotations=source)
+    other = encode(tmp_path / "b.mp4", 3)
+    with pytest.raises(InputError, match="counts the frames of one recording, and 2 are given"):
+        collect([video, other], tmp_path / "two", SECOND, -1, annotations=source)
+    with pytest.raises(InputError, match="describes frame 20, and .*b.mp4 has 3 frames"):
+        collect([other], tmp_path / "two", SECOND, -1, annotations=source)
+    assert contents(out) == before and not (tmp_path / "two").exists()
 
 
 def test_only_one_at_a_time(tmp_path: Path) -> None:

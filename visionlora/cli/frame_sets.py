@@ -6,13 +6,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import Any
 
 from visionlora.cli.show import print_table, progress, say
 from visionlora.cli.videos import open_videos, say_passed_over
 from visionlora.data.frame_manifest import LIGHTS, NAME
 from visionlora.data.video import VideoFrames
 from visionlora.errors import InputError
+from visionlora.files import write_json
 from visionlora.footage.collecting import Collection, Found, Thinning
+from visionlora.footage.frames import ANNOTATIONS, of_frames, read_counted
 from visionlora.footage.recordings import Recording, find_recordings
 from visionlora.training.lock import locked
 
@@ -57,11 +60,18 @@ def parse_start(text: str | None, recordings: Sequence[Recording]) -> datetime |
 
 
 def collect(
-    given: Sequence[Path], out: Path, every: Every, near: int, camera: str = "", start: str | None = None
+    given: Sequence[Path],
+    out: Path,
+    every: Every,
+    near: int,
+    camera: str = "",
+    start: str | None = None,
+    annotations: Path | None = None,
 ) -> int:
     """Save the frames under a progress bar, and say what there is; the exit code, 1 if a recording can't be read."""
     recordings = find_recordings(given, camera)
     began = parse_start(start, recordings)
+    document = None if annotations is None else _counted(annotations, recordings, out)
     collection = Collection(out, Thinning(every.count, every.period, near))
     before = {each: collection.done(each, began) for each in recordings}
     done = {each: found for each, found in before.items() if found is not None}
@@ -73,11 +83,27 @@ def collect(
     with locked(out, "saving frames in it"):
         found, more = _save(collection, {left[path]: video for path, video in opened.items()}, began)
         count = collection.finish()
+        if document is not None:
+            written = of_frames(document, collection.files(recordings[0]), f"{annotations}", recordings[0].path)
+            write_json(out / ANNOTATIONS, written)
     if done:
         say(f"{len(done)} of {len(recordings)} recordings were done before")
     _print([*done.values(), *found])
     say(f"{count} frames in {out}, listed in {out / NAME}")
+    if document is not None:
+        say(f"{out / ANNOTATIONS} has the annotations of those that have some; visionlora check-data looks at them")
     return say_passed_over([*refused, *more])
+
+
+def _counted(annotations: Path, recordings: Sequence[Recording], out: Path) -> dict[str, Any]:
+    """What describes the frames of the one recording there is."""
+    if len(recordings) > 1:
+        raise InputError(
+            f"--annotations {annotations}: counts the frames of one recording, and {len(recordings)} are given"
+        )
+    if (out / ANNOTATIONS).exists():
+        raise InputError(f"{out / ANNOTATIONS}: exists already; move it away, or give another --out")
+    return read_counted(annotations, VideoFrames(recordings[0].path))
 
 
 def _save(

@@ -246,21 +246,15 @@ def frames(
     """
     from visionlora.cli.frame_sets import parse_every
     from visionlora.cli.frames import frames as run_extraction
-    from visionlora.errors import InputError
 
     step = parse_every(every)
     listed = step.period or camera or start is not None or near is not None or any(path.is_dir() for path in videos)
     if not listed:
         raise typer.Exit(run_extraction(videos, out, step.count, annotations))
-    if annotations is not None:
-        raise InputError(
-            f"--annotations {annotations}: counts the frames of one video; give it with --every as a number, and "
-            "without a folder, --camera, --start and --near"
-        )
     from visionlora.cli.frame_sets import collect
     from visionlora.footage.collecting import NEAR
 
-    raise typer.Exit(collect(videos, out, step, NEAR if near is None else near, camera, start))
+    raise typer.Exit(collect(videos, out, step, NEAR if near is None else near, camera, start, annotations))
 
 
 @app.command()

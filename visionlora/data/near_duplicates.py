@@ -49,7 +49,7 @@ class Twin:
 class Kept:
     """Pictures that come one after the other, and are kept where none before is as near as some number of bits.
 
-    It holds 32 bytes of each.
+    It holds 32 bytes of each; with -1 bits none, for then all are kept.
     """
 
     def __init__(self, near: int) -> None:
@@ -60,9 +60,11 @@ class Kept:
     def is_new(self, fingerprint: bytes) -> bool:
         """Whether each picture that was added differs in more than ``near`` bits."""
         known = self._words[: self._count]
-        return not self._count or bool((_bits(known, _words([fingerprint])[0]) > self._near).all())
+        return self._near < 0 or not self._count or bool((_bits(known, _words([fingerprint])[0]) > self._near).all())
 
     def add(self, fingerprint: bytes) -> None:
+        if self._near < 0:
+            return
         if self._count == len(self._words):
             more = np.empty((max(64, self._count), _BITS // 64), np.uint64)
             self._words = np.concatenate([self._words, more])

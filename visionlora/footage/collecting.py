@@ -204,6 +204,10 @@ class Collection:
                     count += 1
         return count
 
+    def files(self, recording: Recording) -> dict[int, str]:
+        """Number of each frame that there is of a recording that is done -> its image, as the list has it."""
+        return {line["frame"]: line["file"] for line in _frame_lines(self._list_of(recording))}
+
     def _list_of(self, recording: Recording) -> Path:
         return self.out / RECORDINGS / recording.camera / f"{recording.name}.jsonl"
 

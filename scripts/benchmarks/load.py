@@ -1,4 +1,4 @@
-"""Seconds and peak memory of starting a run, of check-data, frames and predict, by how many images or frames there are."""
+"""Seconds and peak memory of starting a run, check-data, frames and predict, by how many images or frames there are."""
 
 import argparse
 import io
@@ -80,7 +80,8 @@ def save_frames(video: Path, near: int) -> None:
     """``visionlora frames VIDEO --every 1 --near NEAR``."""
     out = video.with_suffix(f".{near}")
     frame_sets.collect([video], out, frame_sets.Every(), near)
-    kept = len((out / "frames.jsonl").read_text(encoding="utf-8").splitlines())
+    with (out / "frames.jsonl").open("rb") as file:
+        kept = sum(1 for _ in file)
     assert kept == int(video.stem) or near >= 0, f"{kept} frames of {video}"
 
 

@@ -12,7 +12,7 @@ from visionlora.cli.show import print_table, progress, say
 from visionlora.cli.videos import open_videos, say_passed_over
 from visionlora.data.frame_manifest import LIGHTS, NAME
 from visionlora.data.video import VideoFrames
-from visionlora.errors import InputError
+from visionlora.errors import InputError, some
 from visionlora.files import write_json
 from visionlora.footage.collecting import Collection, Found, Thinning
 from visionlora.footage.frames import ANNOTATIONS, of_frames, read_counted
@@ -155,6 +155,5 @@ def _print(found: Sequence[Found]) -> None:
         rows.append([camera, *map(str, counts), str(sum(each.near_duplicates for each in own))])
     print_table(("camera", "recordings", "days", "frames", *LIGHTS, "dropped"), rows)
     if timeless := [each.recording for each in found if each.start is None]:
-        say(
-            f"{len(timeless)} recordings don't say when they began: --start does, for one; or a date in the file's name"
-        )
+        named = f"{some(timeless, 3)}: nothing says when {'it' if len(timeless) == 1 else 'they'} began"
+        say(f"{named}; --start does, for one recording, or a date in the file's name")

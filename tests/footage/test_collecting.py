@@ -4,7 +4,8 @@ import json
 import os
 import shutil
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ import pytest
 from PIL import Image
 
 from helpers.clips import HEIGHT, WIDTH, difference, encode, scene, write
+from visionlora.cli import frame_sets
 from visionlora.cli.frame_sets import Every, collect, parse_every
 from visionlora.cli.main import main
 from visionlora.data.annotations.layouts import read_annotations
@@ -199,6 +201,34 @@ def test_recordings_that_come_later_are_added_and_nothing_is_read_twice(
     assert len(saved) == 4
     assert "2 of 3 recordings were done before" in capsys.readouterr().out
     assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_the_bar_knows_how_much_is_left(tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it is told adds up to its total, in small steps, whether or not a file says how long it is."""
+    bars: dict[str, tuple[int | None, list[int]]] = {}
+
+    @contextmanager
+    def watched(description: str, total: int | None) -> Iterator[Callable[[int], None]]:
+        bars[description] = (total, [])
+        yield bars[description][1].append
+
+    monkeypatch.setattr(frame_sets, "progress", watched)
+    monkeypatch.setattr(frame_sets, "_megabytes", lambda size: size)
+    collect([site], tmp_path / "out", SECOND, -1)
+    total, steps = bars["saving frames, MB"]
+    assert total == sum(path.stat().st_size for path in site.rglob("*.*")) == sum(steps)
+    assert min(steps) >= 0 and len([step for step in steps if step]) > 6
+    assert bars["opening recordings"] == (3, [1, 1, 1])
+
+
+def test_what_was_begun_otherwise_is_not_gone_on_with(
+    tmp_path: Path, site: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        stop_at(patch, "save_image", 3)
+        collect([site], tmp_path / "out", SECOND, 1)
+    with pytest.raises(InputError, match=r"20240531-120000.jsonl.part: was begun with another file or other settings"):
+        collect([site / "gate" / "20240531-120000.mp4"], tmp_path / "out", SECOND, 8, camera="gate")
 
 
 def test_other_settings_and_other_files_are_not_mixed_in(tmp_path: Path, site: Path) -> None:

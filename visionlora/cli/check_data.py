@@ -22,8 +22,8 @@ from visionlora.files import write_json
 DRAWINGS = Path("drawn")
 """Where drawings go unless a folder is given."""
 
-_LAYOUTS = {**NAMES, "folders": "class folders", "table": "table of labels"}
-_CLASSIFIED = ("folders", "table")
+_LAYOUTS = {**NAMES, "folders": "class folders", "table": "table of labels", "frames": "frames of recordings"}
+_CLASSIFIED = ("folders", "table", "frames")
 _SHOWN = 3
 """Faults of each kind, unless all are asked for."""
 _SHOWN_PARTS = 4
@@ -138,6 +138,8 @@ def _print_contents(report: DataReport, console: Console) -> None:
         counts = [part.classes[name].objects if name in part.classes else 0 for part in parts]
         share = f"{sum(counts) / objects:.1%}" if objects else "-"
         rows.append([name, str(sum(counts)), share, *(str(count) for count in (counts if shown else []))])
+    if not rows:
+        return
     print_table(("class", "images" if classified else "objects", "share", *(part.name for part in shown)), rows)
 
 

@@ -13,6 +13,9 @@ from visionlora.errors import InputError
 NAME = "frames.jsonl"
 """What the list is called, in the folder above its images."""
 
+RECORDINGS = "recordings"
+"""The folder beside it with what was found in each recording."""
+
 LIGHTS = ("day", "night", "infrared")
 
 _TEXT = ("file", "camera", "recording")
@@ -55,6 +58,11 @@ class FrameEntry:
 def time_of(start: datetime | None, seconds: float) -> str | None:
     """What ``FrameEntry.time`` says of a frame, to the millisecond."""
     return None if start is None else (start + timedelta(seconds=seconds)).isoformat(timespec="milliseconds")
+
+
+def holds_frames(folder: Path) -> bool:
+    """Whether it is what ``visionlora frames`` left, and not only images that came from there."""
+    return (folder / NAME).is_file() and (folder / RECORDINGS).is_dir()
 
 
 def read_frames(path: Path) -> Iterator[FrameEntry]:

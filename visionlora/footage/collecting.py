@@ -18,7 +18,7 @@ from typing import Any, BinaryIO
 
 from PIL import Image
 
-from visionlora.data.frame_manifest import NAME, FrameEntry, time_of
+from visionlora.data.frame_manifest import NAME, RECORDINGS, FrameEntry, time_of
 from visionlora.data.near_duplicates import Kept, fingerprint
 from visionlora.data.video import DamagedVideo, Frame, VideoFrames
 from visionlora.errors import InputError
@@ -27,8 +27,6 @@ from visionlora.footage.frames import IMAGES, save_image
 from visionlora.footage.light import light_of
 from visionlora.footage.recordings import Recording
 from visionlora.training.lock import LOCK
-
-RECORDINGS = "recordings"
 
 NEAR = 8
 """Bits out of 256 (``near_duplicates.fingerprint``) up to which a frame is dropped. Measured on a campus camera at 10

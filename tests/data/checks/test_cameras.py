@@ -14,6 +14,7 @@ from helpers.mask_sets import write_set
 from visionlora.cli.check_data import check_data
 from visionlora.data.checks.check_data import check
 from visionlora.data.checks.mask_survey import MaskFiles
+from visionlora.data.classification.class_folders import class_folders
 from visionlora.errors import InputError
 
 
@@ -86,6 +87,19 @@ def test_masks_by_light(tmp_path: Path) -> None:
     report = check(images, by="light", masks=MaskFiles(tmp_path / "classes.yaml", masks))
     assert {part.name: part.images for part in report.parts} == {"day": 4, "infrared": 2}
     assert [camera.name for camera in report.cameras] == ["gate", "yard"]
+
+
+def test_frames_that_nobody_has_labelled(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for number in range(4):
+        write_image(tmp_path / "images" / f"{number}.jpg", number)
+    write_frame_list(tmp_path, [tmp_path / "images" / f"{number}.jpg" for number in range(4)])
+    (tmp_path / "recordings").mkdir()
+    assert check_data([tmp_path], None, None, None, None, every=False) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "frames of recordings, 4 images" in printed and "none of 4 frames has a label" in printed
+    assert [camera.images for camera in check(tmp_path).cameras] == [2, 2]
+    with pytest.raises(InputError, match="holds frames of recordings, and no labels"):
+        class_folders(tmp_path)
 
 
 def test_without_cameras_there_is_no_table(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.reading import Options, Progress
 from visionlora.data.annotations.recognising import recognise
 from visionlora.data.checks.cameras import describe_cameras, note_lacks, regroup
-from visionlora.data.checks.label_survey import survey_labels, survey_table
+from visionlora.data.checks.label_survey import survey_frames, survey_labels, survey_table
 from visionlora.data.checks.mask_mending import write_mended_masks
 from visionlora.data.checks.mask_survey import MaskFiles, survey_masks
 from visionlora.data.checks.mending import refuse_target, write_mended
@@ -19,6 +19,7 @@ from visionlora.data.checks.survey import Part, Survey, survey_annotations
 from visionlora.data.classification.csv_table import SUFFIXES
 from visionlora.data.classification.labelled import LabelledImages
 from visionlora.data.faults import Fault, Spot
+from visionlora.data.frame_manifest import holds_frames
 from visionlora.data.images import ImageFacts
 from visionlora.data.near_duplicates import find_bursts, find_twins
 from visionlora.data.segmentation.mask_folders import find_mask_places
@@ -101,6 +102,8 @@ def _survey(paths: list[Path], root: Path | None, by: str | None, options: Optio
         return survey_annotations(paths, root, by, options)
     if root is not None:
         raise InputError(f"{paths[0]}: has no file of annotations, which --root is for")
+    if holds_frames(paths[0]):
+        return survey_frames(paths[0], options)
     if find_mask_places(paths[0]):
         return survey_masks(paths[0], MaskFiles(), options)
     return survey_labels(paths[0], options)

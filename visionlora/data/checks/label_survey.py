@@ -12,7 +12,7 @@ from visionlora.data.classification.labelled import LabelledImages, LabelReading
 from visionlora.data.classification.split import describe_missing_validation
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.folders import find_part, subfolders
-from visionlora.data.frame_manifest import fields_of
+from visionlora.data.frame_manifest import fields_of, read_frames
 from visionlora.errors import some
 
 
@@ -36,6 +36,18 @@ def survey_labels(root: Path, options: Options) -> Survey:
         parts.append((name, reading.data))
     _note_validation([name for name in folders if name], root, faults, _are_frames(parts, options))
     return _survey(parts, faults, "folders" if find_table(next(iter(folders.values()))) is None else "table", options)
+
+
+def survey_frames(root: Path, options: Options) -> Survey:
+    """Read frames of recordings that nobody has labelled yet: one part without classes.
+
+    Raises:
+        InputError: their list can't be read.
+    """
+    paths = [root / entry.file for entry in read_frames(root)]
+    faults: list[Fault] = []
+    Spot(root, "", faults).note("empty", f"none of {len(paths)} frames has a label; annotate them, and give the file")
+    return _survey([("", LabelledImages(paths, [()] * len(paths), [], multilabel=True))], faults, "frames", options)
 
 
 def survey_table(path: Path, root: Path | None, options: Options) -> Survey:

@@ -12,8 +12,11 @@ import pytest
 
 from helpers.public_sets import write_camvid, write_cityscapes, write_pets, write_voc
 from visionlora.cli.main import main
+from visionlora.config import load_config
+from visionlora.data.annotations.split import load_annotated_split
 from visionlora.demo.annotated import write_annotated
 from visionlora.demo.scenes import NIGHT, write_folder
+from visionlora.tasks.detection.config import DetectionConfig
 
 ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -92,6 +95,26 @@ def test_every_block_about_data_runs(tmp_path: Path, monkeypatch: pytest.MonkeyP
     shrink({**tiny, "segmentation": ["model.backbone=test_resnet", "model.size=48"]}, monkeypatch)
     run_blocks(ROOT / "data" / "README.md", monkeypatch)
     assert sorted(path.name for path in Path("runs").iterdir()) == ["breeds", "camvid", "streets", "trimaps", "voc"]
+
+
+def test_every_block_about_footage_runs(tmp_path: Path, kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the kit's campus, at a size at which nothing is learnt."""
+    monkeypatch.chdir(tmp_path)
+    for name, there in {
+        "vtest.avi": "data/pets2009_s2l1/vtest.avi",
+        "annotations.json": "data/pets2009_s2l1/annotations.json",
+        "base.safetensors": "weights/tf_efficientnet_lite0.safetensors",
+    }.items():
+        Path(name).symlink_to(kit / there)
+    small = ["train.epochs=1", "train.batch_size=8", "model.size=96", "data.workers=0", "data.augment=none"]
+    give_all_runs(lambda _task: small, monkeypatch)
+    run_blocks(ROOT / "docs" / "footage.md", monkeypatch)
+    assert len(list(Path("to_label").glob("*.jpg"))) == 10
+    config = load_config(Path("runs/campus/config.yaml"))
+    assert isinstance(config, DetectionConfig)
+    split = load_annotated_split(config.data)
+    seconds = [[image.fields["seconds"] for image in part.images] for part in (split.train, split.val)]
+    assert min(abs(one - other) for one in seconds[0] for other in seconds[1]) > 2
 
 
 def shrink(settings: dict[str, list[str]], monkeypatch: pytest.MonkeyPatch) -> None:

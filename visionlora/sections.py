@@ -54,12 +54,25 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """What every task says of its images: the folder they lie in, and how they reach the model."""
+    """What every task says of its images: the folder they lie in, and how they reach the model.
+
+    ``frames`` is the list that ``visionlora frames`` wrote, or several, for images that were moved away from it since;
+    they are found by their names. ``split_by`` has whole cameras, days or blocks of ``block_seconds`` of a camera's
+    time validate, about ``val_fraction`` of the images, and uses no image within ``gap_seconds`` of those.
+    """
 
     root: Path | None = None
+    frames: Path | list[Path] | None = None
+    split_by: Literal["camera", "day", "time"] | None = None
+    block_seconds: Positive = 600.0
+    gap_seconds: NotNegative = 10.0
     skip_unreadable: bool = False
     augment: Literal["none", "light", "strong", "surveillance"] = "light"
     workers: Annotated[int, Field(ge=0)] = 2
+
+
+Selection = str | dict[str, list[Annotated[str, Field(coerce_numbers_to_str=True)]]] | None
+"""Images: a part's name, or values by field such as ``{day: [20171027, 20171030]}``."""
 
 
 class ClassificationData(DataSection):
@@ -67,23 +80,23 @@ class ClassificationData(DataSection):
 
     An image folder: ``root`` with ``train`` and ``val`` inside, each with a folder per class, or with the class
     folders themselves. A table: ``csv`` with the columns path, label and split, its paths relative to ``root``.
-    ``train`` and ``val`` name other folders, or other values of the column split. Where there is no validation
-    part, ``val_fraction`` of the training images is split off at random.
+    ``train`` and ``val`` name other folders, or other values of the column split; or of frames they choose by what
+    their list says, such as ``{camera: [gate]}``. Where there is no validation part, ``val_fraction`` of the training
+    images is split off at random. Of frames that is refused, for their neighbours are nearly equal, unless
+    ``split_by=random`` and ``random_frames`` both ask for it.
 
     ``faulty`` says what becomes of faults: ``refuse`` them, or ``leave_out`` the images that have one.
     """
 
     csv: Path | None = None
-    train: str | None = None
-    val: str | None = None
+    train: Selection = None
+    val: Selection = None
     val_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.2
+    split_by: Literal["camera", "day", "time", "random"] | None = None  # type: ignore[assignment]
+    random_frames: bool = False
     multilabel: bool = False
     balanced: bool = False
     faulty: Literal["refuse", "leave_out"] = "refuse"
-
-
-Selection = str | dict[str, list[Annotated[str, Field(coerce_numbers_to_str=True)]]] | None
-"""Images of an annotated data set: a part's name, or values by field such as ``{day: [20171027, 20171030]}``."""
 
 
 class AnnotatedData(DataSection):

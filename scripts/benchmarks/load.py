@@ -1,4 +1,4 @@
-"""Seconds and peak memory of starting a run, of check-data and of predict, by how many images or frames there are."""
+"""Seconds and peak memory of starting a run, check-data, frames and predict, by how many images or frames there are."""
 
 import argparse
 import io
@@ -15,10 +15,11 @@ import numpy as np
 
 from attacks.runs import BASE, MODELS, write_config, write_images
 from benchmarks.check_data import generate, write_coco
-from visionlora.cli import predict
+from visionlora.cli import frame_sets, predict
 from visionlora.config import check_config, load_config
 from visionlora.data.checks.check_data import check
 from visionlora.data.video_writer import VideoWriter
+from visionlora.footage.collecting import NEAR
 from visionlora.tasks.base import PredictOptions, Trained
 from visionlora.training.run import train
 
@@ -29,6 +30,7 @@ _OBJECTS, _WIDTH, _HEIGHT = 10, 96, 72
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--images", type=int, nargs="*", default=[25_000, 100_000])
     parser.add_argument("--frames", type=int, nargs="*", default=[2_000, 20_000])
+    parser.add_argument("--footage", type=int, nargs="*", default=[2_000, 20_000], help="frames of a recording")
     parser.add_argument("--folder", type=Path, help="where to generate them; by default a temporary folder")
 
 
@@ -46,6 +48,11 @@ def run(arguments: argparse.Namespace) -> int:
                 _show(f"start {task}", f"{count} images", count, start, task, data, Path(name) / f"run_{task}")
             for layout, path in (("class folders", folders), ("COCO", coco)):
                 _show(f"check {layout}", f"{count} images", count, check, path)
+    for count in arguments.footage:
+        with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
+            video = _video(Path(name) / f"{count}.mp4", count)
+            for near in (-1, NEAR):
+                _show(f"frames --near {near}", f"{count} frames", count, save_frames, video, near)
     if arguments.frames:
         with tempfile.TemporaryDirectory(dir=arguments.folder) as name:
             detector = _detector(Path(name))
@@ -67,6 +74,15 @@ def start(task: str, data: dict[str, Any], out: Path) -> None:
     with patch("visionlora.training.run.fit", side_effect=Reached) as fit, suppress(Reached):
         train(config, quiet=True)
     assert fit.called
+
+
+def save_frames(video: Path, near: int) -> None:
+    """``visionlora frames VIDEO --every 1 --near NEAR``."""
+    out = video.with_suffix(f".{near}")
+    frame_sets.collect([video], out, frame_sets.Every(), near)
+    with (out / "frames.jsonl").open("rb") as file:
+        kept = sum(1 for _ in file)
+    assert kept == int(video.stem) or near >= 0, f"{kept} frames of {video}"
 
 
 def predict_video(run: Path, video: Path) -> None:

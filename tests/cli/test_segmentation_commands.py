@@ -264,8 +264,8 @@ def test_check_data_names_what_is_wrong_with_masks(visionlora: Command, scenes: 
         assert words in text
     assert text.endswith("to write a mended copy: --fix FOLDER")
     assert "no file that names their classes" in visionlora("check-data", images, *options).err
-    refused = visionlora("check-data", images, *options, "--classes", scenes / "classes.yaml", "--by", "day")
-    assert (refused.code, "without --root and --by" in refused.err) == (2, True)
+    refused = visionlora("check-data", images, *options, "--classes", scenes / "classes.yaml", "--root", images)
+    assert (refused.code, "without --root" in refused.err) == (2, True)
 
 
 def spoil_size(mask: Path) -> None:

@@ -1,5 +1,6 @@
 """Small videos, and how far an image is from what it should be."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import av
@@ -29,6 +30,8 @@ def encode(
     options: dict[str, str] | None = None,
     lost: int = 0,
     jump: tuple[int, int] = (0, 0),
+    times: Sequence[int] | None = None,
+    created: str = "",
 ) -> Path:
     """A video at 10 frames per second by PyAV alone; noise spreads its bytes over all frames.
 
@@ -36,12 +39,16 @@ def encode(
         options: of the codec.
         lost: so many packets at the beginning aren't written.
         jump: from this frame on the clock is so many frames later.
+        times: of each frame, in tenths of a second.
+        created: what the file says of when it was made.
     """
     rng = np.random.default_rng(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, 10, options=options or {})
         stream.width, stream.height, stream.pix_fmt = WIDTH, HEIGHT, "yuv420p"
         stream.thread_count = 1  # the bytes would depend on the machine's cores
+        if created:
+            container.metadata["creation_time"] = created
         if rotation:
             stream.set_display_rotation(rotation)
         packets = []
@@ -49,7 +56,7 @@ def encode(
             grain = rng.integers(-noise, noise + 1, (HEIGHT, WIDTH, 3))
             image = np.clip(scene(number) + grain, 0, 255).astype(np.uint8)
             frame = av.VideoFrame.from_ndarray(image, "rgb24")
-            frame.pts = number + (jump[1] if jump[1] and number >= jump[0] else 0)
+            frame.pts = number + (jump[1] if jump[1] and number >= jump[0] else 0) if times is None else times[number]
             packets += stream.encode(frame)
         packets += stream.encode()
         container.mux(packets[lost:])

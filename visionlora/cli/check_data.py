@@ -15,14 +15,15 @@ from visionlora.data.checks.mask_survey import MaskFiles
 from visionlora.data.checks.report import DataReport, PartReport
 from visionlora.data.checks.survey import Survey
 from visionlora.data.faults import Fault, count_by_title
+from visionlora.data.frame_manifest import LIGHTS
 from visionlora.errors import on_one_line, some
 from visionlora.files import write_json
 
 DRAWINGS = Path("drawn")
 """Where drawings go unless a folder is given."""
 
-_LAYOUTS = {**NAMES, "folders": "class folders", "table": "table of labels"}
-_CLASSIFIED = ("folders", "table")
+_LAYOUTS = {**NAMES, "folders": "class folders", "table": "table of labels", "frames": "frames of recordings"}
+_CLASSIFIED = ("folders", "table", "frames")
 _SHOWN = 3
 """Faults of each kind, unless all are asked for."""
 _SHOWN_PARTS = 4
@@ -40,6 +41,7 @@ def check_data(
     masks: MaskFiles | None = None,
     draw: int = 0,
     drawings: Path = DRAWINGS,
+    frames: Path | None = None,
 ) -> int:
     """Print what is in a data set and what is wrong with it; returns the exit code, 1 if training would refuse it.
 
@@ -56,13 +58,14 @@ def check_data(
 
             drawn = draw_data(survey, draw, drawings)
 
-    report = _check(paths, root, by, fix, masks, draw_survey)
+    report = _check(paths, root, by, fix, masks, draw_survey, frames)
     console = Console()
     if report.layout == "masks":
         _print_masks(report, console)
     else:
         _print_contents(report, console)
         _print_boxes(report)
+    _print_cameras(report)
     _print_near_duplicates(report, console)
     base = paths[0].parent if paths[0].is_file() else paths[0]
     _print_faults("remarks: training takes these as they are", report.remarks, base, every, console)
@@ -97,6 +100,7 @@ def _check(
     fix: Path | None,
     masks: MaskFiles | None,
     on_survey: Callable[[Survey], object],
+    frames: Path | None,
 ) -> DataReport:
     """Under a bar; each path begins a new one."""
     with ExitStack() as bars:
@@ -109,7 +113,7 @@ def _check(
                 advance = bars.enter_context(progress("looking at images", total))
             advance(1)
 
-        return check(paths, root, by, fix, tell, masks, on_survey)
+        return check(paths, root, by, fix, tell, masks, on_survey, frames)
 
 
 def _print_contents(report: DataReport, console: Console) -> None:
@@ -134,6 +138,8 @@ def _print_contents(report: DataReport, console: Console) -> None:
         counts = [part.classes[name].objects if name in part.classes else 0 for part in parts]
         share = f"{sum(counts) / objects:.1%}" if objects else "-"
         rows.append([name, str(sum(counts)), share, *(str(count) for count in (counts if shown else []))])
+    if not rows:
+        return
     print_table(("class", "images" if classified else "objects", "share", *(part.name for part in shown)), rows)
 
 
@@ -179,6 +185,17 @@ def _print_boxes(report: DataReport) -> None:
     if rows:
         print_table(("boxes", "small", "medium", "large", "width px", "height px", "% of image"), rows)
         print("small: below 32 x 32 px; large: from 96 x 96; a/b/c: the 5th, 50th and 95th percentile\n")
+
+
+def _print_cameras(report: DataReport) -> None:
+    if report.cameras:
+        rows = [
+            [each.name, *map(str, (each.images, each.days, *(each.lights.get(light, "-") for light in LIGHTS)))]
+            for each in report.cameras
+        ]
+        for row, each in zip(rows, report.cameras, strict=True):
+            row.append(some(each.lacks, 3))
+        print_table(("camera", "images", "days", *LIGHTS, "lacks"), rows)
 
 
 def _print_near_duplicates(report: DataReport, console: Console) -> None:

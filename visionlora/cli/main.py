@@ -216,6 +216,9 @@ def check_data(
     round_masks: Annotated[
         bool, typer.Option("--round-masks", help="Masks with smoothed edges, or JPEG: take the nearest class.")
     ] = False,
+    frames: Annotated[
+        Path | None, typer.Option(help="The list of frames, or its folder, of images that were moved away from it.")
+    ] = None,
     draw: Annotated[int, typer.Option(min=0, help="Write so many images with their annotations drawn.")] = 0,
     drawings: Annotated[Path, typer.Option(help="An empty or absent folder for the drawings.")] = Path("drawn"),
 ) -> None:
@@ -225,28 +228,62 @@ def check_data(
 
     of_masks = classes is not None or masks is not None or suffix or round_masks
     files = MaskFiles(classes, masks, suffix, round_masks) if of_masks else None
-    raise typer.Exit(run_check(paths, root, by, out, fix, every, files, draw, drawings))
+    raise typer.Exit(run_check(paths, root, by, out, fix, every, files, draw, drawings, frames))
 
 
 @app.command()
 def frames(
-    videos: Annotated[list[Path], typer.Argument(help="Video files.")],
-    out: Annotated[Path, typer.Option(help="An empty or absent folder.")],
-    every: Annotated[int, typer.Option(min=1, help="Take each n-th frame.")] = 1,
+    videos: Annotated[list[Path], typer.Argument(help="Recordings, and folders of them.")],
+    out: Annotated[Path, typer.Option(help="An empty or absent folder; or one of recordings' frames, to add to.")],
+    every: Annotated[str, typer.Option(help="Take each n-th frame; or, as in 1s, 500ms, 2m, the first of each.")] = "1",
     annotations: Annotated[
         Path | None,
         typer.Option(
             help="A COCO .json whose images have a frame's number, or a file_name like CVAT's frame_000010.png."
         ),
     ] = None,
+    camera: Annotated[str, typer.Option(help="Whose recordings they are, if not their folders' or files' names.")] = "",
+    start: Annotated[str | None, typer.Option(help="When the recording began, such as 2024-05-31T12:00:00.")] = None,
+    near: Annotated[
+        int | None,
+        typer.Option(min=-1, max=256, help="Drop frames within so many of 256 bits of one before; -1 drops none. [8]"),
+    ] = None,
 ) -> None:
-    """Save the frames of videos as images, to label them, or of one with the annotations that count them.
+    """Save frames of recordings as images, to label them.
 
-    Of several, each gets a folder of its name. Exit code 1 if one of them could not be read.
+    With --every as a time, a folder, --camera, --start or --near: without near-duplicates, in one folder with a list
+    of camera, time and light, which goes on where it was stopped. Else the numbered frames of a video, with the
+    annotations that count them; of several, each gets a folder of its name. Exit code 1 if one of them could not be
+    read.
     """
+    from visionlora.cli.frame_sets import parse_every
     from visionlora.cli.frames import frames as run_extraction
 
-    raise typer.Exit(run_extraction(videos, out, every, annotations))
+    step = parse_every(every)
+    listed = step.period or camera or start is not None or near is not None or any(path.is_dir() for path in videos)
+    if not listed:
+        raise typer.Exit(run_extraction(videos, out, step.count, annotations))
+    from visionlora.cli.frame_sets import collect
+    from visionlora.footage.collecting import NEAR
+
+    raise typer.Exit(collect(videos, out, step, NEAR if near is None else near, camera, start, annotations))
+
+
+@app.command()
+def pick(
+    images: Annotated[list[Path], typer.Argument(help="Images, and folders of images.")],
+    count: Annotated[int, typer.Option(min=1, help="How many to pick.")],
+    out: Annotated[Path, typer.Option(help="An empty or absent folder for copies of them.")],
+    model: Annotated[str, typer.Option(help="What looks at them: a timm or torchvision name.")] = "",
+    config: Annotated[str, typer.Option(help="Instead: the model of a YAML file, or of a shipped config.")] = "",
+    checkpoint: Annotated[Path | None, typer.Option(help="The model's weights, if not the hub's.")] = None,
+    device: Device = "auto",
+    skip_unreadable: Skip = False,
+) -> None:
+    """Choose the most different images, so that a hundred labels go furthest, and copy them."""
+    from visionlora.cli.pick import pick as run_pick
+
+    run_pick(images, count, out, model, config, checkpoint, device, skip_unreadable)
 
 
 @app.command()

@@ -57,6 +57,7 @@ ERRORS = {
 REMARKS = {
     "all-ignored": "mask without a pixel of any class",
     "assumed": "written otherwise, and read as it is meant",
+    "camera-lacks": "a camera lacks a class, or night",
     "classes-alike": "classes of nearly the same name",
     "corners": "boxes that may be corners",
     "crowd": "crowd: ignored in training and evaluation",
@@ -64,6 +65,7 @@ REMARKS = {
     "exif-unclear": "EXIF orientation that the annotated size doesn't show",
     "crowd-masks": "many masks in pixels that are crowds",
     "leak": "near-duplicates in two parts",
+    "frames": "frames of recordings",
     "left-out": "image can't be decoded, left out as asked",
     "missing-part": "part to test on that isn't there",
     "no-annotation": "image files that aren't annotated",

@@ -46,6 +46,32 @@ class Twin:
     bits: int
 
 
+class Kept:
+    """Pictures that come one after the other, and are kept where none before is as near as some number of bits.
+
+    It holds 32 bytes of each; with -1 bits none, for then all are kept.
+    """
+
+    def __init__(self, near: int) -> None:
+        self._near = near
+        self._words = np.empty((0, _BITS // 64), np.uint64)
+        self._count = 0
+
+    def is_new(self, fingerprint: bytes) -> bool:
+        """Whether each picture that was added differs in more than ``near`` bits."""
+        known = self._words[: self._count]
+        return self._near < 0 or not self._count or bool((_bits(known, _words([fingerprint])[0]) > self._near).all())
+
+    def add(self, fingerprint: bytes) -> None:
+        if self._near < 0:
+            return
+        if self._count == len(self._words):
+            more = np.empty((max(64, self._count), _BITS // 64), np.uint64)
+            self._words = np.concatenate([self._words, more])
+        self._words[self._count] = _words([fingerprint])[0]
+        self._count += 1
+
+
 def find_bursts(prints: list[bytes]) -> list[list[int]]:
     """Indices in groups of two and more, within which one comes to each other by steps of ``NEAR`` bits or less.
 

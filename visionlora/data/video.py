@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -9,11 +10,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from visionlora.data.deinterlacing import deinterlaced
+from visionlora.data.video_damage import Damage
 from visionlora.data.video_decoding import BACK, Oddities, decode
 from visionlora.errors import InputError
 
 _FORMATS = "mov,matroska,avi,mpegts,mpeg,mpegvideo,flv,asf,h264,hevc,m4v,mjpeg,ogg,gif,mxf,dv,ivf,rm,wtv"
 """FFmpeg's names of what is read. Others would open images, text and playlists, which name other files to open."""
+
+_MOST_PIXELS = 8192 * 8192
+"""Of a frame: a few damaged bytes can declare gigabytes. 8K is half of it."""
+
+_ROUNDING = 1e-6
+"""Seconds: a time is a number of ticks, and as a float may fall short of the whole second that it is."""
 
 
 class Frame(NamedTuple):
@@ -45,43 +53,56 @@ class VideoFrames:
     Args:
         path: any format and codec that FFmpeg reads.
         every: yield only each ``every``-th frame, the first included.
+        period: instead, only the first good frame of each so many seconds since the first; 0 is all of them.
+        after: leave out frames up to this number, as already seen. What comes is the same as without.
 
     Attributes:
         width, height: of the upright frames, in pixels.
         fps: frames per second, on average.
         frame_count: frames in the file before thinning; None if the file doesn't say (Matroska, transport streams).
+        duration: seconds that the file says it has; None if it doesn't.
+        created: when the recording was made, if the file says; many that convert or export files write their own time.
+        damaged: (from, to) in seconds, of the last whole iteration: the last good frame before each fault, and the
+            first behind it.
         remarks: of the last whole iteration, each a line: the file begins within a group of pictures, whose frames
             can't be decoded; its clock jumps; it is interlaced.
 
     Raises:
-        InputError: PyAV is missing, there is no such file, it is no video, or no frame of it can be decoded.
+        InputError: PyAV is missing, there is no such file, it is no video, its frames are larger than 8192 x 8192
+            pixels, or none of them can be decoded.
         DamagedVideo: at the end of an iteration, see above.
     """
 
-    def __init__(self, path: Path, every: int = 1) -> None:
+    def __init__(self, path: Path, every: int = 1, period: float = 0.0, after: int = -1) -> None:
         if every < 1:
             raise InputError(f"every {every}-th frame can't be taken; the least is 1")
+        if not 0 <= period < float("inf"):
+            raise InputError(f"a frame for every {period:g} seconds can't be taken; give a positive number")
         if not path.is_file():
             raise InputError(f"{path}: {'a folder, not a video' if path.is_dir() else 'no such file'}")
-        self.path, self.every = path, every
+        self.path, self.every, self.period, self.after = path, every, period, after
         self.remarks: list[str] = []
+        self.damaged: list[tuple[float, float]] = []
         with self._open() as container:
             stream = _video_stream(container, path)
             rate = stream.average_rate or stream.guessed_rate
             if not rate:
                 raise InputError(f"{path}: doesn't say how many frames it has per second; write it anew as MP4")
             self.fps, self.frame_count = float(rate), stream.frames or None
-            for _, frame in decode(import_av(), container, stream, self.fps, Oddities()):
+            self.duration, self.created = _seconds_announced(container, stream), _created(container, stream)
+            why = ""
+            for fault, frame in decode(import_av(), container, stream, self.fps, Oddities()):
                 if frame is not None:
                     self.height, self.width = _upright(frame, path, frame.rotation).shape[:2]
                     return
-        raise InputError(f"{path}: no frame can be decoded")
+                why = why or f" ({fault})"
+        raise InputError(f"{path}: no frame of up to {_MOST_PIXELS} pixels can be decoded{why}")
 
     def __iter__(self) -> Iterator[Frame]:
-        seen, odd = _Seen(), Oddities()
+        seen, odd, damage = _Seen(), Oddities(), Damage(1 / self.fps)
         with self._open() as container:
             stream = _video_stream(container, self.path)
-            good = deinterlaced(import_av(), self._timed(container, stream, seen, odd))
+            good = deinterlaced(import_av(), self._timed(container, stream, seen, odd, damage))
             for (number, seconds, rotation, wanted), frame in good:
                 if wanted:
                     yield Frame(number, seconds, _upright(frame, self.path, rotation))
@@ -91,10 +112,15 @@ class VideoFrames:
         self.remarks = [f"{self.path}: {remark}" for remark in odd.remarks()]
         # Some files count what was lost at the beginning as well, and some announce the clock's last time.
         end = max(seen.end, (seen.start or 0) + seen.end) if odd.lost else seen.end
-        if seen.fault is None and announced is not None and end < announced - 1 and not odd.jumps:
+        cut_off = announced is not None and end < announced - 1 and not odd.jumps
+        if seen.fault is None and cut_off:
             seen.fault = (seen.end, f"it ends there, {announced:.1f} s were announced")
         if seen.fault is None and counted is not None and seen.decoded < counted:
             seen.fault = (seen.end, f"{counted - seen.decoded} frames before that are missing")
+        # Where it ends early, what is missing is at its end.
+        if cut_off:
+            damage.lost()
+        self.damaged = damage.spans(announced if cut_off and announced is not None else seen.end)
         if seen.fault is not None:
             after, fault = seen.fault
             read = (
@@ -103,23 +129,37 @@ class VideoFrames:
             raise DamagedVideo(f"{self.path}: damaged {after:.1f} s in ({fault}); {read}")
 
     def _timed(
-        self, container: Any, stream: Any, seen: "_Seen", odd: Oddities
+        self, container: Any, stream: Any, seen: "_Seen", odd: Oddities, damage: Damage
     ) -> Iterator[tuple[tuple[int, float, int, bool], Any]]:
         """Decoded frames, each with its number, seconds, rotation, and whether it is to be yielded."""
         for fault, frame in decode(import_av(), container, stream, self.fps, odd):
             if frame is not None:
                 seconds = seen.show(_time(frame, container), frame.duration * float(frame.time_base), 1 / self.fps)
                 seen.damaged += bool(fault)
-                wanted = not fault and seen.decoded % self.every == 0
+                wanted = not fault and self._is_due(seconds, seen) and seen.decoded > self.after
                 yield (seen.decoded, seconds, frame.rotation, wanted), frame
                 seen.decoded += 1
-            if fault and seen.fault is None:
-                seen.fault = (seen.seconds, fault)
+            if fault:
+                seen.fault = seen.fault or (seen.seconds, fault)
+            if frame is None:
+                damage.lost()
+            elif fault:
+                damage.damaged()
+            else:
+                damage.good(seconds)
+
+    def _is_due(self, seconds: float, seen: "_Seen") -> bool:
+        if not self.period:
+            return seen.decoded % self.every == 0
+        period = int((seconds + _ROUNDING) / self.period)
+        due = period > seen.period
+        seen.period = max(period, seen.period)
+        return due
 
     def _open(self) -> Any:
         av = import_av()
         try:
-            options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file"}
+            options = {"format_whitelist": _FORMATS, "protocol_whitelist": "file", "max_pixels": str(_MOST_PIXELS)}
             return av.open(f"file:{self.path.absolute()}", options=options)
         except av.error.FFmpegError as error:
             raise InputError(
@@ -129,7 +169,8 @@ class VideoFrames:
 
 @dataclass
 class _Seen:
-    """How far an iteration is: frames, of which some are damaged; seconds of the last one, and of its end."""
+    """How far an iteration is: frames, of which some are damaged; seconds of the last one, and of its end; the period
+    that has had its frame."""
 
     decoded: int = 0
     damaged: int = 0
@@ -137,6 +178,7 @@ class _Seen:
     end: float = 0.0
     start: float | None = None
     fault: tuple[float, str] | None = None
+    period: int = -1
 
     def show(self, time: float | None, duration: float, step: float) -> float:
         """The seconds of the next frame, which the file shows at ``time`` of its clock."""
@@ -172,6 +214,7 @@ def _video_stream(container: Any, path: Path) -> Any:
         raise InputError(f"{path}: holds no video that can be decoded")
     # A recorder's file may hold a preview beside the recording, and first.
     stream = max(streams, key=lambda one: one.codec_context.width * one.codec_context.height)
+    stream.codec_context.options = {**stream.codec_context.options, "max_pixels": str(_MOST_PIXELS)}
     stream.thread_type = "AUTO"
     return stream
 
@@ -197,4 +240,16 @@ def _seconds_announced(container: Any, stream: Any) -> float | None:
         return stream.duration * float(stream.time_base)
     if container.duration and len(container.streams) == 1:  # else it may be the sound that is longer
         return container.duration / 1e6
+    return None
+
+
+def _created(container: Any, stream: Any) -> datetime | None:
+    """When the file says that it was made; None for nothing, and for a clock that was never set."""
+    for metadata in (container.metadata, stream.metadata):
+        try:
+            found = datetime.fromisoformat(metadata.get("creation_time", ""))
+        except ValueError:
+            continue
+        if found.year > 1990:
+            return found
     return None

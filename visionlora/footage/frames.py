@@ -1,7 +1,7 @@
 """Frames of a video as image files, with the annotations that count them."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,23 +42,29 @@ def extract_frames(
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise InputError(f"{out}: exists already and is no empty folder; give another for the frames")
-    document = _document(annotations, video) if annotations is not None else None
-    written: set[int] = set()
+    document = read_counted(annotations, video) if annotations is not None else None
+    written: dict[int, str] = {}
     damage = ""
     with new_folder(out) as temporary:
         (temporary / IMAGES).mkdir()
         try:
             for frame in video:
-                path = temporary / IMAGES / _name(frame.number)
-                Image.fromarray(frame.image).save(path, quality=_QUALITY, subsampling=0)
-                written.add(frame.number)
+                save_image(Image.fromarray(frame.image), temporary / IMAGES / _name(frame.number))
+                written[frame.number] = f"{IMAGES}/{_name(frame.number)}"
                 if on_frame is not None:
                     on_frame(1)
         except DamagedVideo as error:
             damage = str(error)
         if document is not None:
-            write_json(temporary / ANNOTATIONS, _of_frames(document, written, annotations, video.path))
+            write_json(temporary / ANNOTATIONS, of_frames(document, written, f"{annotations}", video.path))
     return len(written), damage
+
+
+def save_image(image: Image.Image, path: Path) -> None:
+    """As JPEG, whole or not at all; a process that is killed leaves ``.NAME.tmp``, which the next one replaces."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    image.save(temporary, format="JPEG", quality=_QUALITY, subsampling=0)
+    temporary.replace(path)
 
 
 def _name(number: int) -> str:
@@ -73,8 +79,8 @@ def _frame_of(image: dict[str, Any]) -> Any:
     return int(named[1]) if named else image["file_name"]
 
 
-def _document(path: Path, video: VideoFrames) -> dict[str, Any]:
-    """The COCO json, whose images were checked to count frames of this video."""
+def read_counted(path: Path, video: VideoFrames) -> dict[str, Any]:
+    """The COCO json, whose images were checked to count frames of this video. InputError if they don't."""
     document: dict[str, Any] = read_whole(path)
     seen: set[int] = set()
     for place, image in enumerate(document["images"]):
@@ -104,15 +110,17 @@ def _document(path: Path, video: VideoFrames) -> dict[str, Any]:
     return document
 
 
-def _of_frames(document: dict[str, Any], written: set[int], annotations: Path | None, video: Path) -> dict[str, Any]:
-    """The document with the images of these frames alone, and their file names."""
+def of_frames(document: dict[str, Any], written: Mapping[int, str], where: str, video: Path) -> dict[str, Any]:
+    """The document, read from ``where``, with the images of these frames alone, and their file names.
+
+    Raises:
+        InputError: it describes none of them.
+    """
     images = [
-        {**image, "file_name": f"{IMAGES}/{_name(_frame_of(image))}"}
-        for image in document["images"]
-        if _frame_of(image) in written
+        {**image, "file_name": written[_frame_of(image)]} for image in document["images"] if _frame_of(image) in written
     ]
     if not images:
-        raise InputError(f"{annotations}: describes none of the {len(written)} frames taken from {video}")
+        raise InputError(f"{where}: describes none of the {len(written)} frames taken from {video}")
     left_out = {image["id"] for image in document["images"]} - {image["id"] for image in images}
     things = [
         thing

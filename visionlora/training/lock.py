@@ -30,8 +30,10 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[str]:
+def locked(folder: Path, work: str = "training in it") -> Iterator[str]:
     """Hold the folder's lock file, and remove it afterwards; the system frees the lock of a process that dies.
+
+    ``work`` is what others are told that this process does.
 
     What is yielded is empty, or says in a line why the folder could not be locked: not every file system can.
 
@@ -39,7 +41,7 @@ def locked(folder: Path) -> Iterator[str]:
         InputError: another process holds it, which is named.
     """
     path = folder / LOCK
-    descriptor, note = _lock(path)
+    descriptor, note = _lock(path, work)
     _HELD.add(descriptor)
     try:
         yield note
@@ -52,11 +54,11 @@ def locked(folder: Path) -> Iterator[str]:
             os.close(descriptor)
 
 
-def _lock(path: Path) -> tuple[int, str]:
+def _lock(path: Path, work: str) -> tuple[int, str]:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            note = _try(descriptor, path)
+            note = _try(descriptor, path, work)
             if _is_there(descriptor, path):
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -75,7 +77,7 @@ def _is_there(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _try(descriptor: int, path: Path) -> str:
+def _try(descriptor: int, path: Path, work: str) -> str:
     folder = path.parent
     if fcntl is None:
         return f"{folder} can't be locked on this system: see to it that no other run writes into it"
@@ -84,8 +86,7 @@ def _try(descriptor: int, path: Path) -> str:
     except BlockingIOError as error:
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
         raise InputError(
-            f"out {folder}: {holder or 'another process'} is training in it; wait for its end, stop it, or give "
-            "another folder"
+            f"out {folder}: {holder or 'another process'} is {work}; wait for its end, stop it, or give another folder"
         ) from error
     except OSError as error:
         reason = error.strerror or "unknown reason"

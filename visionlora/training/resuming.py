@@ -15,6 +15,7 @@ MAY_CHANGE = (
     *("train.lr", "train.head_lr", "train.epochs", "train.patience", "train.max_skipped_steps", "train.max_unreadable"),
     *("train.log_every", "train.checkpoint_every", "train.device", "train.devices", "data.workers"),
     *("data.root", "data.csv", "data.annotations", "data.val_annotations", "data.images", "data.masks", "data.classes"),
+    "data.frames",
     "model.checkpoint",
 )
 """Settings that may be others when a run goes on (docs/runs.md). Paths may, for what lies there is compared."""

@@ -239,8 +239,10 @@ def test_a_path_that_holds_nothing_is_refused(tmp_path: Path, name: str, message
 
 def test_options_for_annotations_are_refused_for_class_folders(tmp_path: Path) -> None:
     write_classes(tmp_path, car=1, van=1)
-    with pytest.raises(InputError, match="--root and --by are for"):
+    with pytest.raises(InputError, match="--by day: no image has such a field; there are none"):
         check(tmp_path, by="day")
+    with pytest.raises(InputError, match="--root is for"):
+        check(tmp_path, root=tmp_path)
     with pytest.raises(InputError, match="--fix is for boxes and masks"):
         check(tmp_path, fix=tmp_path.parent / "out")
 

@@ -183,7 +183,6 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "data.root and data.images both say": {"root": "x", "images": "x", "masks": "y", "classes": "c"},
     "data.order_by is for annotated images": {"root": "x", "classes": "c", "order_by": "frame"},
     "data.leave_out is for annotated images": {"root": "x", "classes": "c", "leave_out": ["car"]},
-    "data.train chooses by fields, which mask files have not": {"root": "x", "classes": "c", "train": {"day": ["1"]}},
     "data.classes is for mask files": {"annotations": "a.json", "classes": "c"},
     "data.mask_suffix is for mask files": {"annotations": "a.json", "mask_suffix": "_m"},
     "x: no such folder": {"root": "x", "classes": "c"},

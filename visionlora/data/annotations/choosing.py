@@ -24,35 +24,49 @@ class Images(Protocol):
 AnyImages = TypeVar("AnyImages", bound=Images)
 
 
-def select(data: AnnotatedImages, wanted: Mapping[str, Collection[Any]]) -> AnnotatedImages:
+def select(data: AnyImages, wanted: Mapping[str, Collection[Any]]) -> AnyImages:
     """The images whose field has one of the values, for every field: ``{"day": ["20171027", "20171030"]}``.
+
+    Raises:
+        InputError: as ``matching``.
+    """
+    return data.subset(matching([image.fields for image in data.images], wanted))
+
+
+def matching(fields: Sequence[Mapping[str, Any]], wanted: Mapping[str, Collection[Any]]) -> list[int]:
+    """Indices of the images whose fields have one of the values, for every field.
 
     Values are compared as text, so that a config's 7 finds a file's "7". An image without the field is not taken.
 
     Raises:
         InputError: no image has such a field, a value that no image has, or nothing is left.
     """
-    chosen = list(range(len(data)))
+    chosen = list(range(len(fields)))
     for name, values in wanted.items():
-        there = values_of(data, name)
+        there = values_in(fields, name)
         texts = [str(value) for value in values]
         if unknown := [text for text in texts if text not in there]:
             raise InputError(
                 f"no image has {name} '{unknown[0]}'{did_you_mean(unknown[0], there)}; there are {some(there, 12)}"
             )
-        chosen = [i for i in chosen if name in data.images[i].fields and str(data.images[i].fields[name]) in texts]
+        chosen = [i for i in chosen if name in fields[i] and str(fields[i][name]) in texts]
     if not chosen:
         text = " and ".join(f"{name} of {some(values, 12)}" for name, values in wanted.items())
         raise InputError(f"no image has {text}")
-    return data.subset(chosen)
+    return chosen
 
 
 def values_of(data: Images, name: str) -> list[str]:
     """The values of a field, as text, in the order in which they first occur. InputError if no image has it."""
-    if not any(name in image.fields for image in data.images):
-        names = list(dict.fromkeys(name for image in data.images for name in image.fields))
+    return values_in([image.fields for image in data.images], name)
+
+
+def values_in(fields: Sequence[Mapping[str, Any]], name: str) -> list[str]:
+    """As ``values_of``."""
+    if not any(name in each for each in fields):
+        names = list(dict.fromkeys(name for each in fields for name in each))
         raise InputError(f"no image has a field '{name}'{did_you_mean(name, names)}; there are {some(names) or 'none'}")
-    return list(dict.fromkeys(str(image.fields[name]) for image in data.images if name in image.fields))
+    return list(dict.fromkeys(str(each[name]) for each in fields if name in each))
 
 
 def without_classes(data: AnnotatedImages, names: Sequence[str], drop_images: bool = False) -> AnnotatedImages:

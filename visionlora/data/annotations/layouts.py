@@ -21,6 +21,7 @@ from visionlora.data.annotations.voc import read_voc
 from visionlora.data.annotations.yolo import read_yolo
 from visionlora.data.faults import Spot, listed, refuse_errors, shown
 from visionlora.data.folders import what_there_is
+from visionlora.data.frame_manifest import fields_of
 from visionlora.errors import InputError, did_you_mean, some
 
 WANTED = (
@@ -91,6 +92,7 @@ def examine_annotations(
         reading = join({n: _examine(p, root, None, options) for n, p in zip(names_of(paths), paths, strict=True)})
         if part is not None:
             reading = replace(reading, data=select(reading.data, {PART: [part]}))
+    reading = replace(reading, data=_with_fields(reading.data, options))
     _note_alike(reading, paths[0])
     if classes is not None:
         return _match(reading, list(classes), leave_out)
@@ -155,6 +157,15 @@ def _without_crowds(reading: Reading) -> Reading:
     ]
     faults = [fault for fault in reading.faults if fault.kind not in ("crowd", "difficult")]
     return replace(reading, data=replace(reading.data, images=images), faults=faults)
+
+
+def _with_fields(data: AnnotatedImages, options: Options) -> AnnotatedImages:
+    """With what lists of frames know of the images; what the annotations say of one counts more."""
+    known = fields_of([image.path for image in data.images], options.frames)
+    if not known:
+        return data
+    images = [replace(image, fields={**known.get(image.path, {}), **image.fields}) for image in data.images]
+    return replace(data, images=images)
 
 
 def _note_alike(reading: Reading, path: Path) -> None:

@@ -22,12 +22,14 @@ class Options:
     Attributes:
         skip_unreadable: an image that can't be decoded is left out with a remark, and is no error.
         on_progress: as images are decoded.
+        frames: lists of frames to know the images by; by default those above them.
         crowds: what objects marked as crowds are: ignored, or ``objects`` as any other.
     """
 
     skip_unreadable: bool = False
     on_progress: Progress | None = None
     crowds: Literal["ignore", "objects"] = "ignore"
+    frames: Path | list[Path] | None = None
 
 
 PLAIN = Options()

@@ -12,6 +12,7 @@ from visionlora.data.annotations.voc import find_voc_sets, find_xml_folder
 from visionlora.data.annotations.xml_file import root_tag
 from visionlora.data.annotations.yolo_folder import is_yolo_folder
 from visionlora.data.annotations.yolo_yaml import is_yolo_yaml
+from visionlora.data.frame_manifest import NAME as FRAMES
 from visionlora.data.peeking import files_below, files_with, folders_in, names_in, shows_images
 from visionlora.errors import InputError, some
 
@@ -241,7 +242,7 @@ def _refuse_unread(folder: Path) -> None:
     if archives and not _children(folder) and not shows_images(folder):
         raise InputError(f"{folder}: holds {_names(archives)}, packed; unpack it, and give the folder")
     for place in (folder, *_children(folder).values()):
-        if found := files_with(place, *_UNREAD):
+        if found := [path for path in files_with(place, *_UNREAD) if path.name != FRAMES]:
             raise InputError(f"{folder}: holds {found[0].name}, {_UNREAD[found[0].suffix.lower()]}")
         if shards := [name for name in names_in(place) if ".tfrecord-" in name.lower()]:
             raise InputError(f"{folder}: holds {shards[0]}, {_UNREAD['.tfrecord']}")

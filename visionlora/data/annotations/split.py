@@ -4,10 +4,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from visionlora.data.annotations.annotated import AnnotatedImages
-from visionlora.data.annotations.choosing import every_nth, select, split_in_order
+from visionlora.data.annotations.choosing import AnyImages, every_nth, select, split_in_order
 from visionlora.data.annotations.layouts import WANTED, examine_annotations, first_of
 from visionlora.data.annotations.reading import Options
 from visionlora.data.faults import describe_left_out, refuse_errors
+from visionlora.data.frame_split import split_frames
 from visionlora.errors import InputError, some
 from visionlora.sections import AnnotatedData, Selection
 
@@ -34,14 +35,17 @@ def load_annotated_split(data: AnnotatedData, classes: list[str] | None = None) 
 
     Raises:
         InputError: whatever is wrong with the annotations, an image or the choice; an image that is in both parts;
-            no object to train on.
+            no object to train on; frames that can't be split as asked.
     """
     if data.annotations is None:
         raise InputError(f"no images: give data.annotations, {WANTED}")
     faulty: list[str] = []
     whole, skipped = read_annotated(data, data.annotations, classes, faulty)
-    chosen = data.train or _part(whole, "train")
-    if data.val_annotations is not None:
+    chosen = data.train or (_part(whole, "train") if data.split_by is None else None)
+    if data.split_by is not None:
+        refuse_two_ways(data, data.val_annotations)
+        train, val = split_by_frames(data, _select(whole, chosen))
+    elif data.val_annotations is not None:
         train = _select(whole, chosen)
         val, more = read_annotated(data, data.val_annotations, whole.classes, faulty)
         val, skipped = _select(val, data.val or _part(val, "val")), [*skipped, *more]
@@ -74,7 +78,7 @@ def read_annotated(
     Raises:
         InputError: whatever is wrong with the annotations or an image, unless it may be left out.
     """
-    options = Options(data.skip_unreadable, crowds=data.crowds)
+    options = Options(data.skip_unreadable, crowds=data.crowds, frames=data.frames)
     reading = examine_annotations(path, data.root, None, classes, data.leave_out, options)
     where = first_of(path)
     if data.faulty == "leave_out":
@@ -85,6 +89,20 @@ def read_annotated(
     if not len(reading.data):
         raise InputError(f"{where}: no image is left: none of them can be read")
     return reading.data, [facts.path for facts in reading.facts.values() if facts.reason is not None]
+
+
+def split_by_frames(data: AnnotatedData, images: AnyImages) -> tuple[AnyImages, AnyImages]:
+    """For training and for validation, as ``data.split_by`` asks; see ``split_frames``."""
+    assert data.split_by is not None
+    fields = [image.fields for image in images.images]
+    train, val = split_frames(fields, data.split_by, data.val_fraction, data.block_seconds, data.gap_seconds)
+    return images.subset(train), images.subset(val)
+
+
+def refuse_two_ways(data: AnnotatedData, annotations: object) -> None:
+    """Raises InputError if ``data.split_by`` isn't all that says what validates."""
+    if given := [name for name, value in (("val", data.val), ("val_annotations", annotations)) if value is not None]:
+        raise InputError(f"data.split_by and data.{given[0]} both say what validates; give one of them")
 
 
 def choose_part(data: AnnotatedData, images: AnnotatedImages, part: str) -> AnnotatedImages:

@@ -9,7 +9,8 @@ import numpy as np
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.reading import Options, Progress
 from visionlora.data.annotations.recognising import recognise
-from visionlora.data.checks.label_survey import survey_labels, survey_table
+from visionlora.data.checks.cameras import describe_cameras, note_lacks, regroup
+from visionlora.data.checks.label_survey import survey_frames, survey_labels, survey_table
 from visionlora.data.checks.mask_mending import write_mended_masks
 from visionlora.data.checks.mask_survey import MaskFiles, survey_masks
 from visionlora.data.checks.mending import refuse_target, write_mended
@@ -18,6 +19,7 @@ from visionlora.data.checks.survey import Part, Survey, survey_annotations
 from visionlora.data.classification.csv_table import SUFFIXES
 from visionlora.data.classification.labelled import LabelledImages
 from visionlora.data.faults import Fault, Spot
+from visionlora.data.frame_manifest import holds_frames
 from visionlora.data.images import ImageFacts
 from visionlora.data.near_duplicates import find_bursts, find_twins
 from visionlora.data.segmentation.mask_folders import find_mask_places
@@ -39,6 +41,7 @@ def check(
     on_progress: Progress | None = None,
     masks: MaskFiles | None = None,
     on_survey: Callable[[Survey], object] | None = None,
+    frames: Path | None = None,
 ) -> DataReport:
     """Read a data set of boxes or masks, or of classes, and report on it; what is given isn't changed.
 
@@ -46,13 +49,15 @@ def check(
         paths: as for ``read_annotations``, a folder of class folders or of images and mask files, with or without train
             and val above them, or a table of labels. Several are parts of one data set, as in train.json and val.json.
         root: the folder of the images; by default the layout's own.
-        by: a field of the images that makes the parts (day, camera); by default ``part``.
+        by: a field of the images that makes the parts (day, camera, light); by default ``part``. Those of class
+            folders, tables and mask files stand in lists of frames.
         fix: an empty or absent folder for a mended copy: COCO's annotations.json, or masks and classes.yaml; images,
             and changes.txt, which lists every change. What can't be mended with certainty is left out of it. It is
             written whole or not at all.
         on_progress: called as images are decoded.
         masks: of images with mask files, what isn't found by itself; ``root`` and ``by`` then don't apply.
         on_survey: called with what was read, before it is reported on.
+        frames: a list of frames, for images that don't lie below theirs.
 
     Raises:
         InputError: a path can't be read at all, or ``fix`` can't be written for or to this.
@@ -62,13 +67,17 @@ def check(
         refuse_target(fix)
         if len(paths) > 1:
             raise InputError(f"--fix mends one data set at a time, and {len(paths)} paths are given")
-    options = Options(on_progress=on_progress)
+    options = Options(on_progress=on_progress, frames=frames)
     if masks is None:
         survey = _survey(paths, root, by, options)
-    elif len(paths) > 1 or root is not None or by is not None:
-        raise InputError("of images with mask files, give one folder, without --root and --by")
+    elif len(paths) > 1 or root is not None:
+        raise InputError("of images with mask files, give one folder, without --root")
     else:
         survey = survey_masks(paths[0], masks, options)
+    if by is not None and survey.reading is None:
+        survey = regroup(survey, by, frames)
+    cameras = describe_cameras(survey, frames)
+    note_lacks(cameras, survey, paths[0])
     if on_survey is not None:
         on_survey(survey)
     bursts, leaks = _near_duplicates(survey)
@@ -81,19 +90,20 @@ def check(
         faults=[*survey.faults, *(_remark(leak, survey.parts, paths[0]) for leak in leaks)],
         bursts=bursts,
         leaks=leaks,
+        cameras=cameras,
         changes=None if fix is None else _mend(survey, paths[0], fix),
     )
 
 
 def _survey(paths: list[Path], root: Path | None, by: str | None, options: Options) -> Survey:
     if len(paths) == 1 and paths[0].suffix.lower() in SUFFIXES and paths[0].is_file() and recognise(paths[0]) is None:
-        if by is not None:
-            raise InputError(f"{paths[0]}: is a table, whose column 'split' makes the parts; leave --by out")
         return survey_table(paths[0], root, options)
     if len(paths) > 1 or not paths[0].is_dir() or recognise(paths[0]) is not None:
         return survey_annotations(paths, root, by, options)
-    if root is not None or by is not None:
-        raise InputError(f"{paths[0]}: has no file of annotations, which --root and --by are for")
+    if root is not None:
+        raise InputError(f"{paths[0]}: has no file of annotations, which --root is for")
+    if holds_frames(paths[0]):
+        return survey_frames(paths[0], options)
     if find_mask_places(paths[0]):
         return survey_masks(paths[0], MaskFiles(), options)
     return survey_labels(paths[0], options)

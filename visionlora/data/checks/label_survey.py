@@ -12,6 +12,7 @@ from visionlora.data.classification.labelled import LabelledImages, LabelReading
 from visionlora.data.classification.split import describe_missing_validation
 from visionlora.data.faults import Fault, Spot
 from visionlora.data.folders import find_part, subfolders
+from visionlora.data.frame_manifest import fields_of, read_frames
 from visionlora.errors import some
 
 
@@ -33,8 +34,20 @@ def survey_labels(root: Path, options: Options) -> Survey:
         faults += reading.faults
         classes = classes or reading.data.classes
         parts.append((name, reading.data))
-    _note_validation([name for name in folders if name], root, faults)
+    _note_validation([name for name in folders if name], root, faults, _are_frames(parts, options))
     return _survey(parts, faults, "folders" if find_table(next(iter(folders.values()))) is None else "table", options)
+
+
+def survey_frames(root: Path, options: Options) -> Survey:
+    """Read frames of recordings that nobody has labelled yet: one part without classes.
+
+    Raises:
+        InputError: their list can't be read.
+    """
+    paths = [root / entry.file for entry in read_frames(root)]
+    faults: list[Fault] = []
+    Spot(root, "", faults).note("empty", f"none of {len(paths)} frames has a label; annotate them, and give the file")
+    return _survey([("", LabelledImages(paths, [()] * len(paths), [], multilabel=True))], faults, "frames", options)
 
 
 def survey_table(path: Path, root: Path | None, options: Options) -> Survey:
@@ -55,7 +68,7 @@ def survey_table(path: Path, root: Path | None, options: Options) -> Survey:
         classes = classes or reading.data.classes
         faults += reading.faults
         parts.append((split, reading.data))
-    _note_validation(splits, path, faults)
+    _note_validation(splits, path, faults, _are_frames(parts, options))
     return _survey(parts, faults, "table", options)
 
 
@@ -63,10 +76,18 @@ def _examine_table(path: Path, classes: list[str] | None) -> LabelReading:
     return choose_rows(examine_rows(path), path, None, classes)
 
 
-def _note_validation(parts: list[str], where: Path, faults: list[Fault]) -> None:
-    """A remark where training would split a part off at random."""
+def _are_frames(parts: list[tuple[str, LabelledImages]], options: Options) -> bool:
+    """Whether a list of frames knows some of the images."""
+    return bool(fields_of([path for _, part in parts for path in part.paths], options.frames))
+
+
+def _note_validation(parts: list[str], where: Path, faults: list[Fault], frames: bool) -> None:
+    """A remark where training would split a part off at random, or refuse to."""
     train = find_part("train", parts)
-    if train is not None and find_part("val", parts) is None:
+    if frames and find_part("val", parts) is None:
+        text = "frames of recordings, and no part to validate on: give data.split_by=camera, day or time"
+        Spot(where, "", faults).note("frames", text)
+    elif train is not None and find_part("val", parts) is None:
         Spot(where, "", faults).note("no-validation", describe_missing_validation(train, parts))
 
 

@@ -1,6 +1,6 @@
 """What ``check-data`` found, as plain data."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from visionlora.data.faults import Fault
@@ -59,6 +59,18 @@ class PartReport:
 
 
 @dataclass(frozen=True)
+class CameraReport:
+    """The images of one camera: how many, of how many days, in which light (empty: unknown), and the classes that none
+    of them shows."""
+
+    name: str
+    images: int
+    days: int
+    lights: dict[str, int]
+    lacks: list[str]
+
+
+@dataclass(frozen=True)
 class Burst:
     """Images of one part that come to each other in small steps."""
 
@@ -88,6 +100,7 @@ class DataReport:
         faults: errors and remarks.
         bursts: near-duplicates within a part, the largest first.
         leaks: near-duplicates across parts.
+        cameras: what each has and lacks; none where cameras aren't known.
         changes: what the mended copy has otherwise; None if none was asked for.
     """
 
@@ -98,6 +111,7 @@ class DataReport:
     faults: list[Fault]
     bursts: list[Burst]
     leaks: list[Leak]
+    cameras: list[CameraReport] = field(default_factory=list)
     changes: list[str] | None = None
 
     @property

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from visionlora.data.folders import PARTS, files_in, refuse_missing_folder, subfolders
+from visionlora.data.frame_manifest import holds_frames
 from visionlora.data.images import is_image
 from visionlora.data.masks_of_images import find_masks_of_images
 from visionlora.data.other_layouts import refuse_what_is_no_class_folders
@@ -46,6 +47,11 @@ def class_folders(root: Path) -> dict[str, Path]:
         raise InputError(
             f"{root}: holds {some(folders)}, which are parts of a data set and no classes; "
             f"give one of them, as in {root / next(iter(folders))}"
+        )
+    if holds_frames(root):
+        raise InputError(
+            f"{root}: holds frames of recordings, and no labels; annotate them, or sort them into one folder per class "
+            "elsewhere"
         )
     refuse_what_is_no_class_folders(root)
     if reason := _something_else(folders):

@@ -1,14 +1,21 @@
 """The images with a class for every pixel, to train and to validate on, that a config names."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from visionlora.data.annotations.choosing import every_nth, split_in_order
+from visionlora.data.annotations.choosing import every_nth, select, split_in_order
 from visionlora.data.annotations.layouts import first_of
 from visionlora.data.annotations.reading import Options
-from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
+from visionlora.data.annotations.split import (
+    choose_part,
+    load_annotated_split,
+    read_annotated,
+    refuse_two_ways,
+    split_by_frames,
+)
 from visionlora.data.faults import Fault, Spot, describe_left_out, refuse_errors
 from visionlora.data.folders import find_part
+from visionlora.data.frame_manifest import fields_of
 from visionlora.data.segmentation.class_files import find_class_file, read_classes
 from visionlora.data.segmentation.listed_validation import split_by_list
 from visionlora.data.segmentation.mask_folders import (
@@ -22,7 +29,7 @@ from visionlora.data.segmentation.mask_reading import examine_mask_folders, note
 from visionlora.data.segmentation.object_masks import segment_objects
 from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.errors import InputError, some
-from visionlora.sections import SegmentationData
+from visionlora.sections import SegmentationData, Selection
 
 _OF_MASKS = ("classes", "images", "masks", "mask_suffix", "round_masks")
 _OF_OBJECTS = ("val_annotations", "order_by", "leave_out")
@@ -87,20 +94,25 @@ def read_segmented_part(
         chosen = annotated if part == "all" else choose_part(data, annotated, part)
         images = segment_objects(chosen, data.background)
     else:
-        named = {"train": data.train, "val": data.val}.get(part) or part
-        images, skipped = _read_masks(data, None if part == "all" else str(named), classes, faulty=faulty)
+        named: Selection = {"train": data.train, "val": data.val}.get(part) or part
+        field_name, equals, values = part.partition("=")
+        if equals and part not in _part_names(data):
+            named = {field_name: values.split(",")}
+        images, skipped = _read_masks(data, None if part == "all" else named, classes, faulty=faulty)
     _refuse_nothing_to_measure(images, _where(data))
     return images, skipped
 
 
 def _split_masks(data: SegmentationData, classes: list[str] | None) -> SegmentedSplit:
     there = _part_names(data)
-    train_part = data.train or find_part("train", there)
-    val_part = data.val or (find_part("val", there) if train_part else None)
-    assert not isinstance(train_part, dict) and not isinstance(val_part, dict)
+    train_part = data.train or (find_part("train", there) if data.split_by is None else None)
+    val_part = data.val or (find_part("val", there) if train_part and data.split_by is None else None)
     faulty: list[str] = []
     train, skipped = _read_masks(data, train_part, classes, training=True, faulty=faulty)
-    if val_part is None:
+    if data.split_by is not None:
+        refuse_two_ways(data, None)
+        train, val = split_by_frames(data, train)
+    elif val_part is None:
         listed = split_by_list(data.root, train) if train_part is None else None
         train, val = listed or split_in_order(train, 1 - data.val_fraction, data.gap)
     else:
@@ -116,13 +128,13 @@ def _split_masks(data: SegmentationData, classes: list[str] | None) -> Segmented
 
 def _read_masks(
     data: SegmentationData,
-    part: str | None,
+    part: Selection,
     classes: list[str] | None,
     training: bool = False,
     faulty: list[str] | None = None,
 ) -> tuple[SegmentedImages, list[Path]]:
     """A part, None for everything, and the files left out; ``faulty`` gets a line for each fault passed over."""
-    place, class_file = _place(data, part), _class_file(data)
+    place, class_file = _place(data, part if isinstance(part, str) else None), _class_file(data)
     class_map = read_classes(class_file, data.round_masks)
     if classes is not None and list(class_map.names) != classes:
         raise InputError(
@@ -138,7 +150,12 @@ def _read_masks(
         faulty += describe_left_out(faults)
     if not len(reading.data):
         raise InputError(f"{place.images}: no image is left: none of them can be read")
-    return reading.data, [facts.path for facts in reading.facts.values() if facts.reason is not None]
+    known = fields_of([image.path for image in reading.data.images], data.frames)
+    images = [replace(image, fields=known.get(image.path, {})) for image in reading.data.images]
+    read = replace(reading.data, images=images)
+    if isinstance(part, dict):
+        read = select(read, part)
+    return read, [facts.path for facts in reading.facts.values() if facts.reason is not None]
 
 
 def _command(data: SegmentationData, place: MaskPlace, class_file: Path) -> str:
@@ -192,9 +209,6 @@ def _refuse_settings(data: SegmentationData) -> None:
         raise InputError("data.root and data.images both say where the images are; give one of them")
     if wrong := [name for name in _OF_OBJECTS if name in given]:
         raise InputError(f"data.{wrong[0]} is for annotated images, and here masks are files")
-    for name, value in {"train": data.train, "val": data.val}.items():
-        if isinstance(value, dict):
-            raise InputError(f"data.{name} chooses by fields, which mask files have not; name a part, such as train")
 
 
 def _of_objects(data: SegmentationData, classes: list[str] | None) -> list[str] | None:

@@ -85,9 +85,9 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
 
     def images(self, config: ClassificationConfig, part: str, classes: list[str]) -> Chosen[LabelledImages]:
         data = config.data
-        if part := part or data.val or "":
+        if chosen := part or data.val:
             faulty: list[str] = []
-            images = read_part(data, part, classes, faulty)
+            images = read_part(data, chosen, classes, faulty)
             unreadable = leave_out_unreadable(images.paths, data, faulty)
             skipped = sorted(unreadable) if data.faulty == "refuse" else []
             return Chosen(images.without(unreadable), skipped, faulty)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from visionlora.data import near_duplicates
-from visionlora.data.near_duplicates import NEAR, Twin, find_bursts, find_twins
+from visionlora.data.near_duplicates import NEAR, Kept, Twin, find_bursts, find_twins
 
 Bits = np.ndarray
 """(N, 256) of 0 and 1."""
@@ -133,3 +133,21 @@ def test_few_of_many_pictures_are_compared(monkeypatch: pytest.MonkeyPatch) -> N
         find_bursts(prints)
         find_twins(prints[::2], prints[1::2])
     assert compared[1] < 12000
+
+
+@pytest.mark.parametrize("near", [-1, 0, 8, NEAR])
+def test_what_comes_one_by_one_is_kept_unless_one_before_is_near(near: int) -> None:
+    """Against all pairs, over more than are made room for at first."""
+    bits = drift(np.random.default_rng(0), 300)
+    kept, chosen = Kept(near), []
+    for index, row in enumerate(bits):
+        print_ = np.packbits(row).tobytes()
+        if kept.is_new(print_):
+            kept.add(print_)
+            chosen.append(index)
+    expected: list[int] = []
+    for index, row in enumerate(bits):
+        if all(int((row ^ bits[other]).sum()) > near for other in expected):
+            expected.append(index)
+    assert chosen == expected
+    assert len(chosen) > 64

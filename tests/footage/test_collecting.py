@@ -391,6 +391,6 @@ def test_only_one_at_a_time(tmp_path: Path) -> None:
     (recording,) = find_recordings([path])
     collection = Collection(tmp_path / "out", Thinning())
     (tmp_path / "out").mkdir()
-    with locked(tmp_path / "out", "saving frames in it"), pytest.raises(InputError, match="is saving frames in it"):
+    with locked(tmp_path / "out"), pytest.raises(InputError, match="is saving frames in it"):
         collect([path], tmp_path / "out", SECOND, -1)
     assert collection.done(recording) is None

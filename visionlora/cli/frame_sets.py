@@ -21,6 +21,7 @@ from visionlora.training.lock import locked
 
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 _PERIOD = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|min|h)")
+_BUSY = "is saving frames in it; wait for its end, stop it, or give another folder"
 _SPANS = 5
 """Damaged spans of a recording that are printed; its list has all."""
 
@@ -80,7 +81,7 @@ def collect(
     if not opened and not done:
         raise InputError(f"none of the {len(recordings)} recordings can be read")
     out.mkdir(parents=True, exist_ok=True)
-    with locked(out, "saving frames in it"):
+    with locked(out, busy=_BUSY):
         found, more = _save(collection, {left[path]: video for path, video in opened.items()}, began)
         count = collection.finish()
         if document is not None:

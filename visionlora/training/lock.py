@@ -14,6 +14,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 LOCK = "run.lock"
+_TRAINS = "is training in it; wait for its end, stop it, or give another folder"
 
 _HELD: set[int] = set()
 """Descriptors of this process's locks. A child that shared one would hold the lock after this process's death."""
@@ -30,18 +31,20 @@ if hasattr(os, "register_at_fork"):
 
 
 @contextmanager
-def locked(folder: Path, work: str = "training in it") -> Iterator[str]:
+def locked(folder: Path, busy: str = _TRAINS) -> Iterator[str]:
     """Hold the folder's lock file, and remove it afterwards; the system frees the lock of a process that dies.
 
-    ``work`` is what others are told that this process does.
-
     What is yielded is empty, or says in a line why the folder could not be locked: not every file system can.
+
+    Args:
+        folder: that is locked.
+        busy: what another process does in it, and what to do then.
 
     Raises:
         InputError: another process holds it, which is named.
     """
     path = folder / LOCK
-    descriptor, note = _lock(path, work)
+    descriptor, note = _lock(path, busy)
     _HELD.add(descriptor)
     try:
         yield note
@@ -54,11 +57,11 @@ def locked(folder: Path, work: str = "training in it") -> Iterator[str]:
             os.close(descriptor)
 
 
-def _lock(path: Path, work: str) -> tuple[int, str]:
+def _lock(path: Path, busy: str) -> tuple[int, str]:
     while True:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            note = _try(descriptor, path, work)
+            note = _try(descriptor, path, busy)
             if _is_there(descriptor, path):
                 os.ftruncate(descriptor, 0)
                 os.write(descriptor, f"process {os.getpid()} on {socket.gethostname()}\n".encode())
@@ -77,7 +80,7 @@ def _is_there(descriptor: int, path: Path) -> bool:
         return False
 
 
-def _try(descriptor: int, path: Path, work: str) -> str:
+def _try(descriptor: int, path: Path, busy: str) -> str:
     folder = path.parent
     if fcntl is None:
         return f"{folder} can't be locked on this system: see to it that no other run writes into it"
@@ -85,9 +88,7 @@ def _try(descriptor: int, path: Path, work: str) -> str:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         holder = os.pread(descriptor, 200, 0).decode(errors="replace").strip()
-        raise InputError(
-            f"out {folder}: {holder or 'another process'} is {work}; wait for its end, stop it, or give another folder"
-        ) from error
+        raise InputError(f"out {folder}: {holder or 'another process'} {busy}") from error
     except OSError as error:
         reason = error.strerror or "unknown reason"
         return f"{folder} can't be locked ({reason}): see to it that no other run writes into it"

@@ -66,25 +66,25 @@ class VideoFrames:
         self.path, self.every = path, every
         self.remarks: list[str] = []
         with self._open() as container:
-            stream = _video_stream(container, path)
+            stream = video_stream(container, path)
             rate = stream.average_rate or stream.guessed_rate
             if not rate:
                 raise InputError(f"{path}: doesn't say how many frames it has per second; write it anew as MP4")
             self.fps, self.frame_count = float(rate), stream.frames or None
             for _, frame in decode(import_av(), container, stream, self.fps, Oddities()):
                 if frame is not None:
-                    self.height, self.width = _upright(frame, path, frame.rotation).shape[:2]
+                    self.height, self.width = upright(frame, path, frame.rotation).shape[:2]
                     return
         raise InputError(f"{path}: no frame can be decoded")
 
     def __iter__(self) -> Iterator[Frame]:
         seen, odd = _Seen(), Oddities()
         with self._open() as container:
-            stream = _video_stream(container, self.path)
+            stream = video_stream(container, self.path)
             good = deinterlaced(import_av(), self._timed(container, stream, seen, odd))
             for (number, seconds, rotation, wanted), frame in good:
                 if wanted:
-                    yield Frame(number, seconds, _upright(frame, self.path, rotation))
+                    yield Frame(number, seconds, upright(frame, self.path, rotation))
             announced = _seconds_announced(container, stream)
             # FFmpeg skips a damaged part of an AVI in silence. An MP4 may count frames that its edit list leaves out.
             counted = self.frame_count if container.format.name == "avi" and not odd.lost else None
@@ -161,7 +161,8 @@ def import_av() -> ModuleType:
     return av
 
 
-def _video_stream(container: Any, path: Path) -> Any:
+def video_stream(container: Any, path: Path | str) -> Any:
+    """The largest video of an opened container. InputError, with the name ``path``, if there is none to decode."""
     cover = import_av().stream.Disposition.attached_pic
     streams = [
         stream
@@ -183,7 +184,7 @@ def _time(frame: Any, container: Any) -> float | None:
     return None if ticks is None else ticks * float(frame.time_base)
 
 
-def _upright(frame: Any, path: Path, rotation: int) -> np.ndarray:
+def upright(frame: Any, path: Path | str, rotation: int) -> np.ndarray:
     """(H, W, 3) uint8 RGB, turned as the file says."""
     if rotation % 90:
         raise InputError(f"{path}: its frames are turned by {rotation} degrees; only quarter turns are read")

@@ -10,12 +10,13 @@ python scripts/benchmark.py check-data --images 25000 50000 100000
 python scripts/benchmark.py scaling --model resnet50 --gbit 25
 python scripts/benchmark.py loader
 python scripts/benchmark.py load --images 25000 100000 --frames 2000 20000
+python scripts/benchmark.py drift vtest.avi car_park/images --every 2 --scenes 1500
 """
 
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, export, launches, load, loader, routes, run, scaling, step
+from benchmarks import check_data, coverage, drift, export, launches, load, loader, routes, run, scaling, step
 
 COMMANDS = {
     "coverage": coverage,
@@ -28,6 +29,7 @@ COMMANDS = {
     "scaling": scaling,
     "loader": loader,
     "load": load,
+    "drift": drift,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

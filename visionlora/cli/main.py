@@ -269,6 +269,33 @@ def frames(
 
 
 @app.command()
+def recalibrate(
+    run: Run,
+    footage: Annotated[list[Path], typer.Argument(help="Images, videos, and folders of images of the new camera.")],
+    out: Annotated[Path, typer.Option(help="The adapter's .safetensors file to write.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting that names labelled frames of it, such as data.root=PATH; repeated."),
+    ] = None,
+    part: Annotated[str, typer.Option(help="Which labelled frames: as eval has it.")] = "",
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    skip_unreadable: Skip = False,
+    download: Download = False,
+) -> None:
+    """Fit an adapter to a new camera without labels: BatchNorm statistics of its footage, in a new file.
+
+    With labelled frames (--set, --part) their scores before and after are shown, and nothing is written where the first
+    of them falls.
+    """
+    from visionlora.cli.recalibrate import recalibrate as run_recalibration
+
+    raise typer.Exit(
+        run_recalibration(run, footage, out, settings or [], part, checkpoint, device, skip_unreadable, download)
+    )
+
+
+@app.command()
 def inspect(
     model: Annotated[str, typer.Argument(help="A timm or torchvision name.")],
     rank: Annotated[int, typer.Option(help="The adapter's rank.")] = 8,

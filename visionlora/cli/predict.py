@@ -12,17 +12,20 @@ import torch
 from visionlora.cli.footage import PIECES, FootageOptions
 from visionlora.cli.live import Speed, refuse_beside_a_stream, streaming
 from visionlora.cli.show import check_folder, check_out, print_table, progress, say
-from visionlora.cli.sources import Shot, Source, count_images, drawing, find_sources, refuse_twins
+from visionlora.cli.sources import Shot, Source, count_images, drawing, find_sources, refuse_twins, stamp
 from visionlora.cli.videos import say_passed_over
 from visionlora.data.live_address import is_live
+from visionlora.data.picture_statistics import PictureStatistics
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
 from visionlora.files import growing_json, lengthening_lines
+from visionlora.footage.drift import DriftWatch
 from visionlora.footage.tracking import import_tracking
 from visionlora.footage.watching import Watch
 from visionlora.tasks.base import AddLabels, Prediction, PredictOptions, Trained
 from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.registry import TASKS, task_of
+from visionlora.tasks.trained import PICTURES
 from visionlora.training.run import pick_device
 
 _SHOWN = 40
@@ -152,6 +155,7 @@ class _Looking:
             watch, speed = _watch(source, self._footage), Speed(source)
             pieces = self._footage.pieces or (PIECES if source.live else None)
             draw = drawing(source, self._outputs.draw, files, pieces)
+            drift = self._drift() if source.footage else None
             for chunk in source.chunks():
                 found = self._task.predict(self._trained, [shot.image for shot in chunk], self._options, self._device)
                 for shot, plain in zip(chunk, found, strict=True):
@@ -160,12 +164,25 @@ class _Looking:
                     tally.update(one.tally())
                     if draw is not None:
                         draw(one.drawn(shot.image), shot)
+                    if drift is not None and (line := drift.look(shot.image, shot.seconds)):
+                        when = f"{shot.seconds:.0f} s in" if shot.time is None else stamp(shot.time)
+                        say(f"{source.path}: {when}, {line}")
                 images += len(chunk)
                 self.advance(len(chunk))
                 speed(images)
         for line in (*speed.last(images), *(watch.summary() if watch else ())):
             say(line)
         return self._task.summary(self._trained, tally, images) if images else "no frame"
+
+    def _drift(self) -> DriftWatch | None:
+        """None where the model's file says nothing of its training images."""
+        known = self._trained.about.get(PICTURES)
+        if known is None:
+            return None
+        try:
+            return DriftWatch(PictureStatistics.from_dict(known))
+        except InputError as error:
+            raise InputError(f"{self._trained.path}: {error}") from error
 
     def _hand_out(self, source: Source, shot: Shot, one: Prediction, plain: Prediction) -> None:
         """``plain`` is the prediction without what footage adds, as labels take it."""

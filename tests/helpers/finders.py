@@ -17,8 +17,8 @@ from visionlora.tasks.registry import task_of
 CLASSES = ["green", "red"]
 
 
-def write_finder(folder: Path, thresholds: dict[str, float] | None = None) -> Path:
-    """An adapter's file of a detector of ``CLASSES``."""
+def write_finder(folder: Path, **about_it: Any) -> Path:
+    """An adapter's file of a detector of ``CLASSES``; keywords are what it says of itself besides."""
     section = check_config(
         {
             "task": "detection",
@@ -28,7 +28,7 @@ def write_finder(folder: Path, thresholds: dict[str, float] | None = None) -> Pa
     ).model
     detector = task_of("detection").build(section, CLASSES)
     attach(detector.model, LoRAConfig(rank=1, targets=["backbone.body.conv1.*"], unfreeze=detector.head))
-    about = {"task": "detection", "model": section.model_dump(mode="json"), "thresholds": thresholds or {}}
+    about = {"task": "detection", "model": section.model_dump(mode="json"), **about_it}
     preprocessing = {"size": 64, "tile": None, "tile_overlap": 0}
     path = folder / "finder.safetensors"
     save_adapter(detector.model, path, classes=CLASSES, preprocessing=preprocessing, extra=about)

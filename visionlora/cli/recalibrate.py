@@ -69,5 +69,8 @@ def _tell(found: Refitted, out: Path, labelled: Labelled | None) -> None:
     if found.before is None or found.after is None or labelled is None:
         say("not checked on labelled frames; --part or data.root=... name some, and it is refused where it harms them")
         return
-    rows = [[name, f"{value:.4f}", f"{found.after.get(name, 0):.4f}"] for name, value in found.before.items()]
+    after = found.after
+    rows = [
+        [name, f"{value:.4f}", f"{after[name]:.4f}" if name in after else "-"] for name, value in found.before.items()
+    ]
     print_table(["score", "before", "recalibrated"], rows, title=f"on {len(labelled)} labelled images")

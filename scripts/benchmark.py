@@ -10,13 +10,27 @@ python scripts/benchmark.py check-data --images 25000 50000 100000
 python scripts/benchmark.py scaling --model resnet50 --gbit 25
 python scripts/benchmark.py loader
 python scripts/benchmark.py load --images 25000 100000 --frames 2000 20000
-python scripts/benchmark.py drift vtest.avi car_park/images --every 2 --scenes 1500
+python scripts/benchmark.py drift vtest.avi car_park/images --every 3 --scenes 500
+python scripts/benchmark.py recalibration ants_bees_256 --checkpoint tf_efficientnet_lite0.safetensors
 """
 
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, drift, export, launches, load, loader, routes, run, scaling, step
+from benchmarks import (
+    check_data,
+    coverage,
+    drift,
+    export,
+    launches,
+    load,
+    loader,
+    recalibration,
+    routes,
+    run,
+    scaling,
+    step,
+)
 
 COMMANDS = {
     "coverage": coverage,
@@ -30,6 +44,7 @@ COMMANDS = {
     "loader": loader,
     "load": load,
     "drift": drift,
+    "recalibration": recalibration,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

@@ -5,8 +5,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-from rich.console import Console
-from rich.table import Table
 
 from benchmarks.corruptions import CORRUPTIONS
 from visionlora.data.folders import images_in
@@ -29,17 +27,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
-    table = Table(title=f"windows of {WINDOW} pictures: alarms (with the right cause)")
-    for name in ("footage", "to fit", "clean", *CORRUPTIONS):
-        table.add_column(name, no_wrap=True)
+    print(f"windows of {WINDOW} pictures: alarms/windows (of them with the right cause)")
+    _row(["footage", "to fit", "clean", *CORRUPTIONS])
     if arguments.scenes:
         scenes = [np.asarray(make_scene(DAY, arguments.seed, index).image) for index in range(arguments.scenes)]
-        table.add_row("generated", *_measured(scenes, round(arguments.share * len(scenes)), arguments.seed))
+        _row(["generated", *_measured(scenes, round(arguments.share * len(scenes)), arguments.seed)])
     for path in arguments.footage:
         frames = list(_frames(path, arguments.every))
-        table.add_row(path.stem, *_measured(frames, round(arguments.share * len(frames)), arguments.seed))
-    Console(width=200).print(table)
+        _row([path.stem, *_measured(frames, round(arguments.share * len(frames)), arguments.seed)])
     return 0
+
+
+def _row(cells: list[str]) -> None:
+    print(f"{cells[0]:>12}" + "".join(f"{cell:>13}" for cell in cells[1:]), flush=True)
 
 
 def _frames(path: Path, every: int) -> Iterator[np.ndarray]:

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import threading
 import time
 from datetime import datetime
@@ -207,6 +208,13 @@ def test_what_a_detector_can_not_do_is_refused(visionlora: Command, finder: Path
     if find_spec("supervision") is not None:
         refused = visionlora("predict", finder, clip, "--zone", "a=0,0,999,0,999,999")
         assert refused.code == 2 and f"outside of the picture's {WIDTH} x {HEIGHT} pixels" in refused.err
+
+
+def test_whoever_gives_up_while_it_connects_is_told_so(visionlora: Command, trained: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGINT)).start()
+        stopped = visionlora("predict", trained, f"http://127.0.0.1:{silent.getsockname()[1]}/x")
+    assert stopped.code == 130 and "stopped by SIGINT" in stopped.err
 
 
 def test_times_as_people_write_them() -> None:

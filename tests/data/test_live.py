@@ -111,6 +111,17 @@ def test_a_camera_that_stays_away_is_given_up(pieces: list[bytes]) -> None:
     assert stream.counts.reconnects == 0 and len(told) == 1
 
 
+def test_a_reader_that_fails_ends_the_iteration(pieces: list[bytes], monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_arguments: object) -> None:
+        raise KeyError("http://me:secret@host")
+
+    with served(pieces, pause=0.05) as camera, LiveStream(camera.url) as stream:
+        monkeypatch.setattr(stream, "_put", fail)
+        with pytest.raises(RuntimeError, match="reading it failed with KeyError") as caught:
+            list(stream)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
 @contextmanager
 def answering(answer: bytes | None) -> Iterator[str]:
     """A server that sends this and says no more, or never answers at all; its address, with a password."""

@@ -10,7 +10,7 @@ from visionlora.cli.show import say
 from visionlora.cli.sources import Source, stream_source
 from visionlora.data.live import LiveStream
 from visionlora.errors import InputError
-from visionlora.stopping import stop_requests
+from visionlora.stopping import Stopped, stop_requests
 
 _MINUTE = 60.0
 """Seconds between two lines about a stream."""
@@ -24,6 +24,8 @@ def streaming(address: str, footage: FootageOptions, every: int) -> Iterator[Sou
         stop_requests() as asked,
         LiveStream(address, every, patience=patience, limit=footage.limit, stop=asked, tell=say) as stream,
     ):
+        if not stream.width:  # asked to end while it was being connected to
+            raise Stopped(asked())
         yield stream_source(stream, address)
 
 

@@ -120,6 +120,7 @@ class LiveStream:
         self._news: deque[str] = deque(maxlen=100)
         self._closing, self._over = threading.Event(), False
         self._first: float | None = None  # the clock when the first frame came
+        self._failed = ""  # the name of an error that nobody expected
         self._fault = ""  # the last thing that was wrong with a connection
         self._thread = threading.Thread(target=self._read, name=f"reading {self.name}", daemon=True)
 
@@ -137,6 +138,7 @@ class LiveStream:
             first = self._waiting[0] if self._waiting else None
         if first is None and not self._stop():
             self.close()
+            self._raise_failure()
             raise InputError(f"{self.name}: {self.lost}" if self.lost else f"{self.name}: ends before its first frame")
         if first is not None:
             self.height, self.width = upright(first[3], self.name, first[3].rotation).shape[:2]
@@ -167,6 +169,7 @@ class LiveStream:
             for line in news:
                 self._tell(line)
             if self._ends() or (taken is None and over):
+                self._raise_failure()
                 return
             if taken is not None:
                 number, seconds, arrived, frame = taken
@@ -174,12 +177,26 @@ class LiveStream:
                     return
                 yield LiveFrame(number, seconds, upright(frame, self.name, frame.rotation), arrived)
 
+    def _raise_failure(self) -> None:
+        if self._failed:
+            raise RuntimeError(f"{self.name}: reading it failed with {self._failed}")
+
     def _ends(self) -> bool:
         past = self._limit is not None and self._first is not None and time.monotonic() - self._first > self._limit
         return bool(self._stop()) or past or self._closing.is_set()
 
     def _read(self) -> None:
         """The thread: connect, decode until the connection is lost, wait, and so on."""
+        try:
+            self._keep_reading()
+        except Exception as error:  # else whoever iterates would wait for ever; its text may hold the address
+            self._failed = type(error).__name__
+        finally:
+            with self._changed:
+                self._over = True
+                self._changed.notify_all()
+
+    def _keep_reading(self) -> None:
         lost_at, attempt = time.monotonic(), 0
         while not self._closing.is_set():
             before = self.counts.frames
@@ -194,9 +211,6 @@ class LiveStream:
                 break
             self._closing.wait(BACK_OFF[min(attempt, len(BACK_OFF) - 1)])
             attempt += 1
-        with self._changed:
-            self._over = True
-            self._changed.notify_all()
 
     def _connection(self, lost_at: float | None) -> str:
         """Decode what one connection brings; why it ended. ``lost_at`` is when the one before ended."""

@@ -11,12 +11,28 @@ python scripts/benchmark.py scaling --model resnet50 --gbit 25
 python scripts/benchmark.py loader
 python scripts/benchmark.py load --images 25000 100000 --footage 2000 20000 --frames 2000 20000
 python scripts/benchmark.py pick annotations.json --days monday --val tuesday --test friday --checkpoint FILE
+python scripts/benchmark.py drift vtest.avi car_park/images --every 3 --scenes 500
+python scripts/benchmark.py recalibration ants_bees_256 --checkpoint tf_efficientnet_lite0.safetensors
 """
 
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, export, launches, load, loader, pick, routes, run, scaling, step
+from benchmarks import (
+    check_data,
+    coverage,
+    drift,
+    export,
+    launches,
+    load,
+    loader,
+    pick,
+    recalibration,
+    routes,
+    run,
+    scaling,
+    step,
+)
 
 COMMANDS = {
     "coverage": coverage,
@@ -30,6 +46,8 @@ COMMANDS = {
     "loader": loader,
     "load": load,
     "pick": pick,
+    "drift": drift,
+    "recalibration": recalibration,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

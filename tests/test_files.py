@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from visionlora.errors import InputError, did_you_mean, nearest, some
-from visionlora.files import new_file, new_folder, unfinished, write_atomic, write_json
+from visionlora.files import lengthening_lines, new_file, new_folder, unfinished, write_atomic, write_json
 
 
 def test_a_write_replaces_the_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
@@ -81,3 +81,19 @@ def test_some_shows_the_first_names_and_counts_the_rest(names: list[str], shown:
 
 def test_an_input_error_is_a_value_error() -> None:
     assert issubclass(InputError, ValueError)
+
+
+def test_lines_are_there_as_soon_as_they_are_written(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "lines.jsonl"
+    with lengthening_lines(path) as add:
+        assert path.read_text() == ""
+        add({"a": 1})
+        assert path.read_text() == '{"a": 1}\n'
+    with pytest.raises(KeyError), lengthening_lines(path) as add:
+        add([2])
+        raise KeyError
+    assert path.read_text() == '{"a": 1}\n[2]\n'
+    path.write_text('{"a": 1}\n{"b"')
+    with pytest.raises(OSError, match="ends within a line"), lengthening_lines(path):
+        pass
+    assert path.read_text() == '{"a": 1}\n{"b"'

@@ -71,6 +71,31 @@ def growing_json(path: Path) -> Iterator[Callable[[Any], None]]:
 
 
 @contextmanager
+def lengthening_lines(path: Path) -> Iterator[Callable[[Any], object]]:
+    """What to call with each of any number of entries, which is in the file, as a line of JSON, when the call returns.
+
+    For what has no end: the file has its name from the beginning, and lines are added to one that is there.
+
+    Raises:
+        OSError: the file can't be written, or one that is there doesn't end with a line's end; it is left as it is.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists() and not _ends_a_line(path):
+        raise OSError(f"{path}: is there already and ends within a line; give another file")
+    # Unbuffered, in one write: a process that is killed leaves whole lines, and other readers see no half ones.
+    with path.open("ab", buffering=0) as file:
+        yield lambda entry: file.write(f"{json.dumps(entry)}\n".encode())
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        if not file.seek(0, os.SEEK_END):
+            return True
+        file.seek(-1, os.SEEK_END)
+        return file.read() == b"\n"
+
+
+@contextmanager
 def tensor_errors(path: Path) -> Iterator[None]:
     """Turn the error by which safetensors says that it can't write into an OSError that names the file."""
     from safetensors import SafetensorError

@@ -16,6 +16,7 @@ import numpy as np
 from attacks.runs import BASE, MODELS, write_config, write_images
 from benchmarks.check_data import generate, write_coco
 from visionlora.cli import frame_sets, predict
+from visionlora.cli.footage import FootageOptions
 from visionlora.config import check_config, load_config
 from visionlora.data.checks.check_data import check
 from visionlora.data.video_writer import VideoWriter
@@ -96,7 +97,11 @@ def predict_video(run: Path, video: Path) -> None:
 
     outputs, options = predict.Outputs(out=video.with_suffix(".jsonl")), PredictOptions(min_score=0.0)
     with patch.object(predict, "open_trained", with_objects):
-        predict.predict(run, [video], outputs, options, [], 1, None, "cpu", skip_unreadable=False, download=False)
+        predict.predict(
+            *(run, [str(video)], outputs, options, FootageOptions(), [], 1, None, "cpu"),
+            skip_unreadable=False,
+            download=False,
+        )
 
 
 def apart(work: Callable[..., object], *given: object) -> tuple[float, float]:

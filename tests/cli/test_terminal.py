@@ -52,8 +52,8 @@ def test_no_credentials_of_a_url(url: str, shown: str) -> None:
 @pytest.mark.parametrize(
     "arguments",
     [
-        ("predict", "{trained}", "rtsp://me:secret@10.0.0.1/1?token=secret"),
-        ("predict", "{trained}", "https://host/x.mp4?X-Amz-Signature=secret"),
+        ("predict", "{trained}", "rtsp://me:secret@127.0.0.1:1/1?token=secret"),
+        ("predict", "{trained}", "https://127.0.0.1:1/x.mp4?X-Amz-Signature=secret"),
         ("eval", "{trained}", "data.root=https://me:secret@host/x?key=secret"),
         ("eval", "{trained}", "--checkpoint", "https://me:secret@host/x.pth?key=secret"),
         ("frames", "rtsp://me:secret@host/1", "--out", "x"),

@@ -34,7 +34,7 @@ def evaluate(
         trained = load_trained(run, checkpoint, base=True, download=download)
     else:
         trained = open_trained(run, checkpoint, download)
-    config = _config(run, trained, overrides)
+    config = config_for(run, trained, overrides)
     if config.task != trained.task:
         raise InputError(f"{run} was trained for {trained.task}, and the settings are for {config.task}")
     if skip_unreadable:
@@ -63,7 +63,7 @@ def evaluate(
         write_json(out, {**counted, "scores": scores, "per_class": per_class, **metrics.details()})
 
 
-def _config(run: Path, trained: Trained, overrides: list[str]) -> RunConfig:
+def config_for(run: Path, trained: Trained, overrides: list[str]) -> RunConfig:
     """The run's own settings where there is a run folder, with the overrides on top."""
     saved = (run if run.is_dir() else run.parent) / CONFIG
     if saved.is_file():

@@ -81,13 +81,16 @@ def evaluate(
 @app.command()
 def predict(
     run: RunOrExported,
-    images: Annotated[list[Path], typer.Argument(help="Images, videos, and folders of images.")],
+    images: Annotated[
+        list[str],
+        typer.Argument(help="Images, videos, and folders of images; or a live stream: rtsp://, http://, /dev/video0."),
+    ],
     out: Annotated[
         Path | None,
         typer.Option(
             help="Write every prediction into a JSON file: a classifier's classes with their probabilities, a "
             "detector's objects as COCO results, a segmenter's share of each class. A name that ends in .jsonl gets "
-            "a line for each."
+            "a line for each; of a live stream they are added as they come."
         ),
     ] = None,
     draw: Annotated[
@@ -106,26 +109,54 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Detectors: the least score to keep; by default what the run suggests."),
     ] = None,
-    every: Annotated[int, typer.Option(min=1, help="Take each n-th frame of a video.")] = 1,
+    threshold: Annotated[
+        list[str] | None, typer.Option(help="Detectors: the same for a class, NAME=0.6; may be repeated.")
+    ] = None,
+    min_size: Annotated[
+        float | None,
+        typer.Option(min=0, help="Detectors: keep boxes as large as a square of so many pixels' side, or larger."),
+    ] = None,
+    track: Annotated[bool, typer.Option("--track", help="Detectors on footage: number objects over time.")] = False,
+    zone: Annotated[
+        list[str] | None,
+        typer.Option(help="Detectors on footage: count in an area, NAME=x,y,x,y,x,y in pixels; may be repeated."),
+    ] = None,
+    line: Annotated[
+        list[str] | None,
+        typer.Option(help="Detectors on footage: count who crosses a line, NAME=x,y,x,y; may be repeated."),
+    ] = None,
+    pieces: Annotated[
+        str | None, typer.Option(help="Footage: drawn MP4 files of so long, such as 10min, which streams get anyway.")
+    ] = None,
+    limit: Annotated[str | None, typer.Option("--for", help="Streams: end after so long, such as 8h.")] = None,
+    patience: Annotated[
+        str | None, typer.Option(help="Streams: try a lost one again for so long; by default 10min.")
+    ] = None,
+    every: Annotated[int, typer.Option(min=1, help="Take each n-th frame of a video or stream.")] = 1,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     skip_unreadable: Skip = False,
     download: Download = False,
 ) -> None:
-    """Show what a trained model finds in images and videos.
+    """Show what a trained model finds in images, videos and live streams.
 
-    Exit code 1 if one of several videos could not be read.
+    A stream ends with Ctrl+C or SIGTERM, and what was found is kept. Exit code 1 if one of several videos could not be
+    read, or a stream was lost for good.
     """
+    from visionlora.cli.footage import footage_options, read_thresholds
     from visionlora.cli.predict import Outputs
     from visionlora.cli.predict import predict as run_prediction
     from visionlora.tasks.base import PredictOptions
 
-    asked = {"--draw": draw, "--masks": masks, "--labels": labels, "--top": top, "--min-score": min_score}
+    asked: dict[str, object] = {"--draw": draw, "--masks": masks, "--labels": labels, "--top": top}
+    asked |= {"--min-score": min_score, "--threshold": threshold, "--min-size": min_size}
+    asked |= {"--track": track or None, "--zone": zone, "--line": line}
     code = run_prediction(
         run,
         images,
         Outputs(out, draw, masks, labels, form),
-        PredictOptions(top or 3, min_score),
+        PredictOptions(top or 3, min_score, read_thresholds(threshold or []), min_size or 0.0),
+        footage_options(track, zone or [], line or [], pieces, limit, patience),
         [name for name, value in asked.items() if value is not None],
         every,
         checkpoint,
@@ -284,6 +315,33 @@ def pick(
     from visionlora.cli.pick import pick as run_pick
 
     run_pick(images, count, out, model, config, checkpoint, device, skip_unreadable)
+
+
+@app.command()
+def recalibrate(
+    run: Run,
+    footage: Annotated[list[Path], typer.Argument(help="Images, videos, and folders of images of the new camera.")],
+    out: Annotated[Path, typer.Option(help="The adapter's .safetensors file to write.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="A setting that names labelled frames of it, such as data.root=PATH; repeated."),
+    ] = None,
+    part: Annotated[str, typer.Option(help="Which labelled frames: as eval has it.")] = "",
+    checkpoint: Checkpoint = None,
+    device: Device = "auto",
+    skip_unreadable: Skip = False,
+    download: Download = False,
+) -> None:
+    """Fit an adapter to a new camera without labels: BatchNorm statistics of its footage, in a new file.
+
+    With labelled frames (--set, --part) their scores before and after are shown, and nothing is written where the first
+    of them falls.
+    """
+    from visionlora.cli.recalibrate import recalibrate as run_recalibration
+
+    raise typer.Exit(
+        run_recalibration(run, footage, out, settings or [], part, checkpoint, device, skip_unreadable, download)
+    )
 
 
 @app.command()

@@ -1,18 +1,31 @@
 """``visionlora predict``."""
 
 from collections import Counter
-from contextlib import ExitStack
+from collections.abc import Callable
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, cast
 
+import torch
+
+from visionlora.cli.footage import PIECES, FootageOptions
+from visionlora.cli.live import Speed, refuse_beside_a_stream, streaming
 from visionlora.cli.show import check_folder, check_out, print_table, progress, say
-from visionlora.cli.sources import count_images, drawing, find_sources, refuse_twins
+from visionlora.cli.sources import Shot, Source, count_images, drawing, find_sources, refuse_twins, stamp
 from visionlora.cli.videos import say_passed_over
+from visionlora.data.live_address import is_live
+from visionlora.data.picture_statistics import PictureStatistics
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
-from visionlora.files import growing_json
-from visionlora.tasks.base import PredictOptions
+from visionlora.files import growing_json, lengthening_lines
+from visionlora.footage.drift import DriftWatch
+from visionlora.footage.tracking import import_tracking
+from visionlora.footage.watching import Watch
+from visionlora.tasks.base import AddLabels, Prediction, PredictOptions, Trained
+from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.registry import TASKS, task_of
+from visionlora.tasks.trained import PICTURES
 from visionlora.training.run import pick_device
 
 _SHOWN = 40
@@ -25,6 +38,7 @@ class Outputs:
 
     Attributes:
         out: a file for all of them, as JSON; ``image_id`` of a video's frame is its path with ``#`` and the number.
+            Of a stream, lines are added to it as they come.
         draw: an empty or absent folder for images, and videos, with what was found.
         masks: another for a class of each pixel, as PNG; of a video it gets a folder with one for each frame.
         labels: another for a data set: the images, and what was found as their labels.
@@ -45,9 +59,10 @@ class Outputs:
 
 def predict(
     run: Path,
-    paths: list[Path],
+    given_paths: list[str],
     outputs: Outputs,
     options: PredictOptions,
+    footage: FootageOptions,
     given: list[str],
     every: int,
     checkpoint: Path | None,
@@ -59,64 +74,137 @@ def predict(
 
     Args:
         run: a run folder or an exported model.
-        paths: images, videos, and folders of images.
+        given_paths: images, videos, and folders of images; or the address of one live stream.
         outputs: what is written.
         options: for the model's task.
+        footage: what is asked for of videos and streams.
         given: the options that were given of those that not all tasks take.
-        every: take each n-th frame of a video.
+        every: take each n-th frame of a video or stream.
         checkpoint: the base's weights, if they have moved.
         device: to compute on.
         skip_unreadable: leave out images that can't be read.
         download: fetch the base from the hub that a lone file names.
 
     Returns:
-        the exit code: 1 if a video among several files was passed over.
+        the exit code: 1 if a video among several files was passed over, or a stream was lost for good.
     """
+    streams = [path for path in given_paths if is_live(path)]
+    if streams:
+        refuse_beside_a_stream(given_paths, outputs.out, outputs.labels)
+    elif footage.given_of_streams():
+        raise InputError(f"{footage.given_of_streams()[0]} is for live streams, and none is given")
     trained = open_trained(run, checkpoint, download)
     task = task_of(trained.task)
     _refuse_options(run, trained.task, given)
     check_out(outputs.out)
     for option, (folder, _) in outputs.folders().items():
         check_folder(folder, option)
-    sources, refused = find_sources(paths, every, skip_unreadable)
-    for option, (folder, what) in outputs.folders().items():
-        refuse_twins(sources, folder, option, what)
-    place = pick_device(device)
-    trained.model.to(place)
-    rows: list[list[str]] = []
+    if footage.wanted:
+        import_tracking()  # takes a second, in which a stream's frames would be dropped
     with ExitStack() as whole:
-        advance = whole.enter_context(progress("predicting", count_images(sources)))
-        write = whole.enter_context(growing_json(outputs.out)) if outputs.out else None
-        label = whole.enter_context(task.labels(trained, outputs.labels, outputs.form)) if outputs.labels else None
+        refused: list[Path] = []
+        if streams:
+            sources = [whole.enter_context(streaming(streams[0], footage, every))]
+        else:
+            sources, refused = find_sources(list(map(Path, given_paths)), every, skip_unreadable)
+        if footage.given() and not any(source.footage for source in sources):
+            raise InputError(f"{footage.given()[0]} is for videos and live streams, and none is given")
+        for option, (folder, what) in outputs.folders().items():
+            refuse_twins(sources, folder, option, what)
+        look = _Looking(trained, options, pick_device(device), footage, outputs)
+        look.advance = whole.enter_context(progress("predicting", count_images(sources)))
+        look.write = whole.enter_context(_written(outputs.out, bool(streams))) if outputs.out else None
+        look.label = whole.enter_context(task.labels(trained, outputs.labels, outputs.form)) if outputs.labels else None
+        rows: list[list[str]] = []
         for source in sources:
-            tally: Counter[str] = Counter()
-            images = 0
-            with ExitStack() as files:
-                draw = drawing(source, outputs.draw, files)
-                for chunk in source.chunks():
-                    found = task.predict(trained, [image for _, image in chunk], options, place)
-                    for (frame, image), one in zip(chunk, found, strict=True):
-                        entries = one.entries(source.image_id(frame))
-                        if write is not None:
-                            for entry in entries:
-                                write(entry)
-                        if label is not None:
-                            label(source.picture(frame), None if source.video else source.path, image, entries)
-                        tally.update(one.tally())
-                        if outputs.masks is not None:
-                            one.write_mask(outputs.masks / source.picture(frame))
-                        if draw is not None:
-                            draw(one.drawn(image))
-                    images += len(chunk)
-                    advance(len(chunk))
+            found = look.at(source)
             if len(rows) < _SHOWN:
-                rows.append([str(source.path), task.summary(trained, tally, images)])
+                rows.append([str(source.path), found])
     print_table(["image", task.found], rows)
     if len(sources) > _SHOWN:
         say(f"and {len(sources) - _SHOWN} more{'' if outputs.out else '; --out FILE writes them all'}")
     for folder, what in outputs.folders().values():
         say(f"{what}s written into {folder}")
-    return say_passed_over(refused)
+    lost = [source for source in sources if source.live and source.live.lost]
+    return say_passed_over(refused) or int(bool(lost))
+
+
+class _Looking:
+    """What is done with each source: predict, and hand out what was found.
+
+    Attributes:
+        advance: called with numbers of images that are done.
+        write, label: called with an entry, and with an image and its entries; None where nobody asked.
+    """
+
+    def __init__(
+        self, trained: Trained, options: PredictOptions, device: torch.device, footage: FootageOptions, outputs: Outputs
+    ) -> None:
+        self.advance: Callable[[int], object] = lambda _done: None
+        self.write: Callable[[Any], object] | None = None
+        self.label: AddLabels | None = None
+        self._trained, self._task = trained, task_of(trained.task)
+        self._options, self._device, self._footage, self._outputs = options, device, footage, outputs
+        trained.model.to(device)
+
+    def at(self, source: Source) -> str:
+        """Look at all of it; in a few words, what was found."""
+        tally: Counter[str] = Counter()
+        images = 0
+        with ExitStack() as files:
+            watch, speed = _watch(source, self._footage), Speed(source)
+            pieces = self._footage.pieces or (PIECES if source.live else None)
+            draw = drawing(source, self._outputs.draw, files, pieces)
+            drift = self._drift() if source.footage else None
+            for chunk in source.chunks():
+                found = self._task.predict(self._trained, [shot.image for shot in chunk], self._options, self._device)
+                for shot, plain in zip(chunk, found, strict=True):
+                    one = plain if watch is None else watch.look(cast(ImageObjects, plain), shot.seconds)
+                    self._hand_out(source, shot, one, plain)
+                    tally.update(one.tally())
+                    if draw is not None:
+                        draw(one.drawn(shot.image), shot)
+                    if drift is not None and (line := drift.look(shot.image, shot.seconds)):
+                        when = f"{shot.seconds:.0f} s in" if shot.time is None else stamp(shot.time)
+                        say(f"{source.path}: {when}, {line}")
+                images += len(chunk)
+                self.advance(len(chunk))
+                speed(images)
+        for line in (*speed.last(images), *(watch.summary() if watch else ())):
+            say(line)
+        return self._task.summary(self._trained, tally, images) if images else "no frame"
+
+    def _drift(self) -> DriftWatch | None:
+        """None where the model's file says nothing of its training images."""
+        known = self._trained.about.get(PICTURES)
+        if known is None:
+            return None
+        try:
+            return DriftWatch(PictureStatistics.from_dict(known))
+        except InputError as error:
+            raise InputError(f"{self._trained.path}: {error}") from error
+
+    def _hand_out(self, source: Source, shot: Shot, one: Prediction, plain: Prediction) -> None:
+        """``plain`` is the prediction without what footage adds, as labels take it."""
+        name = source.image_id(shot.number)
+        if self.write is not None:
+            for entry in one.entries(name):
+                self.write({**entry, **shot.stamps()})
+        if self.label is not None:
+            self.label(source.picture(shot.number), source.file, shot.image, plain.entries(name))
+        if self._outputs.masks is not None:
+            one.write_mask(self._outputs.masks / source.picture(shot.number))
+
+
+def _written(out: Path, endless: bool) -> AbstractContextManager[Callable[[Any], object]]:
+    return lengthening_lines(out) if endless else growing_json(out)
+
+
+def _watch(source: Source, footage: FootageOptions) -> Watch | None:
+    shown = source.footage
+    if shown is None or not footage.wanted:
+        return None
+    return Watch(footage.wanted, shown.fps / shown.every, (shown.width, shown.height))
 
 
 def _refuse_options(run: Path, name: str, given: list[str]) -> None:

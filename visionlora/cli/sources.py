@@ -4,6 +4,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from pathlib import Path
 
@@ -14,7 +15,10 @@ from visionlora.cli.show import say
 from visionlora.cli.videos import open_videos
 from visionlora.data.folders import images_in, what_there_is
 from visionlora.data.images import check_readable, is_image, read_image
+from visionlora.data.live import LiveStream
+from visionlora.data.live_address import file_name
 from visionlora.data.video import DamagedVideo, VideoFrames
+from visionlora.data.video_pieces import VideoPieces
 from visionlora.data.video_writer import VideoWriter
 from visionlora.errors import InputError, some
 from visionlora.files import write_atomic
@@ -22,21 +26,58 @@ from visionlora.files import write_atomic
 _CHUNK = 8
 """Images in memory at a time."""
 
-Shot = tuple[int | None, np.ndarray]
-"""Number of a frame, None for an image file, and its pixels."""
+
+@dataclass(frozen=True)
+class Shot:
+    """An image to look at: (H, W, 3) uint8 RGB.
+
+    Attributes:
+        number: of a frame; None for an image file.
+        seconds: since the first frame.
+        time: of a live frame's arrival, UTC.
+    """
+
+    image: np.ndarray
+    number: int | None = None
+    seconds: float = 0.0
+    time: datetime | None = None
+
+    def stamps(self) -> dict[str, object]:
+        """What results say of a frame's time."""
+        if self.number is None:
+            return {}
+        when = {} if self.time is None else {"time": stamp(self.time)}
+        return {**when, "seconds": round(self.seconds, 3)}
+
+
+def stamp(time: datetime) -> str:
+    """As ISO 8601 has it, to the millisecond."""
+    return f"{time:%Y-%m-%dT%H:%M:%S}.{time.microsecond // 1000:03}Z"
 
 
 @dataclass(frozen=True)
 class Source:
-    """An image or a video to look at. ``name`` is its path below the folder that was given, or its own name."""
+    """An image, a video or a live stream to look at.
 
-    path: Path
+    ``name`` is its path below the folder that was given, or its own name; ``path`` of a stream is its address, as it
+    may be shown.
+    """
+
+    path: Path | str
     name: Path
     video: VideoFrames | None = None
+    live: LiveStream | None = None
+
+    @property
+    def footage(self) -> VideoFrames | LiveStream | None:
+        """The video or stream; None for an image."""
+        return self.live or self.video
 
     @property
     def images(self) -> int | None:
-        """How many there are; None if the video doesn't say."""
+        """How many there are; None if the video doesn't say, and for a stream."""
+        if self.live is not None:
+            return None
         if self.video is None:
             return 1
         return None if self.video.frame_count is None else -(-self.video.frame_count // self.video.every)
@@ -44,7 +85,7 @@ class Source:
     @property
     def drawing(self) -> Path:
         """What its drawing is called."""
-        return self.name.with_suffix(".png" if self.video is None else ".mp4")
+        return self.name.with_suffix(".png" if self.footage is None else ".mp4")
 
     def picture(self, frame: int | None) -> Path:
         """What a picture that belongs to it is called: of a video, one of each frame in a folder."""
@@ -54,23 +95,37 @@ class Source:
         """The path, for a frame with ``#`` and its number."""
         return str(self.path) if frame is None else f"{self.path}#{frame}"
 
+    @property
+    def file(self) -> Path | None:
+        """Of an image; None for a video or stream."""
+        return Path(self.path) if self.footage is None else None
+
     def chunks(self) -> Iterator[list[Shot]]:
-        """A few images at a time; what is damaged in a video is told."""
+        """A few images at a time, of a stream one; what is damaged in a video is told."""
         shots = self._shots()
-        while chunk := list(islice(shots, _CHUNK)):
+        while chunk := list(islice(shots, _CHUNK if self.live is None else 1)):
             yield chunk
 
     def _shots(self) -> Iterator[Shot]:
+        if self.live is not None:
+            for live in self.live:
+                yield Shot(live.image, live.number, live.seconds, live.time)
+            return
         if self.video is None:
-            yield None, read_image(self.path)
+            yield Shot(read_image(Path(self.path)))
             return
         try:
             for frame in self.video:
-                yield frame.number, frame.image
+                yield Shot(frame.image, frame.number, frame.seconds)
         except DamagedVideo as damage:
             say(damage)
         for remark in self.video.remarks:
             say(remark)
+
+
+def stream_source(stream: LiveStream, address: str) -> Source:
+    """A live stream to look at."""
+    return Source(stream.name, Path(f"{file_name(address)}.mp4"), live=stream)
 
 
 def find_sources(paths: list[Path], every: int, skip_unreadable: bool) -> tuple[list[Source], list[Path]]:
@@ -114,15 +169,30 @@ def refuse_twins(sources: Sequence[Source], folder: Path | None, option: str, wh
         )
 
 
-def drawing(source: Source, folder: Path | None, files: ExitStack) -> Callable[[np.ndarray], None] | None:
-    """What to call with each drawn image, (H, W, 3) uint8; None without a folder. A video is whole when files close."""
+def drawing(
+    source: Source, folder: Path | None, files: ExitStack, pieces: float | None
+) -> Callable[[np.ndarray, Shot], None] | None:
+    """What to call with each drawn image, (H, W, 3) uint8, and what it was drawn into; None without a folder.
+
+    A video is whole when files close. In ``pieces`` of so many seconds it gets a folder, with files that are called
+    after the second of their first frame, and of a stream after its time.
+    """
     if folder is None:
         return None
-    target, video = folder / source.drawing, source.video
-    if video is not None:
-        writer = files.enter_context(VideoWriter(target, video.fps / video.every, (video.width, video.height)))
-        return writer.write
-    return lambda drawn: write_atomic(target, lambda path: Image.fromarray(drawn).save(path, format="PNG"))
+    target, footage = folder / source.drawing, source.footage
+    if footage is None:
+        return lambda drawn, _: write_atomic(target, lambda path: Image.fromarray(drawn).save(path, format="PNG"))
+    fps = footage.fps / footage.every
+    if pieces is None:
+        writer = files.enter_context(VideoWriter(target, fps, (footage.width, footage.height)))
+        return lambda drawn, _: writer.write(drawn)
+    several = files.enter_context(VideoPieces(fps, pieces))
+
+    def write(drawn: np.ndarray, shot: Shot) -> None:
+        begin = f"{shot.seconds:010.3f}s" if shot.time is None else f"{shot.time:%Y%m%dT%H%M%S.%fZ}"
+        several.write(drawn, shot.seconds, target.with_suffix("") / f"{begin}.mp4")
+
+    return write
 
 
 def readable(paths: list[Path], skip_unreadable: bool) -> list[Path]:

@@ -4,7 +4,7 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -72,6 +72,13 @@ def read_image(path: Path) -> np.ndarray:
             return _to_rgb(_turned(image))
     except UnreadableError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def readable_images(paths: Iterable[Path]) -> Iterator[np.ndarray]:
+    """One image after the other, as ``read_image`` reads them; those that can't be read are left out."""
+    for path in paths:
+        with suppress(InputError):
+            yield read_image(path)
 
 
 def orientation_of(path: Path) -> int:

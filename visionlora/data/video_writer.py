@@ -27,12 +27,13 @@ class VideoWriter:
         path: ends in ``.mp4``.
         fps: frames per second, 0.01 to 1000.
         size: (width, height) of the images in pixels; odd sides are extended by one, as H.264's colours need.
+        timed: frames come with times of their own, to the millisecond, and ``fps`` says about how many in a second.
 
     Raises:
         InputError: PyAV is missing, or the name, the rate or the size can't be.
     """
 
-    def __init__(self, path: Path, fps: float, size: tuple[int, int]) -> None:
+    def __init__(self, path: Path, fps: float, size: tuple[int, int], timed: bool = False) -> None:
         if path.suffix.lower() != ".mp4":
             raise InputError(f"{path}: videos are written as MP4; let the name end in .mp4")
         if path.is_dir():
@@ -41,6 +42,7 @@ class VideoWriter:
             raise InputError(f"{path}: a video of {size[0]} x {size[1]} pixels at {fps} frames per second can't be")
         self._av = import_av()
         self.path, self.size, self._count = path, size, 0
+        self._tick, self._last = Fraction(1, 1000) if timed else None, -1
         self._rate = Fraction(fps).limit_denominator(1001)  # NTSC's are 30000 / 1001 and the like
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
@@ -49,8 +51,8 @@ class VideoWriter:
         self._container = self._av.open(name, "w", format="mp4", options={"movflags": "+faststart"})
         self._stream = self._add_stream()
 
-    def write(self, image: np.ndarray) -> None:
-        """Append a frame: (H, W, 3) uint8 RGB.
+    def write(self, image: np.ndarray, seconds: float = 0.0) -> None:
+        """Append a frame: (H, W, 3) uint8 RGB, and when it is shown, if the writer is ``timed``.
 
         Raises:
             InputError: the image has another size than the video.
@@ -64,7 +66,11 @@ class VideoWriter:
         padding = [(0, side % 2) for side in image.shape[:2]]
         frame = self._av.VideoFrame.from_ndarray(np.pad(image, [*padding, (0, 0)], mode="edge"), format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace="itu709")
-        frame.pts, frame.time_base = self._count, 1 / self._rate
+        if self._tick is None:
+            frame.pts, frame.time_base = self._count, 1 / self._rate
+        else:
+            frame.pts, frame.time_base = max(round(seconds / self._tick), self._last + 1), self._tick
+            self._last = frame.pts
         self._container.mux(self._stream.encode(frame))
         self._count += 1
 
@@ -107,6 +113,8 @@ class VideoWriter:
             stream = self._container.add_stream("mpeg4", self._rate, options={"qmin": "3", "qmax": "3"})
         stream.width, stream.height = (side + side % 2 for side in self.size)
         stream.pix_fmt = "yuv420p"
+        if self._tick is not None:
+            stream.time_base = stream.codec_context.time_base = self._tick
         # Players guess the colours of a file that doesn't name them, by its size, and differently.
         context = stream.codec_context
         context.colorspace = context.color_primaries = context.color_trc = _BT709

@@ -169,10 +169,14 @@ class PredictOptions:
     Attributes:
         top: how many classes to name.
         min_score: keep what scores at least so much; None for what the model's file suggests.
+        thresholds: class -> the same for it alone, before ``min_score``.
+        min_size: keep objects whose box is at least as large as a square of so many pixels' side.
     """
 
     top: int = 3
     min_score: float | None = None
+    thresholds: Mapping[str, float] = field(default_factory=dict)
+    min_size: float = 0.0
 
 
 AddLabels = Callable[[Path, Path | None, np.ndarray, list[dict[str, Any]]], None]

@@ -26,6 +26,8 @@ from visionlora.tensor_files import open_tensors, shapes_of, write_tensors
 
 ADAPTER, MODEL = "adapter.safetensors", "model.safetensors"
 """What a run folder holds of one: an adapter, or the whole model where every weight trained."""
+PICTURES = "pictures"
+"""In what a file says of itself: statistics of the pictures that it was trained or recalibrated on."""
 CONFIG = "config.yaml"
 """And the settings beside it, by which a run folder is known."""
 

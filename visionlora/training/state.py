@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,13 @@ import torch
 from torch import nn
 
 from visionlora.adapters.io import save_adapter
+from visionlora.data.images import readable_images
 from visionlora.data.loading import Key
+from visionlora.data.picture_statistics import LEAST, PictureStatistics, evenly
 from visionlora.sections import RunConfig, TrainSection
 from visionlora.tasks.base import Metrics, SetUp, Task, Trained
 from visionlora.tasks.registry import task_of
-from visionlora.tasks.trained import ADAPTER, MODEL, write_plain
+from visionlora.tasks.trained import ADAPTER, MODEL, PICTURES, write_plain
 from visionlora.training.average import Average
 from visionlora.training.checkpoint import Progress
 from visionlora.training.distributed import ALONE, Processes
@@ -79,15 +82,28 @@ class RunState:
         paths = self.task.files(self.setup.train)
         return list(dict.fromkeys(str(paths[index]) for batch in batches for _, index in batch))
 
+    @cached_property
+    def pictures(self) -> dict[str, Any] | None:
+        """What the training images look like, to know later whether a camera still sees the same; None of too few."""
+        if self.setup.train is None:
+            return None
+        paths = list(dict.fromkeys(self.task.files(self.setup.train)))
+        if len(paths) < LEAST:
+            return None
+        found = PictureStatistics.of(readable_images(paths[place] for place in evenly(len(paths))))
+        return None if found is None else found.to_dict()
+
     def save_best(self, metrics: Metrics) -> None:
         """Write the adapter, or the whole model where every weight trains, with what one must know to use it."""
         setup = self.setup
+        pictures = {} if self.pictures is None else {PICTURES: self.pictures}
         about: dict[str, Any] = {
             "task": self.config.task,
             **self.task.describe(setup.val, metrics),
             "model": setup.settings.model_dump(mode="json"),
             "seed": self.train.seed,
             "scores": metrics.scores(),
+            **pictures,
         }
         classes, preprocessing = setup.classes, setup.preprocessing.to_dict()
         with self.average.shown():

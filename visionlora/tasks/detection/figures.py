@@ -45,7 +45,13 @@ def evaluation_figures(
 
 
 def draw_detections(
-    image: np.ndarray, boxes: Any, labels: Any, scores: Any, masks: Any, classes: Sequence[str]
+    image: np.ndarray,
+    boxes: Any,
+    labels: Any,
+    scores: Any,
+    masks: Any,
+    classes: Sequence[str],
+    names: Sequence[str] | None = None,
 ) -> np.ndarray:
     """Draw what was found into an image, each class in its own colour, the highest scores on top.
 
@@ -56,6 +62,7 @@ def draw_detections(
         scores: (N,).
         masks: (N, H, W) of 0 and 1, soft ones are cut at 0.5; or None.
         classes: their names.
+        names: (N,) of the objects, written before their classes.
 
     Returns:
         (H, W, 3) uint8.
@@ -63,7 +70,8 @@ def draw_detections(
     boxes, labels, scores = np.asarray(boxes), np.asarray(labels), np.asarray(scores)
     marks = []
     for i in np.argsort(-scores, kind="stable"):
-        text, mask = f"{classes[labels[i]]} {scores[i]:.2f}", None if masks is None else np.asarray(masks[i]) > 0.5
+        mask = None if masks is None else np.asarray(masks[i]) > 0.5
+        text = f"{f'{names[i]} ' if names else ''}{classes[labels[i]]} {scores[i]:.2f}"
         marks.append(Mark(boxes[i].tolist(), class_color(int(labels[i])), text, mask))
     return draw_marks(image, marks)
 

@@ -1,7 +1,7 @@
 """A detector's work on whole images: what it takes of them, and its outputs in their pixels."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import islice
 from typing import Any
@@ -17,7 +17,7 @@ from visionlora.data.detection.tiling import cut
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.data.input_size import check_whole
 from visionlora.data.windows import Window, windows
-from visionlora.errors import InputError
+from visionlora.errors import InputError, did_you_mean, some
 from visionlora.models.detector import SMALLEST, Detector
 from visionlora.tasks.base import Trained
 
@@ -74,10 +74,21 @@ FALLBACK = 0.5
 """Threshold of a class for which the run suggests none: it found no object of it."""
 
 
-def thresholds_of(trained: TrainedDetector, min_score: float | None = None) -> list[float]:
-    """The score from which on a detection is kept, per class: ``min_score``, or else what the run suggests."""
+def thresholds_of(
+    trained: TrainedDetector, min_score: float | None = None, own: Mapping[str, float] | None = None
+) -> list[float]:
+    """The score from which on a detection is kept, per class: its ``own``, ``min_score``, or what the run suggests.
+
+    Raises:
+        InputError: a class of ``own`` is none of the model's.
+    """
+    own = own or {}
+    if unknown := sorted(own.keys() - set(trained.classes)):
+        hint = did_you_mean(unknown[0], trained.classes) or f" ({some(trained.classes)})"
+        raise InputError(f"'{unknown[0]}' is no class of {trained.path}{hint}")
     suggested = trained.about.get("thresholds", {})
-    return [suggested.get(name, FALLBACK) if min_score is None else min_score for name in trained.classes]
+    others = {name: suggested.get(name, FALLBACK) if min_score is None else min_score for name in trained.classes}
+    return [own.get(name, others[name]) for name in trained.classes]
 
 
 def predict_detections(
@@ -176,6 +187,13 @@ def joined(parts: Sequence[Detections], places: Sequence[Window], width: int, he
     if "masks" in found:
         found["masks"] = paste_masks(found["masks"], places[0], width, height)
     return found
+
+
+def large_enough(found: Detections, side: float) -> Detections:
+    """The detections whose box has at least the area of a square of this side, in pixels."""
+    boxes = found["boxes"]
+    wanted = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1]) >= side**2
+    return {key: value[wanted] for key, value in found.items()}
 
 
 def keep(found: Detections, thresholds: Sequence[float]) -> Detections:

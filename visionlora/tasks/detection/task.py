@@ -28,6 +28,7 @@ from visionlora.tasks.detection.inference import (
     DetectorInput,
     TrainedDetector,
     as_alone,
+    large_enough,
     predict_detections,
     thresholds_of,
 )
@@ -48,7 +49,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     ABOUT = DetectorAbout
     noun = "detector"
     counted = "objects"
-    options = ("--draw", "--labels", "--min-score")
+    options = ("--draw", "--labels", "--min-score", "--threshold", "--min-size", "--track", "--zone", "--line")
     found = "objects found"
     pipeline = "object-detection"
     takes_lists = True
@@ -156,8 +157,9 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     def predict(
         self, trained: TrainedDetector, images: Sequence[np.ndarray], options: PredictOptions, device: torch.device
     ) -> list[ImageObjects]:
-        found = predict_detections(trained, images, thresholds_of(trained, options.min_score), device)
-        return [ImageObjects(one, trained.classes) for one in found]
+        thresholds = thresholds_of(trained, options.min_score, options.thresholds)
+        found = predict_detections(trained, images, thresholds, device)
+        return [ImageObjects(large_enough(one, options.min_size), trained.classes) for one in found]
 
     def labels(self, trained: TrainedDetector, out: Path, form: str) -> AbstractContextManager[AddLabels]:
         return labelled_folder(out, form, trained.classes)

@@ -227,7 +227,7 @@ class Collection:
             return
         kept.add(bits)
         camera, name = recording.camera, recording.name
-        stem = name if name.startswith(camera) else f"{camera}_{name}"
+        stem = camera if name == camera else f"{camera}_{name}"
         place = f"{IMAGES}/{camera}/{stem}_{frame.number:06d}.jpg"
         save_image(image, self.out / place)
         seconds, light = round(frame.seconds, 6), light_of(image)

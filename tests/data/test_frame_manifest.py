@@ -66,11 +66,14 @@ def test_times_and_days() -> None:
 
 
 BAD = {
-    "no JSON": ("{", "is no JSON"),
+    "no JSON": ("{", "not JSON"),
+    "too deep": ("[" * 100 + "]" * 100, "nested too deeply"),
     "no object": ("[1]", "is no frame"),
     "a key is missing": (json.dumps({"file": "a.jpg"}), "is no frame"),
     "a number for a name": (json.dumps(entry(camera=3)), "camera is 3"),
     "an empty name": (json.dumps(entry(file="")), "file is ''"),
+    "another folder": (json.dumps(entry(file="a/../../b.jpg")), "outside the list's folder"),
+    "an absolute path": (json.dumps(entry(file="/etc/b.jpg")), "outside the list's folder"),
     "a text for a number": (json.dumps(entry(frame="1")), "frame is '1'"),
     "a negative number": (json.dumps(entry(seconds=-1)), "seconds is -1"),
     "no number": (json.dumps(entry(seconds=float("nan"))), "seconds is nan"),

@@ -9,6 +9,7 @@ from typing import Any
 
 from visionlora.data.faults import shown
 from visionlora.errors import InputError
+from visionlora.plain_json import read_json
 
 NAME = "frames.jsonl"
 """What the list is called, in the folder above its images."""
@@ -84,14 +85,16 @@ def read_frames(path: Path) -> Iterator[FrameEntry]:
 
 def _entry(line: str, where: str) -> FrameEntry:
     try:
-        values = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{where}: is no JSON; write the list anew with visionlora frames") from error
+        values = read_json(line)
+    except InputError as error:
+        raise InputError(f"{where}: {error}; write the list anew with visionlora frames") from error
     if not isinstance(values, dict) or set(values) != set(FrameEntry.__dataclass_fields__):
         raise InputError(f"{where}: {shown(values)} is no frame; it has file, camera, recording, frame, seconds ...")
     for name in _TEXT:
         if not isinstance(values[name], str) or not values[name]:
             raise InputError(f"{where}: {name} is {shown(values[name])}; it should be a text")
+    if values["file"].startswith("/") or ".." in values["file"].split("/"):
+        raise InputError(f"{where}: file is {shown(values['file'])}, outside the list's folder")
     for name in _NUMBERS:
         if type(values[name]) not in (int, float) or not 0 <= values[name] < float("inf"):
             raise InputError(f"{where}: {name} is {shown(values[name])}; it should be a number from 0")

@@ -26,6 +26,7 @@ from visionlora.files import new_file, sync
 from visionlora.footage.frames import IMAGES, save_image
 from visionlora.footage.light import light_of
 from visionlora.footage.recordings import Recording
+from visionlora.plain_json import read_json
 from visionlora.training.lock import LOCK
 
 NEAR = 8
@@ -226,7 +227,7 @@ class Collection:
             return
         kept.add(bits)
         camera, name = recording.camera, recording.name
-        stem = name if name.startswith(camera) else f"{camera}_{name}"
+        stem = camera if name == camera else f"{camera}_{name}"
         place = f"{IMAGES}/{camera}/{stem}_{frame.number:06d}.jpg"
         save_image(image, self.out / place)
         seconds, light = round(frame.seconds, 6), light_of(image)
@@ -295,11 +296,11 @@ def _read_found(path: Path) -> Found:
 
 def _parsed(line: bytes, path: Path) -> dict[str, Any]:
     try:
-        values = json.loads(line)
-        if not isinstance(values, dict):
-            raise ValueError
-    except (ValueError, RecursionError) as error:
-        raise InputError(f"{path}: is damaged: a line of it is no JSON object; {_REMOVE}") from error
+        values = read_json(line)
+    except InputError as error:
+        raise InputError(f"{path}: is damaged: {error}; {_REMOVE}") from error
+    if not isinstance(values, dict):
+        raise InputError(f"{path}: is damaged: a line of it is no JSON object; {_REMOVE}")
     return values
 
 

@@ -73,9 +73,11 @@ def _recording(path: Path, parts: tuple[str, ...], camera: str) -> Recording:
     named = next((bare for folder in folders if (bare := _bare(folder))), "")
     folder = path.absolute().parent.name
     camera = _safe(camera or named or _bare(stem) or folder or "camera")
-    name = "_".join([each for each in folders if _safe(each) != camera] + [stem])
+    name = _safe("_".join([each for each in folders if _safe(each) != camera] + [stem]))
     start = next((found for text in (stem, name) if (found := start_in(text))), None)
-    return Recording(path, camera, _safe(name), start)
+    if name[: len(camera) + 1] in (f"{camera}_", f"{camera}-", f"{camera}."):  # whose it is, is said already
+        name = name[len(camera) + 1 :] or name
+    return Recording(path, camera, name, start)
 
 
 def start_in(name: str) -> datetime | None:

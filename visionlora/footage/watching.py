@@ -14,7 +14,7 @@ from visionlora.tasks.detection.figures import draw_detections
 from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.drawing import class_color
 
-_FIRST_COLOR = 12
+_FIRST_COLOR = 10
 """Zones and lines have colours of their own, behind those of the first classes."""
 
 

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from visionlora.adapters.combining import combine
     from visionlora.adapters.config import LoRAConfig
     from visionlora.adapters.eva import start_from_data
+    from visionlora.adapters.fleet.fleet import Fleet
     from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
     from visionlora.adapters.header import read_header
     from visionlora.adapters.io import load_adapter, save_adapter
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from visionlora.tasks.trained import load_trained
 
 _HOMES = {
+    "Fleet": "visionlora.adapters.fleet.fleet",
     "InputError": "visionlora.errors",
     "LoRAConfig": "visionlora.adapters.config",
     "Report": "visionlora.adapters.report",
@@ -62,6 +64,7 @@ _HOMES = {
 }
 
 __all__ = [
+    "Fleet",
     "InputError",
     "LoRAConfig",
     "Report",

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from visionlora.cli import fleet
 from visionlora.cli.exit_code import exit_code
 
 app = typer.Typer(
@@ -15,6 +16,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(fleet.app, name="fleet")
 
 Run = Annotated[Path, typer.Argument(help="A run folder, or an adapter's .safetensors file.")]
 RunOrExported = Annotated[
@@ -68,8 +71,16 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: RunOrExported,
-    images: Annotated[list[Path], typer.Argument(help="Images, videos, and folders of images.")],
+    run: Annotated[
+        Path,
+        typer.Argument(
+            help="A run folder, an adapter's .safetensors file, or an exported folder or .onnx file. With --fleet: the "
+            "first of the images."
+        ),
+    ],
+    images: Annotated[list[Path] | None, typer.Argument(help="Images, videos, and folders of images.")] = None,
+    fleet: Annotated[Path | None, typer.Option(help="Take the model of --camera from this fleet's folder.")] = None,
+    camera: Annotated[str, typer.Option(help="With --fleet: whose adapter.")] = "",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -104,14 +115,15 @@ def predict(
 
     Exit code 1 if one of several videos could not be read.
     """
-    from visionlora.cli.predict import Outputs
+    from visionlora.cli.predict import Outputs, model_and_images
     from visionlora.cli.predict import predict as run_prediction
     from visionlora.tasks.base import PredictOptions
 
     asked = {"--draw": draw, "--masks": masks, "--labels": labels, "--top": top, "--min-score": min_score}
+    model, paths = model_and_images(run, images or [], fleet, camera)
     code = run_prediction(
-        run,
-        images,
+        model,
+        paths,
         Outputs(out, draw, masks, labels, form),
         PredictOptions(top or 3, min_score),
         [name for name, value in asked.items() if value is not None],

@@ -8,9 +8,11 @@ from pathlib import Path
 from visionlora.cli.show import check_folder, check_out, print_table, progress, say
 from visionlora.cli.sources import count_images, drawing, find_sources, refuse_twins
 from visionlora.cli.videos import say_passed_over
-from visionlora.errors import InputError
+from visionlora.errors import InputError, some
 from visionlora.exports.opening import open_trained
 from visionlora.files import growing_json
+from visionlora.fleet.index import read_index
+from visionlora.fleet.registry import adapter_file
 from visionlora.tasks.base import PredictOptions
 from visionlora.tasks.registry import TASKS, task_of
 from visionlora.training.run import pick_device
@@ -41,6 +43,25 @@ class Outputs:
         """By option, the folders that are asked for, and what they get of each image."""
         wanted = {"--draw": (self.draw, "drawing"), "--masks": (self.masks, "mask"), "--labels": (self.labels, "image")}
         return {option: (folder, what) for option, (folder, what) in wanted.items() if folder is not None}
+
+
+def model_and_images(run: Path, images: list[Path], fleet: Path | None, camera: str) -> tuple[Path, list[Path]]:
+    """What to predict with, and on: with a fleet the camera's current adapter, and all the paths that were given.
+
+    Raises:
+        InputError: the one is given without the other, the fleet has no such camera, or there are no images.
+    """
+    if fleet is None and camera:
+        raise InputError(f"--camera {camera}: says whose adapter of a fleet; give its folder with --fleet")
+    if fleet is None:
+        if not images:
+            raise InputError(f"{run}: no images to predict on; give files or folders after it")
+        return run, images
+    if not camera:
+        raise InputError(
+            f"--fleet {fleet}: say whose adapter with --camera; there are {some(read_index(fleet).cameras)}"
+        )
+    return adapter_file(fleet, camera), [run, *images]
 
 
 def predict(

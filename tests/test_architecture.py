@@ -49,7 +49,7 @@ ALLOWED = {
     "training": {"training", "config", "tasks", "adapters", "data", "models", *COMMON},
     "footage": {"footage", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
     "fleet": {"fleet", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
-    "exports": {"exports", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
+    "exports": {"exports", "fleet", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
     "demo": {*ROOMS, *COMMON, "config", ""},
     "cli": {*ROOMS, *COMMON, "config", ""},
 }

@@ -67,3 +67,16 @@ def test_predict_takes_a_cameras_current_adapter(tmp_path: Path, adapter: Path, 
     ):
         outcome = visionlora("predict", *arguments)
         assert outcome.code == 2 and words in outcome.err and outcome.err.count("\n") == 1
+
+
+def test_an_export_wants_a_run_or_a_fleet(tmp_path: Path, adapter: Path, visionlora: Command) -> None:
+    fleet, out = tmp_path / "fleet", tmp_path / "out"
+    visionlora("fleet", "add", fleet, "gate", adapter)
+    for arguments, words in (
+        (("--to", "onnx"), "nothing to export"),
+        ((adapter, "--to", "onnx", "--fleet", fleet), "not both"),
+        (("--to", "timm", "--fleet", fleet), "can only be in one file --to onnx"),
+        (("--to", "onnx", "--fleet", tmp_path), "it is no fleet"),
+    ):
+        outcome = visionlora("export", *arguments, "--out", out)
+        assert outcome.code == 2 and words in outcome.err and not out.exists()

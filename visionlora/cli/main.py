@@ -169,9 +169,15 @@ def convert(
 
 @app.command()
 def export(
-    run: Run,
     to: Annotated[str, typer.Option(help="timm, torchvision, onnx or onnx-heads.")],
     out: Annotated[Path, typer.Option(help="An empty or absent folder.")],
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder, or an adapter's .safetensors file; none with --fleet.")
+    ] = None,
+    fleet: Annotated[
+        Path | None,
+        typer.Option(help="Write all cameras of this fleet's folder into one file instead (--to onnx, classifiers)."),
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="An image or a folder of images to check with, not the run's own; may be repeated."),
@@ -189,8 +195,12 @@ def export(
 ) -> None:
     """Write the merged model as a folder for others, checked against the adapted one, with a model card."""
     from visionlora.cli.export import export as run_export
+    from visionlora.cli.export import export_cameras, one_of
 
-    run_export(run, to, out, images or [], checkpoint, rounds, score, by, download)
+    if (source := one_of(run, fleet, to)) is fleet:
+        export_cameras(source, out, images or [], checkpoint, download)
+        return
+    run_export(source, to, out, images or [], checkpoint, rounds, score, by, download)
 
 
 @app.command("check-data")

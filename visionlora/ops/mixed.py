@@ -52,7 +52,7 @@ def conv_beside(x: Tensor, weight: Tensor, bias: Tensor | None, A: Tensor, B: Te
         (N, Cout, ...).
     """
     n, groups = len(x), geometry.groups
-    y = plain_convolution(x, weight, bias, geometry)
+    y = convolve(x, weight, bias, geometry)
     A, B = A.to(x.dtype), B.to(x.dtype)
     if geometry.is_pointwise(weight):
         z = torch.bmm(A.flatten(2), take_every(x, geometry.stride).flatten(2))  # (N, r, P)
@@ -104,6 +104,15 @@ def conv_by_group(
     """
     y: Tensor | None = None
     for weight, (start, stop) in zip(weights, spans, strict=True):
+        if x.is_cpu and x.is_contiguous() and geometry.is_pointwise(weight):
+            pixels = take_every(x[start:stop], geometry.stride)
+            if y is None:
+                y = x.new_empty(len(x), len(weight), *pixels.shape[2:])
+            matrix = weight.to(x.dtype).flatten(1).expand(stop - start, -1, -1)
+            torch.bmm(matrix, pixels.flatten(2), out=y[start:stop].flatten(2))
+            if bias is not None:
+                y[start:stop].flatten(2).add_(bias.to(x.dtype)[:, None])
+            continue
         part = convolve(x[start:stop], weight.to(x.dtype), None if bias is None else bias.to(x.dtype), geometry)
         if y is None:
             y = part.new_empty(len(x), *part.shape[1:])

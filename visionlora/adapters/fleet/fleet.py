@@ -93,6 +93,27 @@ class Fleet:
         return detach(self.model)
 
     @torch.no_grad()
+    def apart(self, images: Any) -> dict[str, nn.Module]:
+        """The modules with tensors of cameras that a forward reads, by name, if each can be computed by itself.
+
+        Args:
+            images: as in a call; only their shapes count.
+
+        Raises:
+            InputError: one is read where more than it must be run camera by camera.
+        """
+        try:
+            how = self._plan_for(images)
+        finally:
+            self._crew.show(self._shown)
+        if how.why:
+            raise InputError(f"cameras can only be computed one after the other: {how.why}")
+        for module, name in self._crew.names.items():
+            if module not in how.unread and how.regions.get(module) != [module]:
+                raise InputError(f"'{name}' can only be computed one camera after the other, with what lies around it")
+        return {name: module for module, name in self._crew.names.items() if module not in how.unread}
+
+    @torch.no_grad()
     def __call__(self, images: Any, cameras: Sequence[str]) -> Any:
         """Answer each image as its camera's own adapted model does.
 
@@ -126,15 +147,13 @@ class Fleet:
     def _parts(self, images: Any, groups: list[Group]) -> list[Any]:
         """The answers to each group."""
         if len(groups) > 1:
-            key = _key(images)
-            if key not in self._plans:
-                self._plans = dict(list(self._plans.items())[1 - _PLANS :]) | {key: self._plan(images)}
-            if not self._plans[key].why:
+            how = self._plan_for(images)
+            if not how.why:
                 try:
-                    return self._mixed(images, groups, self._plans[key])
+                    return self._mixed(images, groups, how)
                 except Unforeseen as difference:
-                    self._plans[key] = Plan(why=str(difference))
-            self.reason = self._plans[key].why
+                    how = self._plans[_key(images)] = Plan(why=str(difference))
+            self.reason = how.why
         answers = []
         for camera, start, stop in groups:
             self._crew.show(camera)
@@ -147,6 +166,12 @@ class Fleet:
         classes = self._classes or {}
         total, listed = len(images), isinstance(images, list)
         return [span_of(answer, start, stop, total, classes.get(camera), listed) for camera, start, stop in groups]
+
+    def _plan_for(self, images: Any) -> Plan:
+        key = _key(images)
+        if key not in self._plans:
+            self._plans = dict(list(self._plans.items())[1 - _PLANS :]) | {key: self._plan(images)}
+        return self._plans[key]
 
     def _plan(self, images: Any) -> Plan:
         self._crew.show(self.cameras[0])

@@ -108,8 +108,10 @@ def _mixed_conv(
     route = mixed_route(weight.shape, rank or 1, geometry.groups, pixels, len(x), len(groups))
     if rank and (low or route == "beside"):
         A, B = _bank(factors, weight, rank)
-        which = _camera_of_row(groups, x)
-        return conv_beside(x, weight, layer.bias, A[which], B[which], geometry)
+        if len(groups) < len(x):
+            which = _camera_of_row(groups, x)
+            A, B = A[which], B[which]
+        return conv_beside(x, weight, layer.bias, A, B, geometry)
     if low:
         return None
     each = len(x) // groups[-1][2]
@@ -145,6 +147,8 @@ def _weights(weight: Tensor, methods: list[Method | None], factors: list[Factors
 def _bank(factors: list[Factors | None], weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """(cameras, r, ...) and (cameras, dim0, r); missing ranks are zeros."""
     found = [each for each in factors if each is not None]
+    if len(found) == len(factors) and all(len(each.A) == rank for each in found):
+        return torch.stack([each.A for each in found]), torch.stack([each.B for each in found])
     A = found[0].A.new_zeros(len(factors), rank, *weight.shape[1:])
     B = found[0].B.new_zeros(len(factors), len(weight), rank)
     for number, each in enumerate(factors):

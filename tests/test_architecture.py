@@ -24,7 +24,7 @@ from visionlora.training.run import prepare
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "visionlora"
-ROOMS = ("adapters", "ops", "models", "data", "tasks", "training", "footage", "exports", "demo", "cli")
+ROOMS = ("adapters", "ops", "models", "data", "tasks", "training", "footage", "fleet", "exports", "demo", "cli")
 COMMON = {
     "errors",
     "files",
@@ -48,7 +48,8 @@ ALLOWED = {
     "config": {"tasks", *COMMON},
     "training": {"training", "config", "tasks", "adapters", "data", "models", *COMMON},
     "footage": {"footage", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
-    "exports": {"exports", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
+    "fleet": {"fleet", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
+    "exports": {"exports", "fleet", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
     "demo": {*ROOMS, *COMMON, "config", ""},
     "cli": {*ROOMS, *COMMON, "config", ""},
 }

@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from visionlora.adapters.combining import combine
     from visionlora.adapters.config import LoRAConfig
     from visionlora.adapters.eva import start_from_data
+    from visionlora.adapters.fleet.fleet import Fleet
     from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
     from visionlora.adapters.header import read_header
     from visionlora.adapters.io import load_adapter, save_adapter
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "Extended": "visionlora.models.extended",
+    "Fleet": "visionlora.adapters.fleet.fleet",
     "InputError": "visionlora.errors",
     "LoRAConfig": "visionlora.adapters.config",
     "Report": "visionlora.adapters.report",
@@ -69,6 +71,7 @@ _HOMES = {
 
 __all__ = [
     "Extended",
+    "Fleet",
     "InputError",
     "LoRAConfig",
     "Report",

@@ -14,6 +14,19 @@ from visionlora.ops.linear import linear
 from visionlora.ops.recompute import Recall
 
 CONVS = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+CONV_CASES = [
+    ((2, 4, 9), 6, (3,), Geometry((2,), (1,), (2,), 1)),
+    ((2, 4, 9), 6, (3,), Geometry((1,), (1,), (1,), 2)),
+    ((2, 4, 7, 8), 6, (3, 3), Geometry((1, 1), (1, 1), (1, 1), 1)),
+    ((2, 4, 7, 8), 6, (1, 1), Geometry((2, 2), (0, 0), (1, 1), 1)),
+    ((2, 4, 7, 8), 6, (1, 5), Geometry((1, 2), (0, 2), (1, 1), 2)),
+    ((2, 6, 7, 8), 9, (3, 3), Geometry((2, 1), (0, 1), (1, 2), 3)),
+    ((2, 4, 7, 8), 4, (5, 5), Geometry((1, 1), (2, 2), (1, 1), 4)),
+    ((2, 4, 7, 8), 8, (3, 3), Geometry((1, 1), (1, 1), (1, 1), 4)),
+    ((1, 4, 1, 1), 6, (1, 1), Geometry((1, 1), (0, 0), (1, 1), 1)),
+    ((2, 4, 5, 6, 7), 6, (3, 1, 2), Geometry((1, 2, 1), (1, 0, 0), (1, 1, 2), 2)),
+]
+"""Input shape, output channels, kernel and geometry of convolutions of every kind."""
 NAMES = ("x", "bias", "A", "B")
 
 

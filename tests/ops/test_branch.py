@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from helpers.dense_oracle import CONVS, close
+from helpers.dense_oracle import CONV_CASES, CONVS, close
 from visionlora.ops.branch import conv_branch, linear_branch
 from visionlora.ops.geometry import Geometry
 
@@ -24,21 +24,7 @@ def test_linear(shape: tuple[int, ...], rank: int) -> None:
         close("gradient", one, other, 1e-10)
 
 
-CASES = [
-    ((2, 4, 9), 6, (3,), Geometry((2,), (1,), (2,), 1)),
-    ((2, 4, 9), 6, (3,), Geometry((1,), (1,), (1,), 2)),
-    ((2, 4, 7, 8), 6, (3, 3), Geometry((1, 1), (1, 1), (1, 1), 1)),
-    ((2, 4, 7, 8), 6, (1, 1), Geometry((2, 2), (0, 0), (1, 1), 1)),
-    ((2, 4, 7, 8), 6, (1, 5), Geometry((1, 2), (0, 2), (1, 1), 2)),
-    ((2, 6, 7, 8), 9, (3, 3), Geometry((2, 1), (0, 1), (1, 2), 3)),
-    ((2, 4, 7, 8), 4, (5, 5), Geometry((1, 1), (2, 2), (1, 1), 4)),
-    ((2, 4, 7, 8), 8, (3, 3), Geometry((1, 1), (1, 1), (1, 1), 4)),
-    ((1, 4, 1, 1), 6, (1, 1), Geometry((1, 1), (0, 0), (1, 1), 1)),
-    ((2, 4, 5, 6, 7), 6, (3, 1, 2), Geometry((1, 2, 1), (1, 0, 0), (1, 1, 2), 2)),
-]
-
-
-@pytest.mark.parametrize(("shape", "n_out", "kernel", "geometry"), CASES, ids=str)
+@pytest.mark.parametrize(("shape", "n_out", "kernel", "geometry"), CONV_CASES, ids=str)
 @pytest.mark.parametrize("rank", [1, 3, 20])
 def test_conv(shape: tuple[int, ...], n_out: int, kernel: tuple[int, ...], geometry: Geometry, rank: int) -> None:
     n_in = shape[1] // geometry.groups

@@ -129,8 +129,12 @@ def load_read(
     heads: bool = True,
     prefix: str = "",
     strict_base: bool = True,
+    other_classes: bool = False,
 ) -> Report:
-    """``load_adapter`` of what ``read_file`` gave of a file, which is not read again."""
+    """``load_adapter`` of what ``read_file`` gave of a file, which is not read again.
+
+    With ``other_classes`` an unfrozen tensor may have another shape than the model's, and the adapter's then does.
+    """
     if prefix:
         header, tensors = under_prefix(header, tensors, prefix, path)
     modules = dict(base_modules(model))
@@ -144,12 +148,15 @@ def load_read(
         for key, tensor in tensors.items()
         if key not in factors and (heads or not is_under(key, header.unfrozen))
     }
-    _check_values(modules, header.config, unfrozen, values, path)
+    _check_values(modules, header.config, unfrozen, values, path, other_classes)
     report = install(model, name, header.config, methods, unfrozen, _left_out(modules, methods, unfrozen))
     with torch.no_grad():
         for key, tensor in values.items():
             module_path, _, tensor_name = key.rpartition(".")
-            state.direct_tensors(modules[module_path])[tensor_name].copy_(tensor)
+            present = state.direct_tensors(modules[module_path])[tensor_name]
+            if present.shape != tensor.shape:  # the base keeps its own; ``state`` swaps the two
+                present.data = present.new_empty(tensor.shape)
+            present.copy_(tensor)
     return replace(report, base=base)
 
 
@@ -286,7 +293,12 @@ def _factor_keys(methods: dict[Target, Method], tensors: dict[str, Tensor], path
 
 
 def _check_values(
-    modules: dict[str, nn.Module], config: LoRAConfig, unfrozen: list[str], values: dict[str, Tensor], path: Path
+    modules: dict[str, nn.Module],
+    config: LoRAConfig,
+    unfrozen: list[str],
+    values: dict[str, Tensor],
+    path: Path,
+    other_classes: bool,
 ) -> None:
     owned = owned_names(config, unfrozen, modules)
     for key, tensor in values.items():
@@ -296,7 +308,7 @@ def _check_values(
             raise InputError(f"{path}: the file has '{key}', the model has not; pass heads=False to leave heads out")
         if name not in owned.get(module_path, ()):
             raise InputError(f"{path}: the file has '{key}', which its header does not unfreeze; save it again")
-        if present.shape != tensor.shape:
+        if present.shape != tensor.shape and not (other_classes and is_under(key, unfrozen)):
             raise InputError(
                 f"{path}: '{key}' is {tuple(tensor.shape)} in the file and {tuple(present.shape)} in the model; "
                 f"create the model with the same number of classes, or pass heads=False"

@@ -50,9 +50,13 @@ def is_foldable(module: nn.Module) -> bool:
     """Whether the module is frozen, of a known class, and nothing in it trains."""
     if not is_frozen(module) or not has_running_stats(module):
         return False
-    base = base_of(module)
     trains = any(parameter.requires_grad for parameter in module.parameters(recurse=False))
-    return base.__name__ in _FOLDABLE.get(base.__module__, ()) and not trains
+    return is_known_batchnorm(base_of(module)) and not trains
+
+
+def is_known_batchnorm(base: type) -> bool:
+    """Whether a frozen module of the class is scale and shift, then ``after_normalisation``."""
+    return base.__name__ in _FOLDABLE.get(base.__module__, ())
 
 
 def pass_through(module: nn.Module) -> None:

@@ -43,6 +43,14 @@ def base_of(module: nn.Module) -> type:
     return base
 
 
+def plain_class(module: nn.Module) -> type:
+    """The class that ``module`` had before any ``swap``, or has."""
+    found = type(module)
+    while (swapped := vars(found).get("__swapped__")) is not None:
+        found = swapped[0]
+    return found
+
+
 def args_of(module: nn.Module) -> tuple[Any, ...]:
     """What the last ``swap`` of ``module`` gave to its ``make``."""
     args: tuple[Any, ...] = vars(type(module))["__swapped__"][2:]

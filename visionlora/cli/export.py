@@ -3,8 +3,33 @@
 from pathlib import Path
 
 from visionlora.cli.show import print_table, progress, say
+from visionlora.errors import InputError
 from visionlora.exports.export import export as run_export
+from visionlora.exports.fleet import export_fleet
 from visionlora.training.folder import FIGURES
+
+
+def one_of(run: Path | None, fleet: Path | None, to: str) -> Path:
+    """What is exported. InputError unless it is one of the two, and a fleet ``to`` onnx."""
+    if run is None and fleet is None:
+        raise InputError("nothing to export; give a run folder or an adapter's file, or a fleet's folder with --fleet")
+    if run is not None and fleet is not None:
+        raise InputError(f"{run}: give it or --fleet {fleet}, not both")
+    if fleet is not None and to != "onnx":
+        raise InputError(f"--to {to}: a fleet's cameras can only be in one file --to onnx")
+    source = run if fleet is None else fleet
+    assert source is not None
+    return source
+
+
+def export_cameras(fleet: Path, out: Path, images: list[Path], checkpoint: Path | None, download: bool) -> None:
+    """Write a fleet's cameras into one file, and print what was checked."""
+    result = export_fleet(fleet, out, images, checkpoint, download)
+    rows = [[name, f"{value:.1e}"] for name, value in result.differences.items()]
+    print_table(["camera", "difference of a logit"], rows)
+    say(f"compared on {result.compared}, one by one and in a mixed batch")
+    say(f"{result.out / result.file}: {result.bytes / 1e6:.1f} MB, sha256 {result.sha256}")
+    say(f"how to load it, and each camera's index: {result.out / 'README.md'}")
 
 
 def export(

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from visionlora.cli import fleet
 from visionlora.cli.exit_code import exit_code
 
 app = typer.Typer(
@@ -15,6 +16,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(fleet.app, name="fleet")
 
 Run = Annotated[Path, typer.Argument(help="A run folder, or an adapter's .safetensors file.")]
 RunOrExported = Annotated[
@@ -80,11 +83,19 @@ def evaluate(
 
 @app.command()
 def predict(
-    run: RunOrExported,
-    images: Annotated[
-        list[str],
-        typer.Argument(help="Images, videos, and folders of images; or a live stream: rtsp://, http://, /dev/video0."),
+    run: Annotated[
+        str,
+        typer.Argument(
+            help="A run folder, an adapter's .safetensors file, or an exported folder or .onnx file. With --fleet: the "
+            "first of the images."
+        ),
     ],
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(help="Images, videos, and folders of images; or a live stream: rtsp://, http://, /dev/video0."),
+    ] = None,
+    fleet: Annotated[Path | None, typer.Option(help="Take the model of --camera from this fleet's folder.")] = None,
+    camera: Annotated[str, typer.Option(help="With --fleet: whose adapter.")] = "",
     out: Annotated[
         Path | None,
         typer.Option(
@@ -144,16 +155,17 @@ def predict(
     read, or a stream was lost for good.
     """
     from visionlora.cli.footage import footage_options, read_thresholds
-    from visionlora.cli.predict import Outputs
+    from visionlora.cli.predict import Outputs, model_and_images
     from visionlora.cli.predict import predict as run_prediction
     from visionlora.tasks.base import PredictOptions
 
     asked: dict[str, object] = {"--draw": draw, "--masks": masks, "--labels": labels, "--top": top}
     asked |= {"--min-score": min_score, "--threshold": threshold, "--min-size": min_size}
     asked |= {"--track": track or None, "--zone": zone, "--line": line}
+    model, paths = model_and_images(run, images or [], fleet, camera)
     code = run_prediction(
-        run,
-        images,
+        model,
+        paths,
         Outputs(out, draw, masks, labels, form),
         PredictOptions(top or 3, min_score, read_thresholds(threshold or []), min_size or 0.0),
         footage_options(track, zone or [], line or [], pieces, limit, patience),
@@ -200,9 +212,15 @@ def convert(
 
 @app.command()
 def export(
-    run: Run,
     to: Annotated[str, typer.Option(help="timm, torchvision, onnx or onnx-heads.")],
     out: Annotated[Path, typer.Option(help="An empty or absent folder.")],
+    run: Annotated[
+        Path | None, typer.Argument(help="A run folder, or an adapter's .safetensors file; none with --fleet.")
+    ] = None,
+    fleet: Annotated[
+        Path | None,
+        typer.Option(help="Write all cameras of this fleet's folder into one file instead (--to onnx, classifiers)."),
+    ] = None,
     images: Annotated[
         list[Path] | None,
         typer.Option(help="An image or a folder of images to check with, not the run's own; may be repeated."),
@@ -220,8 +238,12 @@ def export(
 ) -> None:
     """Write the merged model as a folder for others, checked against the adapted one, with a model card."""
     from visionlora.cli.export import export as run_export
+    from visionlora.cli.export import export_cameras, one_of
 
-    run_export(run, to, out, images or [], checkpoint, rounds, score, by, download)
+    if (source := one_of(run, fleet, to)) is fleet:
+        export_cameras(source, out, images or [], checkpoint, download)
+        return
+    run_export(source, to, out, images or [], checkpoint, rounds, score, by, download)
 
 
 @app.command("check-data")

@@ -16,9 +16,11 @@ from visionlora.cli.sources import Shot, Source, count_images, drawing, find_sou
 from visionlora.cli.videos import say_passed_over
 from visionlora.data.live_address import is_live
 from visionlora.data.picture_statistics import PictureStatistics
-from visionlora.errors import InputError
+from visionlora.errors import InputError, some
 from visionlora.exports.opening import open_trained
 from visionlora.files import growing_json, lengthening_lines
+from visionlora.fleet.index import read_index
+from visionlora.fleet.registry import adapter_file
 from visionlora.footage.drift import DriftWatch
 from visionlora.footage.tracking import import_tracking
 from visionlora.footage.watching import Watch
@@ -55,6 +57,25 @@ class Outputs:
         """By option, the folders that are asked for, and what they get of each image."""
         wanted = {"--draw": (self.draw, "drawing"), "--masks": (self.masks, "mask"), "--labels": (self.labels, "image")}
         return {option: (folder, what) for option, (folder, what) in wanted.items() if folder is not None}
+
+
+def model_and_images(run: str, images: list[str], fleet: Path | None, camera: str) -> tuple[Path, list[str]]:
+    """What to predict with, and on: with a fleet the camera's current adapter, and all the paths that were given.
+
+    Raises:
+        InputError: the one is given without the other, the fleet has no such camera, or there are no images.
+    """
+    if fleet is None and camera:
+        raise InputError(f"--camera {camera}: says whose adapter of a fleet; give its folder with --fleet")
+    if fleet is None:
+        if not images:
+            raise InputError(f"{run}: no images to predict on; give files or folders after it")
+        return Path(run), images
+    if not camera:
+        raise InputError(
+            f"--fleet {fleet}: say whose adapter with --camera; there are {some(read_index(fleet).cameras)}"
+        )
+    return adapter_file(fleet, camera), [run, *images]
 
 
 def predict(

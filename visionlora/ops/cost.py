@@ -63,3 +63,38 @@ def conv_route(
     factored = 2 * rank * n_out + 2 * per_tap * inputs * taps + 2 * reads
     dense = n_out * factor_shape[1] * taps + reads
     return "factored" if factored < dense else "dense"
+
+
+MixedRoute = Literal["beside", "by group"]
+
+
+def mixed_route(
+    weight_shape: Sequence[int],
+    rank: int,
+    spatial_groups: int,
+    pixels: int,
+    images: int,
+    updates: int,
+    by: Costs | None = None,
+) -> MixedRoute:
+    """How a layer computes a mixed batch (``ops.mixed``): which adds less to what the plain layer costs.
+
+    Args:
+        weight_shape: (out, in / groups, ...).
+        rank: of the updates, the largest.
+        spatial_groups: a convolution's groups, 1 for a linear layer.
+        pixels: output pixels, or rows, of one image.
+        images: in the batch.
+        updates: different ones in the batch.
+        by: the processor's costs; this one's by default.
+    """
+    by = by or costs()
+    n_out, n_in, taps = weight_shape[0], weight_shape[1], math.prod(weight_shape[2:])
+    # z is made from the input; what is added passes over the output, which is read and written.
+    channels = rank * spatial_groups
+    per_tap = math.ceil(channels / by.vector) * by.vector if taps > 1 else channels
+    beside = images * pixels * (per_tap * n_in * taps + rank * n_out + by.read * (n_in * spatial_groups + 2 * n_out))
+    # The weight is read, the adapted one written and read; kernels of more than one tap give parts that are joined.
+    joined = images * pixels * 2 * by.read * n_out if len(weight_shape) > 2 else 0
+    grouped = updates * n_out * n_in * taps * (rank + 3 * by.read) + joined
+    return "beside" if beside < grouped else "by group"

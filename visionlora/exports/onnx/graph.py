@@ -57,6 +57,38 @@ def write_dense(model: nn.Module, example: Tensor, path: Path, fields: dict[str,
     _finish(graph, path, {**fields, "about": {**fields["about"], "dynamic_size": dynamic_size}})
 
 
+def write_banked(model: nn.Module, example: Tensor, path: Path, fields: dict[str, Any]) -> None:
+    """Write a fleet's classifier: ``images`` (N, 3, H, W) and ``camera`` (N,) int64 -> ``logits``, for any N.
+
+    Args:
+        model: of ``onnx.bank``, on the CPU.
+        example: (1, 3, H, W).
+        path: of the file.
+        fields: what one must know of it.
+
+    Raises:
+        InputError: it can't be exported.
+    """
+    batch = torch.export.Dim("batch")
+    with _quietly(), _plain_attention(model), same_padding(model) as translations:
+        program = torch.onnx.export(
+            model,
+            (example.repeat(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64)),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["images", "camera"],
+            output_names=["logits"],
+            dynamic_shapes=({0: batch}, {0: batch}),
+            custom_translation_table=translations,
+            external_data=False,
+            verbose=False,
+        )
+        assert program is not None
+        program.save(str(path))
+    onnx, _ = import_onnx()
+    _finish(onnx.load(path), path, fields)
+
+
 def write_detector(model: nn.Module, example: Tensor, path: Path, fields: dict[str, Any]) -> None:
     """Write a detector: ``image`` (3, H, W) in 0 to 1 -> ``boxes``, ``labels``, ``scores``, maybe ``masks``.
 

@@ -93,6 +93,8 @@ def read_onnx(path: Path) -> Trained:
         raise InputError(f"{path}: can't be read as ONNX ({first_line(error)[:200]})") from error
     fields = session.get_modelmeta().custom_metadata_map
     refuse_damaged(path, fields)
+    if "cameras" in fields:
+        raise InputError(f"{path}: holds a fleet's cameras; use the predict.py beside it, or predict --fleet")
     try:
         name = fields["task"]
         classes, preprocessing, about = (read_json(fields[key]) for key in ("classes", "preprocessing", "about"))

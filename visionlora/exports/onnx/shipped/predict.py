@@ -2,7 +2,9 @@
 
     python predict.py model.onnx IMAGE ...
 
-or in a program: ``Model("model.onnx")("image.jpg")``. Preprocessing, class names and thresholds are in the file.
+or in a program: ``Model("model.onnx")("image.jpg")``. Preprocessing, class names and thresholds are in the file. A file
+with a fleet's cameras in it wants the name of one: ``python predict.py --camera gate model.onnx IMAGE ...`` or
+``Model("model.onnx", camera="gate")``.
 """
 
 import json
@@ -14,6 +16,9 @@ from typing import Any
 import numpy as np
 import onnxruntime
 from PIL import Image, ImageOps
+
+READING = ("classes", "preprocessing", "about")
+"""What one must know to read a model's outputs."""
 
 
 class Model:
@@ -28,13 +33,17 @@ class Model:
     - any other: the model's raw outputs.
     """
 
-    def __init__(self, path: str | Path) -> None:
+    def __init__(self, path: str | Path, camera: str | None = None) -> None:
         self.session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
         fields = self.session.get_modelmeta().custom_metadata_map
         self.task = fields["task"]
-        self.classes = json.loads(fields["classes"])
-        self.preprocessing = json.loads(fields["preprocessing"])
-        self.about = json.loads(fields["about"])
+        cameras = json.loads(fields.get("cameras", "{}"))
+        if camera not in (cameras or {None: 0}):
+            raise ValueError(f"{path}: no camera {camera}; there are {', '.join(cameras) or 'none'}")
+        # Beside the images, what a fleet's graph takes: the camera's index.
+        self.more = {"camera": np.array([list(cameras).index(camera)])} if cameras else {}
+        of_camera = cameras.get(camera) or {name: json.loads(fields[name]) for name in READING}
+        self.classes, self.preprocessing, self.about = (of_camera[name] for name in READING)
 
     def __call__(self, image: str | Path | np.ndarray) -> Any:
         image = image if isinstance(image, np.ndarray) else read_image(image)
@@ -42,7 +51,9 @@ class Model:
         if self.task == "detection":
             run = self._from_heads if "heads" in self.about else self._from_graph
             return self._detections(run(tensor), tensor.shape[1:], image.shape[:2])
-        logits = self.session.run(None, {"images": tensor[None]})[0][0]
+        logits = self.session.run(None, {"images": tensor[None], **self.more})[0][0]
+        if self.more:
+            logits = logits[: len(self.classes)]
         if self.task == "segmentation":
             return resize(logits, *image.shape[:2]).argmax(axis=0).astype(np.uint8)
         if self.task != "classification":
@@ -168,8 +179,12 @@ def softmax(logits: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
-    model = Model(sys.argv[1])
-    for path in sys.argv[2:]:
+    arguments = sys.argv[1:]
+    camera = None
+    if arguments[:1] == ["--camera"]:
+        _, camera, *arguments = arguments
+    model = Model(arguments[0], camera)
+    for path in arguments[1:]:
         found = model(path)
         if model.task == "segmentation":
             shares = np.bincount(found.ravel(), minlength=len(model.classes)) / found.size

@@ -1,0 +1,1 @@
+"""A folder of cameras' adapters, with their versions."""

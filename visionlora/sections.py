@@ -54,9 +54,16 @@ class ModelSection(Section):
 
 
 class DataSection(Section):
-    """What every task says of its images: the folder they lie in, and how they reach the model."""
+    """What every task says of its images: the folder they lie in, and how they reach the model.
+
+    ``shots`` trains on so many images of each class, drawn by the run's seed, fewer among more; of annotated images on
+    so many in all, at equal distances. ``hold_out`` validates on ``val_fraction`` of the training images, and leaves
+    the part to validate on unseen: for choices that are scored on that part later.
+    """
 
     root: Path | None = None
+    shots: AtLeastOne | None = None
+    hold_out: bool = False
     skip_unreadable: bool = False
     augment: Literal["none", "light", "strong", "surveillance"] = "light"
     workers: Annotated[int, Field(ge=0)] = 2
@@ -152,7 +159,8 @@ class TrainSection(Section):
     ``lora_plus`` times ``lr``.
     ``batch_size`` is ``auto`` for the largest power of two that a GPU's memory holds; the run's config gets the number.
     It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
-    ``monitor`` end the run, 0 never does. ``log_every`` and
+    ``monitor`` end the run, 0 never does. The run keeps its ``best`` evaluation's model, or with ``keep=last`` the last
+    one's: then no epoch is chosen by what it scores, nor does ``patience`` end it. ``log_every`` and
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch. ``memory`` says what
     adapted layers keep for the backward: see ``set_memory``.
     Training images that can't be read any more are left out, up to the share ``max_unreadable`` of all.
@@ -179,6 +187,7 @@ class TrainSection(Section):
     monitor: str | None = None
     evaluate_every: AtLeastOne = 1
     patience: Annotated[int, Field(ge=0)] = 0
+    keep: Literal["best", "last"] = "best"
     log_every: AtLeastOne = 10
     checkpoint_every: AtLeastOne = 200
     max_skipped_steps: Annotated[int, Field(ge=0)] = 3

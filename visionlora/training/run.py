@@ -129,7 +129,7 @@ def _train(
 
     if processes.several and config.train.batch_size == "auto":
         raise InputError(f"train.batch_size=auto is for one process, and there are {processes.size}; give a number")
-    config = with_batch_size(config, device, resume, lambda tried: _to_try(tried, device), say)
+    config = with_batch_size(config, device, resume, lambda tried: run_to_try(tried, device), say)
     left_out = processes.from_main(lambda: unreadable_images(config.out / CHECKPOINTS) if resume else [])
     with passing(left_out):
         setup = task_of(config.task).set_up(config)
@@ -174,8 +174,8 @@ def _train(
     return result
 
 
-def _to_try(config: RunConfig, device: torch.device) -> RunState:
-    """A run that will not be trained to its end."""
+def run_to_try(config: RunConfig, device: torch.device) -> RunState:
+    """A run before its first step, which will not be trained to its end; it writes nothing."""
     setup = task_of(config.task).set_up(config)
     return _begin(config, setup, "", device, ALONE, folds=prepare(config, setup) is not None)
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from visionlora.data.classification.csv_labels import choose_rows, examine_rows
 from visionlora.data.classification.csv_table import find_table
 from visionlora.data.classification.folder_labels import examine_folder
-from visionlora.data.classification.labelled import LabelledImages, LabelReading, split_train_val
+from visionlora.data.classification.labelled import LabelledImages, LabelReading, draw_shots, split_train_val
 from visionlora.data.faults import describe_left_out, refuse_errors
 from visionlora.data.folders import find_part, refuse_missing_folder, subfolders
 from visionlora.data.images import check_readable, find_unreadable
@@ -60,6 +60,10 @@ def load_split(data: ClassificationData, seed: int, on_progress: Callable[[int],
     train, val = train.without(bad), val.without(bad)
     if not len(val):
         raise InputError("no validation images are left: none of them can be read")
+    if data.hold_out:
+        train, val = split_train_val(train, data.val_fraction, seed)
+    if data.shots is not None:
+        train = draw_shots(train, data.shots, seed)
     if empty := [name for name, count in zip(train.classes, train.counts(), strict=True) if not count]:
         raise InputError(f"no training image is left of class {some(empty)}: none of them can be read")
     return Split(train, val, sorted(bad) if data.faulty == "refuse" else [], faulty, advice)

@@ -85,7 +85,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
 
     def images(self, config: ClassificationConfig, part: str, classes: list[str]) -> Chosen[LabelledImages]:
         data = config.data
-        if part := part or data.val or "":
+        if part := part or ("" if data.hold_out else data.val or ""):
             faulty: list[str] = []
             images = read_part(data, part, classes, faulty)
             unreadable = leave_out_unreadable(images.paths, data, faulty)

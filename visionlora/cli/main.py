@@ -251,6 +251,32 @@ def inspect(
 
 
 @app.command()
+def compare(
+    overrides: Overrides = None,
+    config: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped config.")] = "",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="frozen, norm, full, scratch, an adapter's method such as lora or dora, with -last-stage for that "
+            "alone, and with settings as in lora:init=pissa."
+        ),
+    ] = "frozen,lora,full",
+    ranks: Annotated[str, typer.Option(help="Of the methods that have one; by default the config's.")] = "",
+    shots: Annotated[
+        str, typer.Option(help="Training images of each class, of annotated images in all: 5,20,all.")
+    ] = "all",
+    budget: Annotated[str, typer.Option(help="Of every run: 500steps, or training time such as 10min.")] = "500steps",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method with each number of labels.")] = 3,
+    out: Annotated[Path, typer.Option(help="The study's folder, empty or absent.")] = Path("runs/compare"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in the folder.")] = False,
+) -> None:
+    """Train methods at an equal budget on one's own data, and say which to choose."""
+    from visionlora.cli.compare import compare as run_comparison
+
+    run_comparison(config, overrides or [], methods, ranks, shots, budget, seeds, out, resume)
+
+
+@app.command()
 def demo(
     out: Annotated[Path, typer.Option(help="Where the runs and the picture go.")] = Path("runs/demo"),
 ) -> None:

@@ -243,11 +243,20 @@ def inspect(
     rank: Annotated[int, typer.Option(help="The adapter's rank.")] = 8,
     targets: Annotated[list[str] | None, typer.Option(help="Names, patterns or a preset; may be repeated.")] = None,
     classes: Annotated[int, typer.Option(min=1, help="Outputs of the new head.")] = 10,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Count operations and memory: LoRA, frozen, full fine-tuning.")
+    ] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="The same for each kind of layer.")] = False,
+    trial: Annotated[str, typer.Option(help="Also time steps for so long with each method, such as 20s.")] = "",
+    size: Annotated[int | None, typer.Option(min=1, help="Pixels of an image's side; by default the model's.")] = None,
+    batch: Annotated[int, typer.Option(min=2, help="Images in a timed step.")] = 16,
+    images: Annotated[int, typer.Option(min=1, help="Of an epoch whose minutes are shown.")] = 1000,
 ) -> None:
     """Show a model's layers, and what an adapter would cost. Needs no weights."""
+    from visionlora.cli.inspect import Asked
     from visionlora.cli.inspect import inspect as run_inspection
 
-    run_inspection(model, rank, targets or ["all"], classes)
+    run_inspection(model, rank, targets or ["all"], classes, Asked(costs, layers, trial, size, batch, images))
 
 
 @app.command()

@@ -15,21 +15,29 @@ def bytes_kept(model: nn.Module, forward: Callable[[], object]) -> int:
         model: in training mode.
         forward: computes a loss with it; what it returns is dropped afterwards.
     """
+    return sum(kept_by(model, forward, lambda: "").values())
+
+
+def kept_by(model: nn.Module, forward: Callable[[], object], place: Callable[[], str]) -> dict[str, int]:
+    """The same by where the forward stood, as ``place`` says, when a storage was kept for the first time."""
     model_storages = {id_of(parameter) for parameter in model.parameters()}
-    found: dict[int, int] = {}
+    found: dict[int, tuple[str, int]] = {}
     # Kept here, for a storage's address means nothing once it is gone.
     alive: list[Tensor] = []
 
     def pack(tensor: Tensor) -> Tensor:
         alive.append(tensor)
         if id_of(tensor) not in model_storages:
-            found[id_of(tensor)] = tensor.untyped_storage().nbytes()
+            found.setdefault(id_of(tensor), (place(), tensor.untyped_storage().nbytes()))
         return tensor
 
     with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
         result = forward()
     del result
-    return sum(found.values())
+    kept: dict[str, int] = {}
+    for where, size in found.values():
+        kept[where] = kept.get(where, 0) + size
+    return kept
 
 
 def id_of(tensor: Tensor) -> int:

@@ -11,7 +11,7 @@ from visionlora.studies.methods import Variant
 
 Shots = int | None
 """Training images of each class (of annotated images, in all); None for all there are."""
-_BUDGET = re.compile(r"([\d.]+) ?(steps?|s|sec|seconds|min|minutes|h|hours)")
+_BUDGET = re.compile(r"(\d[\d.]*) ?(steps?|s|sec|seconds|min|minutes|h|hours)")
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0}
 EVALUATIONS = 10
 """About so many in a run, for the curve."""
@@ -105,17 +105,21 @@ def labels_word(shots: Shots) -> str:
 def parse_budget(text: str) -> Budget:
     """``500steps``, ``90s``, ``10min`` or ``1h``. InputError for anything else."""
     match = _BUDGET.fullmatch(text.strip().lower())
-    try:
-        amount = float(match[1]) if match else 0.0
-    except ValueError:
-        amount = 0.0
-    if match is None or amount <= 0:
+    if match is None or match[1].count(".") > 1 or not float(match[1]):
         raise InputError(f"--budget {text}: give steps or training time of each run, such as 500steps or 10min")
-    if match[2].startswith("step"):
-        if amount != int(amount):
-            raise InputError(f"--budget {text}: give a whole number of steps")
-        return Budget(steps=int(amount))
-    return Budget(seconds=amount * _SECONDS[match[2]])
+    if match[2] in _SECONDS:
+        return Budget(seconds=parse_seconds(text, "--budget"))
+    if float(match[1]) % 1:
+        raise InputError(f"--budget {text}: give a whole number of steps")
+    return Budget(steps=int(float(match[1])))
+
+
+def parse_seconds(text: str, option: str) -> float:
+    """``20s`` or ``2min`` as seconds. InputError for anything else."""
+    match = _BUDGET.fullmatch(text.strip().lower())
+    if match is None or match[2] not in _SECONDS or match[1].count(".") > 1 or not float(match[1]):
+        raise InputError(f"{option} {text}: give a time, such as 20s")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 def parse_shots(text: str) -> tuple[Shots, ...]:

@@ -4,9 +4,10 @@ import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from torch.utils.flop_counter import FlopCounterMode
 
 from visionlora.adapters.config import LoRAConfig
-from visionlora.studies.costs import METHODS, _inside, costs_of, noise, prepared
+from visionlora.studies.costs import _COUNTS, METHODS, _inside, costs_of, noise, prepared
 from visionlora.studies.memory import bytes_kept
 
 MODELS = (
@@ -62,6 +63,21 @@ def test_operations_and_sizes_are_those_of_the_layers() -> None:
     assert factors == 4 * (fc1.in_features + fc1.out_features)
     assert costs["frozen"].backward < costs["lora"].backward < 1.5 * costs["full"].backward
     assert costs["lora"].memory(8) - costs["lora"].memory(4) == 4 * costs["lora"].image_bytes
+
+
+def test_convolutions_in_groups_are_counted_as_what_they_are() -> None:
+    cost = costs_of("test_efficientnet", LoRAConfig(rank=4), 5, SIZE)["full"]
+    assert 1.5 * cost.forward < cost.backward <= 2 * cost.forward
+    x, groups = torch.randn(2, 12, 9, 9, requires_grad=True), 4
+    for layer, places in (
+        (torch.nn.Conv2d(12, 8, 3, groups=groups), 8 * 7 * 7),
+        (torch.nn.ConvTranspose2d(12, 8, 3, groups=groups), 12 * 9 * 9),
+    ):
+        counter = FlopCounterMode(display=False, custom_mapping=_COUNTS)
+        out = layer(x).sum()
+        with counter:
+            out.backward()
+        assert counter.get_total_flops() == 2 * 2 * 2 * places * layer.weight[0].numel()
 
 
 def test_a_layer_keeps_what_is_kept_inside_of_it() -> None:

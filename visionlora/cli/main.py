@@ -55,6 +55,20 @@ def evaluate(
     ] = "",
     base: Annotated[bool, typer.Option("--base", help="Score the base without the adapter.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
+    retain: Annotated[
+        Path | None,
+        typer.Option(
+            help="Classifiers: also score what the base knew with more and more of the adapter, on class folders of "
+            "the base's own classes, or by agreement with the base on any images."
+        ),
+    ] = None,
+    retain_at_least: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Write the adapter with the most of it that keeps this share of that score."),
+    ] = None,
+    retain_out: Annotated[
+        Path | None, typer.Option(help="An empty or absent folder for the curve, as PNG and JSON, and that adapter.")
+    ] = None,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     skip_unreadable: Skip = False,
@@ -62,8 +76,10 @@ def evaluate(
 ) -> None:
     """Score a trained model on labelled images: its run's validation, or others (data.root=PATH)."""
     from visionlora.cli.evaluate import evaluate as run_evaluation
+    from visionlora.cli.forgetting import check_retain
 
-    run_evaluation(run, overrides or [], part, base, out, checkpoint, device, skip_unreadable, download)
+    asked = check_retain(retain, retain_at_least, retain_out, base)
+    run_evaluation(run, overrides or [], part, base, out, checkpoint, device, skip_unreadable, download, asked)
 
 
 @app.command()

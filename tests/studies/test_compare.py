@@ -22,6 +22,7 @@ from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted
 from visionlora.studies.choosing import apart, choose
 from visionlora.studies.compare import Comparison, compare
+from visionlora.studies.forecast import forecasts
 from visionlora.studies.methods import parse_methods
 from visionlora.studies.plan import Plan, parse_budget
 from visionlora.studies.report import write_report
@@ -259,6 +260,26 @@ def test_what_can_not_be_compared_is_refused_before_anything_is_trained(images: 
         write_squares(tmp_path / "few" / "val", 1, seed=1)
         run(plan(tmp_path / "few", tmp_path / "too-few"))
     assert not list(tmp_path.glob("*/runs")) and not list(tmp_path.glob("*/rates"))
+
+
+def test_what_more_labels_would_bring_is_told_where_there_are_three_numbers(found: Comparison, tmp_path: Path) -> None:
+    sizes = {"frozen": [40, 20, 10, 10], "lora": [40, 20, 10, 10]}
+    runs = []
+    for ran in found.runs:
+        n = sizes[ran.cell.variant.word].pop()
+        outcome = replace(ran.outcome, score=1 - n**-0.5, per_class={"red": 1 - 2 * n**-0.5})
+        runs.append(replace(ran, images=n, outcome=outcome))
+    elsewhere = replace(found.plan, config=found.plan.config.model_copy(update={"out": tmp_path}))
+    changed = replace(found, plan=elsewhere, runs=runs, tested=10**6)
+    whole, by_class = forecasts(changed, found.plan.variants[0])
+    assert [one.images for one in whole] == [60, 80, 160]
+    assert [one.score for one in whole] == pytest.approx([1 - n**-0.5 for n in (60, 80, 160)])
+    assert by_class["red"].score == pytest.approx(1 - 2 * 80**-0.5)
+    write_report(changed)
+    text = (tmp_path / "report.md").read_text()
+    assert "## More labels" in text and f"| 80 | {1 - 80**-0.5:.4f} |" in text and "| red | " in text
+    assert forecasts(found, found.plan.variants[0]) == ([], {})
+    assert "More labels" not in (folder(found) / "report.md").read_text()
 
 
 def test_the_smallest_file_that_is_as_good_is_chosen(found: Comparison) -> None:

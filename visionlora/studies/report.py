@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from visionlora.errors import on_one_line
 from visionlora.files import new_folder, write_atomic, write_json
-from visionlora.studies.choosing import advice, caveats
+from visionlora.studies.choosing import advice, caveats, choose
 from visionlora.studies.compare import Comparison
+from visionlora.studies.forecast import forecasts
 from visionlora.studies.pictures import pictures
 from visionlora.studies.plan import shots_word
 from visionlora.studies.table import Row, rows_of
@@ -81,12 +82,35 @@ def _markdown(rows: Sequence[Row], found: Comparison, figures: Sequence[str]) ->
         "`s to frozen` and `s to 95%` the seconds of training until an evaluation shows the frozen backbone's score, "
         "and 95% of the best method's.",
         "\n".join(table),
+        *_more_labels(rows, found),
         "## Before you rely on it",
         "\n".join(f"- {line}" for line in caveats(rows, found)),
         "## Pictures",
         "\n\n".join(f"![{name.replace('_', ' ')}]({FIGURES}/{name}.png)" for name in figures),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _more_labels(rows: Sequence[Row], found: Comparison) -> list[str]:
+    """What more labels would bring the method that is to be chosen; nothing with fewer than three numbers of them."""
+    chosen = choose(rows, found)
+    whole, by_class = forecasts(found, chosen.variant) if chosen is not None else ([], {})
+    if chosen is None or not whole:
+        return []
+    lines = ["| training images | expected | 80% interval |", "| --- | --- | --- |"]
+    lines += [f"| {one.images} | {one.score:.4f} | {one.low:.4f} to {one.high:.4f} |" for one in whole]
+    of_class = ["| class | expected | 80% interval |", "| --- | --- | --- |"]
+    of_class += [
+        f"| {on_one_line(name)} | {one.score:.4f} | {one.low:.4f} to {one.high:.4f} |" for name, one in by_class.items()
+    ]
+    return [
+        "## More labels",
+        f"{found.score} of one run of {chosen.variant.label} with 1.5, 2 and 4 times the images, by a power law "
+        "through the numbers of labels above; where the law does not hold, neither does the interval:",
+        "\n".join(lines),
+        "F1, AP or IoU of each class with twice the images:",
+        "\n".join(of_class),
+    ]
 
 
 def _plain(row: Row) -> dict[str, Any]:

@@ -24,7 +24,20 @@ from visionlora.training.run import prepare
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "visionlora"
-ROOMS = ("adapters", "ops", "models", "data", "tasks", "training", "footage", "fleet", "exports", "demo", "cli")
+ROOMS = (
+    "adapters",
+    "ops",
+    "models",
+    "data",
+    "tasks",
+    "training",
+    "studies",
+    "footage",
+    "fleet",
+    "exports",
+    "demo",
+    "cli",
+)
 COMMON = {
     "errors",
     "files",
@@ -47,6 +60,7 @@ ALLOWED = {
     "tasks": {"tasks", "adapters", "data", "models", *COMMON},
     "config": {"tasks", *COMMON},
     "training": {"training", "config", "tasks", "adapters", "data", "models", *COMMON},
+    "studies": {"studies", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
     "footage": {"footage", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
     "fleet": {"fleet", "training", "config", "tasks", "adapters", "data", "models", *COMMON},
     "exports": {"exports", "fleet", "training", "config", "tasks", "adapters", "data", "models", *COMMON},

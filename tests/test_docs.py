@@ -70,6 +70,16 @@ def test_every_block_of_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: 
     run_blocks(ROOT / "docs" / f"{name}.md", monkeypatch)
 
 
+def test_every_command_about_comparing_is_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What they do is run by the tests of the commands, on less: a study takes minutes."""
+    monkeypatch.chdir(tmp_path)
+    called: list[str] = []
+    for command in ("compare", "inspect", "evaluate"):
+        monkeypatch.setattr(f"visionlora.cli.{command}.{command}", lambda *_given, name=command: called.append(name))
+    run_blocks(ROOT / "docs" / "comparing.md", monkeypatch)
+    assert called == ["compare", "compare", "inspect", "inspect", "evaluate"]
+
+
 def test_every_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """With a small stand-in for the reader's images, and tiny models with random weights in the place of the hub's."""
     monkeypatch.chdir(tmp_path)

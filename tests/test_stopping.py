@@ -37,6 +37,23 @@ def test_a_second_ctrl_c_stops_at_once_and_a_second_hangup_does_not() -> None:
     signal.signal(signal.SIGINT, before)
 
 
+def test_what_is_asked_inside_is_asked_outside_too() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with stop_requests() as outer:
+        with stop_requests() as inner:
+            signal.raise_signal(signal.SIGINT)
+            assert (inner(), outer()) == (signal.SIGINT, signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+        assert outer() == signal.SIGINT
+    with stop_requests() as outer:
+        with stop_requests() as inner:
+            assert inner() == 0
+        signal.raise_signal(signal.SIGTERM)
+        assert (inner(), outer()) == (0, signal.SIGTERM)
+    signal.signal(signal.SIGINT, before)
+
+
 @pytest.fixture
 def own_handlers() -> Iterator[None]:
     """Python's, whatever started the tests: a shell's background jobs ignore Ctrl+C."""

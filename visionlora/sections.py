@@ -59,6 +59,9 @@ class DataSection(Section):
     ``frames`` is the list that ``visionlora frames`` wrote, or several, for images that were moved away from it since;
     they are found by their names. ``split_by`` has whole cameras, days or blocks of ``block_seconds`` of a camera's
     time validate, about ``val_fraction`` of the images, and uses no image within ``gap_seconds`` of those.
+    ``shots`` trains on so many images of each class, drawn by the run's seed, fewer among more; of annotated images on
+    so many in all, at equal distances. ``hold_out`` validates on ``val_fraction`` of the training images, and leaves
+    the part to validate on unseen: for choices that are scored on that part later.
     """
 
     root: Path | None = None
@@ -66,6 +69,8 @@ class DataSection(Section):
     split_by: Literal["camera", "day", "time"] | None = None
     block_seconds: Positive = 600.0
     gap_seconds: NotNegative = 10.0
+    shots: AtLeastOne | None = None
+    hold_out: bool = False
     skip_unreadable: bool = False
     augment: Literal["none", "light", "strong", "surveillance"] = "light"
     workers: Annotated[int, Field(ge=0)] = 2
@@ -167,7 +172,8 @@ class TrainSection(Section):
     evaluated and saved; 0 is none.
     ``batch_size`` is ``auto`` for the largest power of two that a GPU's memory holds; the run's config gets the number.
     It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
-    ``monitor`` end the run, 0 never does. ``log_every`` and
+    ``monitor`` end the run, 0 never does. The run keeps its ``best`` evaluation's model, or with ``keep=last`` the last
+    one's: then no epoch is chosen by what it scores, nor does ``patience`` end it. ``log_every`` and
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch. ``memory`` says what
     adapted layers keep for the backward: see ``set_memory``.
     Training images that can't be read any more are left out, up to the share ``max_unreadable`` of all.
@@ -196,6 +202,7 @@ class TrainSection(Section):
     monitor: str | None = None
     evaluate_every: AtLeastOne = 1
     patience: Annotated[int, Field(ge=0)] = 0
+    keep: Literal["best", "last"] = "best"
     log_every: AtLeastOne = 10
     checkpoint_every: AtLeastOne = 200
     max_skipped_steps: Annotated[int, Field(ge=0)] = 3

@@ -95,13 +95,18 @@ def stopping_raises() -> Iterator[None]:
             signal.signal(number, handler)
 
 
+_LISTENING: list[list[int]] = []
+"""What was asked in each of the ``stop_requests`` that are inside each other."""
+
+
 @contextmanager
 def stop_requests(patience: int = 1) -> Iterator[Callable[[], int]]:
     """Turn signals into a request: what is yielded gives the first one's number, 0 while there is none.
 
     A second Ctrl+C stops at once, or one more than ``patience``: torchrun passes on what the terminal has sent to all.
     Other signals may come several times, as when a terminal is closed, and change nothing more. Outside of the main
-    thread, which alone gets signals, nobody ever asks.
+    thread, which alone gets signals, nobody ever asks. What is asked inside of another is asked of the outer one as
+    well: a run may end before it looks, and the study that it belongs to must still stop.
     """
     asked: list[int] = []
 
@@ -120,13 +125,16 @@ def stop_requests(patience: int = 1) -> Iterator[Callable[[], int]]:
         if len(asked) >= patience and number == signal.SIGINT:
             signal.signal(number, before[number])
             signal.raise_signal(number)
-        asked.append(number)
+        for listening in _LISTENING:
+            listening.append(number)
 
     for number in before:
         signal.signal(number, ask)
+    _LISTENING.append(asked)
     try:
         yield first
     finally:
+        _LISTENING.pop()
         for number, handler in before.items():
             signal.signal(number, handler)
 

@@ -11,9 +11,9 @@ from typing import Any, TypedDict
 import torch
 from torch import nn
 
-from benchmarks.step_measures import peak_of_process
 from visionlora.config import check_config
 from visionlora.sections import RunConfig
+from visionlora.studies.memory import peak_of_process
 from visionlora.tasks.base import SetUp
 from visionlora.tasks.evaluation import placed, score
 from visionlora.tasks.registry import task_of

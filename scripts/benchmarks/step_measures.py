@@ -3,13 +3,13 @@
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from benchmarks.step_methods import loss, make_case, make_step
 from benchmarks.step_tasks import Setup
+from visionlora.studies.memory import bytes_kept, peak_of_process
 
 STEPS = 2
 """Timed steps of one method in a round, after one that warms the caches as training does."""
@@ -49,22 +49,8 @@ def interleave(
 def saved_bytes(method: str, setup: Setup, batch: int) -> int:
     """Bytes of the storages that autograd keeps from a forward for the backward, parameters excluded."""
     case = make_case(method, setup, batch)
-    model_storages = {id_of(parameter) for parameter in case.model.parameters()}
-    found: dict[int, int] = {}
-    # Kept here, for a storage's address means nothing once it is gone.
-    alive: list[Tensor] = []
-
-    def pack(tensor: Tensor) -> Tensor:
-        alive.append(tensor)
-        if id_of(tensor) not in model_storages:
-            found[id_of(tensor)] = tensor.untyped_storage().nbytes()
-        return tensor
-
     called: nn.Module = torch.compile(case.model) if setup.compile else case.model
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        result = loss(case, called, setup)
-    del result
-    return sum(found.values())
+    return bytes_kept(case.model, lambda: loss(case, called, setup))
 
 
 def peak_bytes(method: str, setup: Setup) -> int:
@@ -73,20 +59,6 @@ def peak_bytes(method: str, setup: Setup) -> int:
     for _ in range(3):
         step()
     return peak_of_process()
-
-
-def peak_of_process() -> int:
-    """The most bytes so far: of tensors on a GPU, where there is one in use; else of the whole process."""
-    if torch.cuda.is_available() and torch.cuda.max_memory_allocated():
-        return torch.cuda.max_memory_allocated()
-    # Not getrusage: on Linux a new process's maximum begins with its parent's.
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return 1024 * int(line.split()[1])
-
-
-def id_of(tensor: Tensor) -> int:
-    """The address of the tensor's storage."""
-    return tensor.untyped_storage().data_ptr()
 
 
 def _finish(device: str) -> None:

@@ -232,7 +232,17 @@ def test_inspecting_shows_layers_and_cost(visionlora: Command) -> None:
     assert "mlp.fc1" in outcome.out  # among those left out
 
 
-@pytest.mark.parametrize("command", ["", "train", "eval", "predict", "merge", "inspect", "demo"])
+def test_inspecting_counts_what_training_would_cost(visionlora: Command) -> None:
+    outcome = visionlora("inspect", "test_resnet", "--size", 32, "--layers", "--trial", "0.01s", "--images", 1600)
+    assert (outcome.code, outcome.err) == (0, "")
+    for words in ("GFLOP forward", "full fine-tuning", "layer4.*.conv1", "minutes for 1,600 images"):
+        assert words in outcome.out
+    assert "GFLOP" not in visionlora("inspect", "test_resnet").out
+    refused = visionlora("inspect", "test_resnet", "--trial", "20")
+    assert (refused.code, refused.err) == (2, "error: --trial 20: give a time, such as 20s\n")
+
+
+@pytest.mark.parametrize("command", ["", "train", "eval", "predict", "merge", "inspect", "compare", "demo"])
 def test_every_command_explains_itself(visionlora: Command, command: str) -> None:
     outcome = visionlora(*[command] if command else [], "--help")
     assert outcome.code == 0

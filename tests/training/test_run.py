@@ -129,6 +129,14 @@ def test_early_stop_ends_after_patience(images: Path, tmp_path: Path) -> None:
     assert len(evaluations) == 3 and result.best_epoch == 1
 
 
+def test_a_run_that_keeps_the_last_epoch_reports_it(images: Path, tmp_path: Path) -> None:
+    result = train(make_config(images, tmp_path / "run", epochs=4, lr=0.05, keep="last", patience=1), quiet=True)
+    evaluations = [line for line in read_lines(result.folder) if line["kind"] == "val"]
+    assert [line["epoch"] for line in evaluations] == [0, 1, 2, 3]
+    assert result.best_epoch == 4
+    assert result.scores["loss"] == pytest.approx(evaluations[-1]["loss"], abs=1e-5)
+
+
 def test_a_loss_that_is_not_finite_ends_the_run_and_names_the_learning_rate(images: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"not finite|no longer finite.*train\.lr"):
         train(make_config(images, tmp_path / "run", lr=1e30, head_lr=1e30, clip=0), quiet=True)

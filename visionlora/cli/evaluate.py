@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from visionlora.cli.forgetting import Retain, show_retained
 from visionlora.cli.show import check_out, print_table, progress, say
 from visionlora.config import check_config, load_config, parse_overrides
 from visionlora.data.faults import tell_left_out
@@ -27,8 +28,9 @@ def evaluate(
     device: str,
     skip_unreadable: bool,
     download: bool,
+    retain: Retain | None = None,
 ) -> None:
-    """Print scores, overall and per class, and write them if asked."""
+    """Print scores, overall and per class, and write them if asked; and what is retained of the base's."""
     check_out(out)
     if base:
         trained = load_trained(run, checkpoint, base=True, download=download)
@@ -61,6 +63,8 @@ def evaluate(
     if out is not None:
         counted = {"images": len(data), "skipped": [str(path) for path in chosen.skipped], "faulty": chosen.faulty}
         write_json(out, {**counted, "scores": scores, "per_class": per_class, **metrics.details()})
+    if retain is not None:
+        show_retained(retain, trained, data, config, checkpoint, device)
 
 
 def config_for(run: Path, trained: Trained, overrides: list[str]) -> RunConfig:

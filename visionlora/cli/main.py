@@ -70,6 +70,20 @@ def evaluate(
     ] = "",
     base: Annotated[bool, typer.Option("--base", help="Score the base without the adapter.")] = False,
     out: Annotated[Path | None, typer.Option(help="Also write the scores as JSON.")] = None,
+    retain: Annotated[
+        Path | None,
+        typer.Option(
+            help="Classifiers: also score what the base knew with more and more of the adapter, on class folders of "
+            "the base's own classes, or by agreement with the base on any images."
+        ),
+    ] = None,
+    retain_at_least: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Write the adapter with the most of it that keeps this share of that score."),
+    ] = None,
+    retain_out: Annotated[
+        Path | None, typer.Option(help="An empty or absent folder for the curve, as PNG and JSON, and that adapter.")
+    ] = None,
     checkpoint: Checkpoint = None,
     device: Device = "auto",
     skip_unreadable: Skip = False,
@@ -77,8 +91,10 @@ def evaluate(
 ) -> None:
     """Score a trained model on labelled images: its run's validation, or others (data.root=PATH)."""
     from visionlora.cli.evaluate import evaluate as run_evaluation
+    from visionlora.cli.forgetting import check_retain
 
-    run_evaluation(run, overrides or [], part, base, out, checkpoint, device, skip_unreadable, download)
+    asked = check_retain(retain, retain_at_least, retain_out, base)
+    run_evaluation(run, overrides or [], part, base, out, checkpoint, device, skip_unreadable, download, asked)
 
 
 @app.command()
@@ -372,11 +388,46 @@ def inspect(
     rank: Annotated[int, typer.Option(help="The adapter's rank.")] = 8,
     targets: Annotated[list[str] | None, typer.Option(help="Names, patterns or a preset; may be repeated.")] = None,
     classes: Annotated[int, typer.Option(min=1, help="Outputs of the new head.")] = 10,
+    costs: Annotated[
+        bool, typer.Option("--costs", help="Count operations and memory: LoRA, frozen, full fine-tuning.")
+    ] = False,
+    layers: Annotated[bool, typer.Option("--layers", help="The same for each kind of layer.")] = False,
+    trial: Annotated[str, typer.Option(help="Also time steps for so long with each method, such as 20s.")] = "",
+    size: Annotated[int | None, typer.Option(min=1, help="Pixels of an image's side; by default the model's.")] = None,
+    batch: Annotated[int, typer.Option(min=2, help="Images in a timed step.")] = 16,
+    images: Annotated[int, typer.Option(min=1, help="Of an epoch whose minutes are shown.")] = 1000,
 ) -> None:
     """Show a model's layers, and what an adapter would cost. Needs no weights."""
+    from visionlora.cli.inspect import Asked
     from visionlora.cli.inspect import inspect as run_inspection
 
-    run_inspection(model, rank, targets or ["all"], classes)
+    run_inspection(model, rank, targets or ["all"], classes, Asked(costs, layers, trial, size, batch, images))
+
+
+@app.command()
+def compare(
+    overrides: Overrides = None,
+    config: Annotated[str, typer.Option(help="A YAML file, or the name of a shipped config.")] = "",
+    methods: Annotated[
+        str,
+        typer.Option(
+            help="frozen, norm, full, scratch, an adapter's method such as lora or dora, with -last-stage for that "
+            "alone, and with settings as in lora:init=pissa."
+        ),
+    ] = "frozen,lora,full",
+    ranks: Annotated[str, typer.Option(help="Of the methods that have one; by default the config's.")] = "",
+    shots: Annotated[
+        str, typer.Option(help="Training images of each class, of annotated images in all: 5,20,all.")
+    ] = "all",
+    budget: Annotated[str, typer.Option(help="Of every run: 500steps, or training time such as 10min.")] = "500steps",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each method with each number of labels.")] = 3,
+    out: Annotated[Path, typer.Option(help="The study's folder, empty or absent.")] = Path("runs/compare"),
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in the folder.")] = False,
+) -> None:
+    """Train methods at an equal budget on one's own data, and say which to choose."""
+    from visionlora.cli.compare import compare as run_comparison
+
+    run_comparison(config, overrides or [], methods, ranks, shots, budget, seeds, out, resume)
 
 
 @app.command()

@@ -73,6 +73,12 @@ def create_classifier(
     return Classifier(model, head, config)
 
 
+def own_outputs(name: str) -> int:
+    """Classes of the head that the model's published weights have, as its library says; ImageNet's where it doesn't."""
+    config = timm_models.published(name)
+    return config.num_classes if config is not None and config.num_classes else 1000
+
+
 def creation_code(name: str, num_classes: int, img_size: tuple[int, int]) -> str:
     """Python that creates the same plain model without this package, as ``model``; img_size in pixels."""
     return _library(name).creation_code(name, num_classes, img_size)

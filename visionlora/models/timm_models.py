@@ -49,7 +49,7 @@ def create(
     if "://" in name:  # parts of which timm's errors would show
         raise InputError(f"model {name}: a URL; a hub's model is named hf-hub:ORG/NAME@REVISION")
     kwargs: dict[str, Any] = {key: value for key, value in options.items() if value}
-    config = _pretrained_config(name)
+    config = published(name)
     if img_size is not None and config is not None and config.fixed_input_size:
         kwargs["img_size"] = img_size
     if checkpoint is not None:
@@ -67,7 +67,7 @@ def create(
 
 def creation_code(name: str, num_classes: int, img_size: tuple[int, int]) -> str:
     """Python that creates the plain model; see ``classifier.creation_code``."""
-    config = _pretrained_config(name)
+    config = published(name)
     other_size = config is not None and config.fixed_input_size and config.input_size[1:] != img_size
     size = f", img_size={img_size}" if other_size else ""
     return f"import timm\nmodel = timm.create_model({name!r}, num_classes={num_classes}{size})"
@@ -125,8 +125,8 @@ def _head(model: nn.Module) -> list[str]:
     return [name for name in found if any(True for _ in model.get_submodule(name).parameters())]
 
 
-def _pretrained_config(name: str) -> PretrainedCfg | None:
-    """What timm knows of the model; None for one from a hub or a local folder."""
+def published(name: str) -> PretrainedCfg | None:
+    """What timm knows of the model's weights; None for one from a hub or a local folder."""
     if not timm.is_model(name):
         return None
     try:

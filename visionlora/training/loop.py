@@ -24,6 +24,10 @@ from visionlora.training.random_states import State, random_state
 from visionlora.training.state import RunState, as_trained
 
 
+class DivergedError(InputError):
+    """Loss, gradient or weights are no longer finite: another learning rate may do."""
+
+
 def steps_per_epoch(training: Training, train: TrainSection) -> int:
     """Optimizer steps in an epoch."""
     return -(-len(training.train_batches(0)) // train.accumulate)
@@ -91,7 +95,7 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         if last:
             skips.in_row = 0  # who resumes goes on behind them
             checkpoint()
-            raise InputError(_not_finite(last.number, state.files(last.batches), train))
+            raise DivergedError(_not_finite(last.number, state.files(last.batches), train))
 
     def checkpoint_if(due: bool, where: str) -> None:
         number = stop()
@@ -177,7 +181,7 @@ def _evaluate(
         with state.average.shown():
             plain = evaluation_copy(state.model)
     except InputError as error:
-        raise InputError(f"the weights are no longer finite ({error}): {_lower(train)}") from error
+        raise DivergedError(f"the weights are no longer finite ({error}): {_lower(train)}") from error
     trained = as_trained(state.config, setup, plain)
     try:
         metrics = score(
@@ -216,13 +220,15 @@ def _take_note(state: RunState, trained: Trained, metrics: Metrics, monitor: Mon
         monitor.figure(name, figure, progress.step)
     # Where the validation images have nothing to measure it by, the score is missing, and the last epoch counts.
     value = scores.get(state.monitor)
-    better = progress.best is None or (value is not None and value > progress.best)
+    better = train.keep == "last" or progress.best is None or (value is not None and value > progress.best)
     if better:
         progress.best, progress.best_epoch, progress.stale = value, progress.epoch, 0
         state.save_best(metrics)
     else:
         progress.stale += 1
-    note = f"  (no {state.monitor}: nothing to measure it by)" if value is None else "  (best)" if better else ""
+    note = (
+        f"  (no {state.monitor}: nothing to measure it by)" if value is None else f"  ({train.keep})" if better else ""
+    )
     shown = "".join(f"  {name} {score:.4f}" for name, score in scores.items())
     monitor.say(f"epoch {progress.epoch + 1}/{train.epochs}{shown}{note}")
     monitor.restart_clock()

@@ -131,8 +131,8 @@ def _train(
 
     if processes.several and config.train.batch_size == "auto":
         raise InputError(f"train.batch_size=auto is for one process, and there are {processes.size}; give a number")
-    config = with_batch_size(config, device, resume, lambda tried: _trial(tried, device), say)
-    config = processes.from_main(lambda: with_ranks(config, resume, lambda tried: _trial(tried, device), say))
+    config = with_batch_size(config, device, resume, lambda tried: run_to_try(tried, device), say)
+    config = processes.from_main(lambda: with_ranks(config, resume, lambda tried: run_to_try(tried, device), say))
     left_out = processes.from_main(lambda: unreadable_images(config.out / CHECKPOINTS) if resume else [])
     with passing(left_out):
         setup = task_of(config.task).set_up(config)
@@ -178,17 +178,18 @@ def _train(
 
 
 def ready_to_try(config: RunConfig, say: Callable[[str], None] = lambda _text: None) -> RunState:
-    """A run before its first step that leaves no folder, to look at what its first steps do.
+    """As ``run_to_try``, with a number of images and ranks for ``auto``.
 
     Raises:
         InputError: as ``train``.
     """
     device = pick_device(config.train.device)
-    config = with_batch_size(config, device, False, lambda tried: _trial(tried, device), say)
-    return _trial(with_ranks(config, False, lambda tried: _trial(tried, device), say), device)
+    config = with_batch_size(config, device, False, lambda tried: run_to_try(tried, device), say)
+    return run_to_try(with_ranks(config, False, lambda tried: run_to_try(tried, device), say), device)
 
 
-def _trial(config: RunConfig, device: torch.device) -> RunState:
+def run_to_try(config: RunConfig, device: torch.device) -> RunState:
+    """A run before its first step, which will not be trained to its end; it writes nothing."""
     setup = task_of(config.task).set_up(config)
     return _begin(config, setup, "", device, ALONE, folds=prepare(config, setup) is not None)
 

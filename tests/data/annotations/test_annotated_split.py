@@ -54,6 +54,19 @@ def test_fields_choose_images(days: Path) -> None:
     assert parts(annotations=days, val={"day": ["0"]}) == ([5, 6, 7, 8, 9], [0, 1, 2, 3, 4])
 
 
+def test_shots_are_so_many_training_images_at_equal_distances(days: Path) -> None:
+    assert parts(annotations=days, shots=3) == ([0, 2, 5], [8, 9])
+    assert parts(annotations=days, every=2, shots=2) == ([0, 4], [8, 9])
+    with pytest.raises(InputError, match="data.shots is 9, and there are 8 images to train on"):
+        parts(annotations=days, shots=9)
+
+
+def test_what_is_held_out_is_of_the_training_images_alone(days: Path) -> None:
+    assert parts(annotations=days, hold_out=True, val_fraction=0.2) == (list(range(6)), [6, 7])
+    chosen = {"train": {"day": ["1"]}, "val": {"day": ["0"]}}
+    assert parts(annotations=days, **chosen, hold_out=True, val_fraction=0.4) == ([5, 6, 7], [8, 9])
+
+
 def test_every_nth_training_image_is_taken_and_every_validation_image(days: Path) -> None:
     assert parts(annotations=days, every=3) == ([0, 3, 6], [8, 9])
 

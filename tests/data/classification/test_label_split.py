@@ -54,6 +54,34 @@ def test_without_a_part_to_validate_on_it_is_said_what_does(tmp_path: Path) -> N
     assert (len(named.val), named.advice) == (2, "")
 
 
+def test_shots_are_so_many_of_each_class_and_fewer_are_among_more(tmp_path: Path) -> None:
+    write_classes(tmp_path / "train", car=9, van=7)
+    write_classes(tmp_path / "val", car=2, van=2)
+    data = ClassificationData(root=tmp_path)
+    drawn = {
+        shots: load_split(data.model_copy(update={"shots": shots}), seed=seed)
+        for shots, seed in ((2, 0), (5, 0), (7, 0), (3, 1))
+    }
+    assert [split.train.counts() for split in drawn.values()] == [[shots, shots] for shots in drawn]
+    assert all(len(split.val) == 4 for split in drawn.values())
+    assert set(drawn[2].train.paths) < set(drawn[5].train.paths) < set(drawn[7].train.paths)
+    again = load_split(data.model_copy(update={"shots": 3}), seed=0)
+    assert set(again.train.paths) != set(drawn[3].train.paths)
+    with pytest.raises(InputError, match="data.shots is 8, and class 'van' has 7 images to train on; give fewer"):
+        load(root=tmp_path, shots=8)
+
+
+@pytest.mark.parametrize("parts", [("train", "val"), ("train",)])
+def test_what_is_held_out_is_of_the_training_images_alone(tmp_path: Path, parts: tuple[str, ...]) -> None:
+    for part in parts:
+        write_classes(tmp_path / part, car=10, van=10)
+    plain, held = load(root=tmp_path), load(root=tmp_path, hold_out=True, val_fraction=0.2, shots=5)
+    assert held.train.counts() == [5, 5]
+    assert not set(held.train.paths) & set(held.val.paths)
+    assert set(held.val.paths) < set(plain.train.paths)
+    assert not set(held.val.paths) & set(plain.val.paths)
+
+
 def test_splits_of_a_table_are_found_by_any_of_their_names(tmp_path: Path) -> None:
     write_classes(tmp_path, car=3, van=3)
     rows = [f"{name}/{n}.jpg;{name};{'Training' if n else 'valid'}" for name in ("car", "van") for n in range(3)]

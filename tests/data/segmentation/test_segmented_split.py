@@ -68,6 +68,8 @@ def test_parts_of_known_layouts_are_found(tmp_path: Path, classes: Path, layout:
             folder.rename(root / place)
     assert parts(root=root, classes=classes) == (["0", "1", "2", "3"], ["0", "1"])
     assert parts(root=root, classes=classes, val="test", every=2) == (["0", "2"], ["0", "1", "2"])
+    held = parts(root=root, classes=classes, val="test", hold_out=True, val_fraction=0.25, shots=2)
+    assert held == (["0", "1"], ["3"])
     data = SegmentationData(root=root, classes=classes, val="test")
     for part, count in (("train", 4), ("val", 3), ("test", 3)):
         images_of_part, skipped = read_segmented_part(data, part, CLASSES)

@@ -110,6 +110,19 @@ def every_nth(data: AnyImages, every: int) -> AnyImages:
     return data.subset(range(0, len(data), every))
 
 
+def spread(data: AnyImages, images: int | None) -> AnyImages:
+    """So many images at equal distances, the first among them; None for all.
+
+    Raises:
+        InputError: there are fewer.
+    """
+    if images is None:
+        return data
+    if images > len(data):
+        raise InputError(f"data.shots is {images}, and there are {len(data)} images to train on; give fewer")
+    return data.subset(index * len(data) // images for index in range(images))
+
+
 def split_in_order(
     data: AnyImages, fraction: float, gap: int = 0, by: str | None = None
 ) -> tuple[AnyImages, AnyImages]:

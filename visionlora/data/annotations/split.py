@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from visionlora.data.annotations.annotated import AnnotatedImages
-from visionlora.data.annotations.choosing import AnyImages, every_nth, select, split_in_order
+from visionlora.data.annotations.choosing import AnyImages, every_nth, select, split_in_order, spread
 from visionlora.data.annotations.layouts import WANTED, examine_annotations, first_of
 from visionlora.data.annotations.reading import Options
 from visionlora.data.faults import describe_left_out, refuse_errors
@@ -54,7 +54,11 @@ def load_annotated_split(data: AnnotatedData, classes: list[str] | None = None) 
         train = _without(whole, val) if chosen is None else _select(whole, chosen)
     else:
         train, val = split_in_order(_select(whole, chosen), 1 - data.val_fraction, data.gap, data.order_by)
-    train = every_nth(train, data.every)
+    if data.hold_out and data.split_by is not None:
+        train, val = split_by_frames(data, train)
+    elif data.hold_out:
+        train, val = split_in_order(train, 1 - data.val_fraction, data.gap, data.order_by)
+    train = spread(every_nth(train, data.every), data.shots)
     if both := {image.path for image in train.images} & {image.path for image in val.images}:
         raise InputError(f"data.train and data.val both have {some(sorted(both), 2)}; let no image be in both")
     if classes is None and not sum(train.counts()):

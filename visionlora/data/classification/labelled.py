@@ -50,6 +50,27 @@ class LabelReading:
     faults: list[Fault]
 
 
+def draw_shots(data: LabelledImages, shots: int, seed: int) -> LabelledImages:
+    """So many images of each class, by (seed) alone, in their order; fewer shots are among more.
+
+    Raises:
+        InputError: images have several labels, or a class has fewer images.
+    """
+    if data.multilabel:
+        raise InputError("data.shots counts images of each class, and here an image has several; leave it out")
+    for name, count in zip(data.classes, data.counts(), strict=True):
+        if count < shots:
+            raise InputError(f"data.shots is {shots}, and class '{name}' has {count} images to train on; give fewer")
+    generator = np.random.default_rng(seed)
+    left, chosen = [shots] * len(data.classes), []
+    for index in generator.permutation(len(data)).tolist():
+        label = data.labels[index][0]
+        if left[label]:
+            left[label] -= 1
+            chosen.append(index)
+    return data.subset(sorted(chosen))
+
+
 def split_train_val(data: LabelledImages, fraction: float, seed: int) -> tuple[LabelledImages, LabelledImages]:
     """Put about ``fraction`` of the images aside for validation, by (seed) alone.
 

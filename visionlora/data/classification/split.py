@@ -8,7 +8,7 @@ from visionlora.data.annotations.choosing import matching
 from visionlora.data.classification.csv_labels import choose_rows, examine_rows
 from visionlora.data.classification.csv_table import find_table
 from visionlora.data.classification.folder_labels import examine_folder
-from visionlora.data.classification.labelled import LabelledImages, LabelReading, split_train_val
+from visionlora.data.classification.labelled import LabelledImages, LabelReading, draw_shots, split_train_val
 from visionlora.data.faults import describe_left_out, refuse_errors
 from visionlora.data.folders import find_part, refuse_missing_folder, subfolders
 from visionlora.data.frame_manifest import fields_of
@@ -53,6 +53,13 @@ def load_split(data: ClassificationData, seed: int, on_progress: Callable[[int],
     train, val = train.without(bad), val.without(bad)
     if not len(val):
         raise InputError("no validation images are left: none of them can be read")
+    if data.hold_out and data.split_by in ("camera", "day", "time"):
+        train, val = _split_by_frames(data, train)
+    elif data.hold_out:
+        _refuse_random_frames(data, train)
+        train, val = split_train_val(train, data.val_fraction, seed)
+    if data.shots is not None:
+        train = draw_shots(train, data.shots, seed)
     if empty := [name for name, count in zip(train.classes, train.counts(), strict=True) if not count]:
         why = "none of them can be read" if bad else "all of them validate, or are too near to such; split otherwise"
         raise InputError(f"no training image is left of class {some(empty)}: {why}")
@@ -64,12 +71,7 @@ def _choose(data: ClassificationData, seed: int, faulty: list[str]) -> tuple[Lab
     if data.split_by is not None and data.val is not None:
         raise InputError("data.split_by and data.val both say what validates; give one of them")
     if data.split_by in ("camera", "day", "time"):
-        whole = read_part(data, data.train, faulty=faulty)
-        fields = fields_of(whole.paths, data.frames)
-        refuse_unknown(fields, whole.paths, data.split_by)
-        known = [fields[path] for path in whole.paths]
-        train, val = split_frames(known, data.split_by, data.val_fraction, data.block_seconds, data.gap_seconds)
-        return whole.subset(train), whole.subset(val), ""
+        return *_split_by_frames(data, read_part(data, data.train, faulty=faulty)), ""
     there = _part_names(data)
     train_part = data.train or find_part("train", there)
     val_part = data.val or (find_part("val", there) if train_part is not None and data.split_by is None else None)
@@ -80,6 +82,15 @@ def _choose(data: ClassificationData, seed: int, faulty: list[str]) -> tuple[Lab
     missing = isinstance(train_part, str) and data.split_by is None
     advice = describe_missing_validation(str(train_part), there, data.val_fraction) if missing else ""
     return *split_train_val(chosen, data.val_fraction, seed), advice
+
+
+def _split_by_frames(data: ClassificationData, images: LabelledImages) -> tuple[LabelledImages, LabelledImages]:
+    assert data.split_by is not None and data.split_by != "random"
+    fields = fields_of(images.paths, data.frames)
+    refuse_unknown(fields, images.paths, data.split_by)
+    known = [fields[path] for path in images.paths]
+    train, val = split_frames(known, data.split_by, data.val_fraction, data.block_seconds, data.gap_seconds)
+    return images.subset(train), images.subset(val)
 
 
 def _apart(

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from visionlora.data.annotations.choosing import every_nth, select, split_in_order
+from visionlora.data.annotations.choosing import every_nth, select, split_in_order, spread
 from visionlora.data.annotations.layouts import first_of
 from visionlora.data.annotations.reading import Options
 from visionlora.data.annotations.split import (
@@ -123,7 +123,12 @@ def _split_masks(data: SegmentationData, classes: list[str] | None) -> Segmented
             train = train.subset(i for i, image in enumerate(train.images) if image.path not in taken)
         elif both := [image.path for image in train.images if image.path in taken]:
             raise InputError(f"data.train and data.val both have {some(both, 2)}; let no image be in both")
-    return SegmentedSplit(every_nth(train, data.every), val, sorted(set(skipped)), list(dict.fromkeys(faulty)))
+    if data.hold_out and data.split_by is not None:
+        train, val = split_by_frames(data, train)
+    elif data.hold_out:
+        train, val = split_in_order(train, 1 - data.val_fraction, data.gap)
+    train = spread(every_nth(train, data.every), data.shots)
+    return SegmentedSplit(train, val, sorted(set(skipped)), list(dict.fromkeys(faulty)))
 
 
 def _read_masks(

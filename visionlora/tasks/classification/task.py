@@ -85,7 +85,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
 
     def images(self, config: ClassificationConfig, part: str, classes: list[str]) -> Chosen[LabelledImages]:
         data = config.data
-        if chosen := part or data.val:
+        if chosen := part or (None if data.hold_out else data.val):
             faulty: list[str] = []
             images = read_part(data, chosen, classes, faulty)
             unreadable = leave_out_unreadable(images.paths, data, faulty)

@@ -1,0 +1,1 @@
+"""Runs of runs: methods compared, what is forgotten, what more labels would bring."""

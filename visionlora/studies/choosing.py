@@ -1,0 +1,93 @@
+"""What to choose, in two sentences, and what speaks against trusting them."""
+
+import math
+import statistics
+from collections.abc import Sequence
+
+from visionlora.studies.compare import Comparison
+from visionlora.studies.plan import labels_word
+from visionlora.studies.table import Row
+
+
+def choose(rows: Sequence[Row], found: Comparison) -> Row | None:
+    """Of the methods with the most labels that are not ``apart`` from the best the one whose file is smallest; None
+    if every run diverged.
+    """
+    scored = [row for row in rows if row.shots == found.plan.shots[-1] and row.score is not None]
+    if not scored:
+        return None
+    best = max(scored, key=lambda row: row.score or 0.0)
+    return min((row for row in scored if not apart(best, row, found.tested)), key=lambda row: row.file_bytes)
+
+
+def apart(best: Row, row: Row, tested: int) -> bool:
+    """Whether a row is worse than the best by more than one image of those that were tested, and by more than the
+    standard error of the differences between runs of the same seed, which see the same images in the same order.
+    """
+    differences = [best.scores[seed] - row.scores[seed] for seed in best.scores.keys() & row.scores.keys()]
+    if not differences:
+        return True
+    error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
+    return statistics.fmean(differences) > max(error, 1 / tested)
+
+
+def advice(rows: Sequence[Row], found: Comparison) -> str:
+    """Two sentences: what to choose, and why."""
+    chosen = choose(rows, found)
+    if chosen is None:
+        return "No method can be recommended. Every run diverged; lower train.lr."
+    scored = [row for row in rows if row.shots == chosen.shots and row.score is not None]
+    best = max(scored, key=lambda row: row.score or 0.0)
+    labels = f"{chosen.images} training images" if chosen.shots is None else labels_word(chosen.shots)
+    first = f"Take {chosen.variant.label}: with {labels} it reaches {found.score} {_score(chosen)}"
+    if chosen is best:
+        near = [row.variant.label for row in scored if row is not best and not apart(best, row, found.tested)]
+        first += ", the best of all" + (
+            f", and those that are as good ({'; '.join(near)}) have larger files" if near else ""
+        )
+    else:
+        first += f", as good as the best ({best.variant.label}, {_score(best)}) as far as {_seeds(found)} can tell"
+    first += f", and its file has {chosen.file_bytes / 1e6:.2f} MB."
+    rest = [row for row in scored if row is not chosen]
+    others = [row for row in rest if row.variant.base in ("full", "frozen", "scratch")] or rest
+    compared = [f"{row.variant.label} reaches {_score(row)}{_against(row, chosen)}" for row in others]
+    second = f"For comparison, {'; '.join(compared)}." if compared else "No other method has a score."
+    return f"{first} {second}"
+
+
+def _seeds(found: Comparison) -> str:
+    return f"{found.plan.seeds} seeds" if found.plan.seeds > 1 else "one seed"
+
+
+def _against(row: Row, chosen: Row) -> str:
+    if not row.step_seconds or not chosen.step_seconds:
+        return ""
+    return f" at {row.step_seconds / chosen.step_seconds:.2f} times its step time and {row.file_bytes / 1e6:.2f} MB"
+
+
+def _score(row: Row) -> str:
+    return f"{row.score:.4f}" + (f" ± {row.spread:.4f}" if row.seeds > 1 else "")
+
+
+def caveats(rows: Sequence[Row], found: Comparison) -> list[str]:
+    """What speaks against taking the table for more than it is, a line each."""
+    plan, step = found.plan, 1 / found.tested
+    told = [
+        f"Scores are of {found.tested} images: a single one is {step:.4f} of an accuracy. They are the last epoch's; "
+        "no epoch and no learning rate was chosen by them.",
+        f"Every run had {plan.budget}, in whole epochs. Longer ones may put the methods into another order.",
+        f"Learning rates were chosen once for each method at its rank, with seed {plan.first_seed} and "
+        f"{labels_word(plan.shots[-1])}, on {found.held_out} images held out of the training images; runs with fewer "
+        "labels profit from these too.",
+        "Times and memory are of this machine and process, with whatever else it did meanwhile: compare them with each "
+        "other, not with other tables.",
+    ]
+    if plan.seeds == 1:
+        told.append("There is one seed: which of two methods is better by chance can't be told.")
+    elif plan.seeds < 5:
+        told.append(f"{plan.seeds} seeds: the spread itself is uncertain.")
+    if edge := list(dict.fromkeys(row.variant.label for row in rows if row.at_edge)):
+        told.append(f"At the edge of the rates that were tried, so perhaps not at its best: {'; '.join(edge)}.")
+    if failed := [f"{row.label} ({row.asked - row.seeds} of {row.asked})" for row in rows if row.seeds < row.asked]:
+        told.append(f"Runs that diverged, and are in no mean: {'; '.join(failed)}.")
+    return told

@@ -1,0 +1,239 @@
+"""Methods compared on one's own data: each at the same budget, each with a learning rate of its own."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from visionlora.errors import InputError, printable
+from visionlora.sections import RunConfig
+from visionlora.stopping import Interrupted, stop_requests
+from visionlora.studies.folder import OUTCOMES, RATES, RUNS, TRIALS, keep_plan, opened
+from visionlora.studies.methods import Variant, with_method
+from visionlora.studies.plan import EVALUATIONS, Cell, Plan, Shots, shots_word
+from visionlora.studies.runs import Outcome, kept, run_cell
+from visionlora.studies.search import Found, Quality, search
+from visionlora.studies.time_left import TimeLeft
+from visionlora.studies.trial import Trial, try_out
+from visionlora.tasks.base import SetUp
+from visionlora.tasks.registry import task_of
+from visionlora.training.loop import steps_per_epoch
+from visionlora.training.resuming import data_fingerprint
+from visionlora.training.run import monitored, pick_device
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """A run of the comparison, and with what it was trained."""
+
+    cell: Cell
+    outcome: Outcome
+    factor: float
+    epochs: int
+    steps: int
+    images: int
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Everything that was measured.
+
+    Attributes:
+        plan: what was asked for.
+        score: the name of the one that is compared.
+        tested: images that it was measured on.
+        held_out: images that learning rates were chosen on.
+        trials: what a step of each method costs, by its label.
+        rates: the search of each, likewise.
+        runs: in the order of ``Plan.cells``.
+    """
+
+    plan: Plan
+    score: str
+    tested: int
+    held_out: int
+    trials: dict[str, Trial]
+    rates: dict[str, Found]
+    runs: list[Ran]
+
+
+@dataclass(frozen=True)
+class _Data:
+    """The images of some number of labels."""
+
+    steps_per_epoch: int
+    images: int
+
+
+def compare(plan: Plan, resume: bool = False, console: Console | None = None) -> Comparison:
+    """Try every method out, choose its learning rate, train all runs, one after another, and keep what they came to.
+
+    What is done is in files of the study's folder, and is not done again: a study that was stopped at any moment goes
+    on with ``resume``, in the middle of its last run. More methods, ranks, labels and seeds may be asked for then.
+
+    Learning rates are chosen on images held out of the training images (``data.hold_out``), with the most labels and
+    the first seed. The score of a run is its last epoch's, on the images that the config validates on; nothing is
+    chosen by it.
+
+    Raises:
+        InputError: the folder is not empty, or holds another study; a method does not apply; the budget is less than
+            an epoch; anything that a run refuses.
+        visionlora.stopping.Interrupted: Ctrl+C, SIGTERM or SIGHUP; the run that was at work has a checkpoint.
+    """
+    console = console or Console()
+
+    def say(text: str) -> None:
+        console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+    with opened(plan, resume) as note:
+        if note:
+            say(note)
+        with stop_requests() as asked:
+            return _compare(plan, console, say, lambda: _answer(asked()))
+
+
+def _answer(number: int) -> None:
+    """End the study if a signal has asked for that."""
+    if number:
+        raise Interrupted("between two runs", number)
+
+
+def _compare(plan: Plan, console: Console, say: Say, stop: Callable[[], None]) -> Comparison:
+    config = plan.config
+    task = task_of(config.task)
+    whole: SetUp = task.set_up(config)
+    keep_plan(plan, data_fingerprint(task, whole))
+    score = monitored(config, whole, pick_device(config.train.device))
+    say(f"{whole.description}; compared by {score}")
+    configs = {variant: with_method(config, variant, whole.built) for variant in plan.variants}
+    data = {shots: _look_at(_with_data(config, shots, False)) for shots in plan.shots}
+    searched = _with_data(config, plan.shots[-1], True)
+    held = task.set_up(searched)
+    held_out = _Data(steps_per_epoch(held.training, config.train), len(held.val))
+    del held
+    trials = {}
+    for variant, own in configs.items():
+        trials[variant] = _trial(plan, variant, own)
+        say(f"{variant.label}: {trials[variant]}")
+        stop()
+    epochs = {
+        (variant, shots): plan.budget.epochs(
+            data[shots].steps_per_epoch, trials[variant].step_seconds, f"{variant.label}, {shots_word(shots)}:"
+        )
+        for variant in plan.variants
+        for shots in plan.shots
+    }
+    left = TimeLeft(
+        {cell.name: _seconds(epochs, data, trials, cell) for cell in plan.cells()}
+        | {
+            f"{v.slug} {n}": _seconds(epochs, data, trials, Cell(v, plan.shots[-1], 0))
+            for v in trials
+            for n in range(3)
+        }
+    )
+    rates = {}
+    for variant, own in configs.items():
+        count = plan.budget.epochs(held_out.steps_per_epoch, trials[variant].step_seconds, f"{variant.label}:")
+        tried = _with_data(own, plan.shots[-1], True)
+        rates[variant] = _rate(plan, variant, tried, count, score, trials[variant], console, say, left, stop)
+    runs = []
+    for cell in plan.cells():
+        factor, count = rates[cell.variant].factor, epochs[cell.variant, cell.shots]
+        own = _with_data(configs[cell.variant], cell.shots, False)
+        own = _trained(own, plan.config.out / RUNS / cell.name, count, cell.seed, factor, -(-count // EVALUATIONS))
+        file = config.out / OUTCOMES / f"{cell.name}.json"
+        with left.spent_on(cell.name):
+            outcome = run_cell(own, file, score, trials[cell.variant].step_seconds, console)
+        say(f"{left}{cell.variant.label}, {shots_word(cell.shots)}, seed {cell.seed}: {_told(score, outcome)}")
+        stop()
+        on = data[cell.shots]
+        runs.append(Ran(cell, outcome, factor, count, count * on.steps_per_epoch, on.images))
+    return Comparison(
+        plan,
+        score,
+        len(whole.val),
+        held_out.images,
+        {variant.label: trial for variant, trial in trials.items()},
+        {variant.label: rate for variant, rate in rates.items()},
+        runs,
+    )
+
+
+def _with_data(config: RunConfig, shots: Shots, hold_out: bool) -> RunConfig:
+    return config.model_copy(update={"data": config.data.model_copy(update={"shots": shots, "hold_out": hold_out})})
+
+
+def _trained(config: RunConfig, out: Path, epochs: int, seed: int, factor: float, every: int) -> RunConfig:
+    """The config of a run: rates times ``factor``, and the warm-up's share of all epochs as it was."""
+    train = config.train
+    changed = {
+        "epochs": epochs,
+        "warmup_epochs": train.warmup_epochs / train.epochs * epochs,
+        "lr": train.lr * factor,
+        "head_lr": train.head_lr * factor,
+        "seed": seed,
+        "evaluate_every": every,
+        "patience": 0,
+        "keep": "last",
+    }
+    return config.model_copy(update={"train": train.model_copy(update=changed), "out": out})
+
+
+def _look_at(config: RunConfig) -> _Data:
+    """How many images and steps there are, as ``config`` has its data."""
+    setup: SetUp = task_of(config.task).set_up(config)
+    steps = steps_per_epoch(setup.training, config.train)
+    return _Data(steps, len(setup.train) if setup.train is not None else steps * config.train.batch_size)
+
+
+def _trial(plan: Plan, variant: Variant, config: RunConfig) -> Trial:
+    def make() -> Trial:
+        try:
+            return try_out(config)
+        except InputError as error:
+            raise InputError(f"--methods {variant.word}: {error}") from error
+
+    return kept(plan.config.out / TRIALS / f"{variant.slug}.json", make, lambda values: Trial(**values))
+
+
+def _rate(
+    plan: Plan,
+    variant: Variant,
+    config: RunConfig,
+    epochs: int,
+    score: str,
+    trial: Trial,
+    console: Console,
+    say: Say,
+    left: TimeLeft,
+    stop: Callable[[], None],
+) -> Found:
+    """The factor of the config's learning rates that does best on what is held out."""
+    number = 0
+
+    def quality_of(factor: float) -> Quality | None:
+        nonlocal number
+        name = f"{variant.slug}_{shots_word(plan.shots[-1])}_x{factor:.3g}"
+        own = _trained(config, plan.config.out / RATES / name, epochs, plan.first_seed, factor, epochs)
+        file = plan.config.out / OUTCOMES / f"rate_{name}.json"
+        with left.spent_on(f"{variant.slug} {number}"):
+            outcome = run_cell(own, file, score, trial.step_seconds, console, weights=False)
+        number += 1
+        say(f"{left}{variant.label}, learning rate {own.train.lr:.2g}: {_told(f'held-out {score}', outcome)}")
+        stop()
+        return outcome.quality
+
+    return search(quality_of)
+
+
+def _seconds(epochs: dict[Any, int], data: dict[Shots, _Data], trials: dict[Variant, Trial], cell: Cell) -> float:
+    steps = epochs[cell.variant, cell.shots] * data[cell.shots].steps_per_epoch
+    return steps * trials[cell.variant].step_seconds
+
+
+def _told(score: str, outcome: Outcome) -> str:
+    return f"diverged ({outcome.failed})" if outcome.score is None else f"{score} {outcome.score:.4f}"

@@ -31,7 +31,7 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True, help="the PNG to write")
     parser.add_argument("--per-class", type=int, default=16, help="scenes of each class to train on")
-    parser.add_argument("--epochs", type=int, default=8)
+    parser.add_argument("--epochs", type=int, default=10)
     arguments = parser.parse_args(argv)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -43,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
         watched = footage_options(
             True, ["crossing=130,230,350,230,330,345,60,345"], ["road=224,345,224,200"], None, None, None
         )
-        outputs, options = Outputs(folder / "found.jsonl", folder / "drawn"), PredictOptions(min_score=0.4)
+        outputs, options = Outputs(folder / "found.jsonl", folder / "drawn"), PredictOptions(min_score=0.45)
         predict(run, [str(film)], outputs, options, watched, [], 1, None, "cpu", skip_unreadable=False, download=False)
         lines = (folder / "found.jsonl").read_text(encoding="utf-8").splitlines()
         numbered = Counter(entry["image_id"] for entry in map(json.loads, lines) if entry["track_id"] is not None)
@@ -64,7 +64,7 @@ def _detector(folder: Path, per_class: int, epochs: int) -> Path:
                 **{"name": "fcos", "backbone": "test_resnet", "checkpoint": str(base_path()), "mean": MEAN, "std": STD},
                 **{"size": 128, "levels": [3, 4, 5]},
             },
-            "data": {"annotations": str(annotations), "workers": 0, "augment": "light", **days},
+            "data": {"annotations": str(annotations), "workers": 0, "augment": "none", **days},
             "train": {"epochs": epochs, "evaluate_every": epochs, "batch_size": 4, "lr": 6e-3, "head_lr": 6e-3},
             "out": str(folder / "run"),
         }

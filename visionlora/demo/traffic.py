@@ -10,17 +10,12 @@ from visionlora.demo.camera import Camera, View, expose, normal
 from visionlora.demo.scenes import FINE, distance, shade, stand, street, sunlight, visible
 from visionlora.demo.street import ROAD
 
-_PASSING = (
-    ("car", -1.8, 0.0, 4.0),
-    ("bus", 1.8, np.pi, -3.0),
-    ("person", -4.5, 0.0, 1.3),
-    ("person", -4.0, np.pi, -1.2),
-)
+_PASSING = (("car", -1.8, 0.0, 3.0), ("person", -4.3, np.pi, -1.0))
 """What passes: its class, metres from the road's middle, radians from +x, metres per second."""
 
 
 def traffic_frame(camera: Camera, seed: int, seconds: float, size: int = 96) -> np.ndarray:
-    """(size, size, 3) uint8 RGB: what the camera sees so many seconds into a film in which four things pass."""
+    """(size, size, 3) uint8 RGB: what the camera sees so many seconds into a film in which a car and somebody pass."""
     rng = np.random.default_rng([seed, camera.street])
     view, sun, middle = View(camera, size * FINE), sunlight(rng), sum(ROAD) / 2
     things = []

@@ -29,6 +29,13 @@ def test_a_study_and_what_it_says(
     assert other.code == 2 and "another study" in other.err and other.err.count("\n") == 1
 
 
+def test_several_processes_are_refused(visionlora: Command, config: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    outcome = visionlora("compare", "--config", config)
+    assert (outcome.code, outcome.err.count("\n")) == (2, 1)
+    assert "2 were started; leave torchrun out" in outcome.err
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -32,7 +32,7 @@ from visionlora.training.checkpoint import Progress, checkpoints, read_checkpoin
 from visionlora.training.folder import CHECKPOINTS, CONFIG, METRICS
 from visionlora.training.loop import fit
 from visionlora.training.monitor import Monitor
-from visionlora.training.run import _to_try, train
+from visionlora.training.run import run_to_try, train
 from visionlora.training.state import RunState
 
 FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 1.00 GiB.")
@@ -211,10 +211,10 @@ def test_the_largest_power_of_two_that_fits(
 
     monkeypatch.setattr(ClassificationTraining, "loss", narrow)
     config = make_config(images, tmp_path / "run", batch_size="auto")
-    assert largest_that_fits(config, lambda tried: _to_try(tried, torch.device("cpu"))) == found
+    assert largest_that_fits(config, lambda tried: run_to_try(tried, torch.device("cpu"))) == found
     most = 0
     with pytest.raises(InputError, match="not one image fits into the memory of cpu"):
-        largest_that_fits(config, lambda tried: _to_try(tried, torch.device("cpu")))
+        largest_that_fits(config, lambda tried: run_to_try(tried, torch.device("cpu")))
 
 
 def test_a_number_stands_in_the_runs_config_and_resume_keeps_it(images: Path, tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ from visionlora.cli.show import print_table, say
 from visionlora.config import load_config
 from visionlora.errors import InputError
 from visionlora.studies.plan import Plan, parse_budget, parse_list, parse_ranks, parse_shots
+from visionlora.training.started import started_processes
 
 _SHOWN = (0, 1, 2, 3, 6, 7, 9)
 """Columns of the table that fit on a terminal."""
@@ -26,6 +27,8 @@ def compare(
     resume: bool,
 ) -> None:
     """Train every method, and print the table and what to choose."""
+    if (processes := started_processes()) > 1:
+        raise InputError(f"a comparison trains in one process, and {processes} were started; leave torchrun out")
     if not config:
         raise InputError(f"--config is missing; give a YAML file or one of {', '.join(shipped_configs())}")
     settings = load_config(find_config(config), overrides).model_copy(update={"out": out})

@@ -236,4 +236,6 @@ def _seconds(epochs: dict[Any, int], data: dict[Shots, _Data], trials: dict[Vari
 
 
 def _told(score: str, outcome: Outcome) -> str:
-    return f"diverged ({outcome.failed})" if outcome.score is None else f"{score} {outcome.score:.4f}"
+    if outcome.score is not None:
+        return f"{score} {outcome.score:.4f}"
+    return f"diverged ({outcome.failed})" if outcome.failed else f"no {score}: nothing to measure it by"

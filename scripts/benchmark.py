@@ -10,12 +10,13 @@ python scripts/benchmark.py check-data --images 25000 50000 100000
 python scripts/benchmark.py scaling --model resnet50 --gbit 25
 python scripts/benchmark.py loader
 python scripts/benchmark.py load --images 25000 100000 --frames 2000 20000
+python scripts/benchmark.py fleet --model vit_small_patch16_224
 """
 
 import argparse
 import sys
 
-from benchmarks import check_data, coverage, export, launches, load, loader, routes, run, scaling, step
+from benchmarks import check_data, coverage, export, fleet, launches, load, loader, routes, run, scaling, step
 
 COMMANDS = {
     "coverage": coverage,
@@ -28,6 +29,7 @@ COMMANDS = {
     "scaling": scaling,
     "loader": loader,
     "load": load,
+    "fleet": fleet,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

@@ -47,6 +47,7 @@ $(READY): pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -c 'import cv2' || $(BIN)/python -m pip install --quiet --force-reinstall --no-deps opencv-python-headless
 	touch $@
 
 $(OLDEST_READY): pyproject.toml scripts/lowest_versions.py

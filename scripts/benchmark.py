@@ -13,6 +13,7 @@ python scripts/benchmark.py load --images 25000 100000 --footage 2000 20000 --fr
 python scripts/benchmark.py pick annotations.json --days monday --val tuesday --test friday --checkpoint FILE
 python scripts/benchmark.py drift vtest.avi car_park/images --every 3 --scenes 500
 python scripts/benchmark.py recalibration ants_bees_256 --checkpoint tf_efficientnet_lite0.safetensors
+python scripts/benchmark.py fleet --model vit_small_patch16_224
 """
 
 import argparse
@@ -23,6 +24,7 @@ from benchmarks import (
     coverage,
     drift,
     export,
+    fleet,
     launches,
     load,
     loader,
@@ -48,6 +50,7 @@ COMMANDS = {
     "pick": pick,
     "drift": drift,
     "recalibration": recalibration,
+    "fleet": fleet,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

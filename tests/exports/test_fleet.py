@@ -60,8 +60,7 @@ class Net(nn.Module):
         self.mix, self.head = nn.Linear(8, 12), nn.Linear(12, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        rows = self.norm(self.conv(x)).relu().flatten(2).mT  # (N, P, 8)
-        return self.head(self.mix(rows.flatten(0, 1)).view(len(x), -1, 12).mean(1))
+        return self.head(self.mix(self.norm(self.conv(x)).relu().flatten(2).mT).mean(1))
 
 
 def test_every_kind_of_layer_has_a_bank(tmp_path: Path) -> None:

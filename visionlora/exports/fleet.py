@@ -21,6 +21,7 @@ from visionlora.exports.onnx.session import FILE
 from visionlora.exports.source import Source
 from visionlora.files import new_folder
 from visionlora.fleet.registry import adapter_files
+from visionlora.models.weights import first_line
 from visionlora.tasks.base import Trained
 from visionlora.tasks.outputs import TOLERANCE, logits_difference
 from visionlora.tasks.registry import task_of
@@ -124,7 +125,13 @@ def _differences(fleet: Fleet, inputs: dict[str, Tensor], file: Path) -> dict[st
 
     def compare(names: list[str], images: Tensor, answers: list[Tensor]) -> None:
         camera = torch.tensor([fleet.cameras.index(name) for name in names])
-        (logits,) = session.run(None, {"images": images.numpy(), "camera": camera.numpy()})
+        try:
+            (logits,) = session.run(None, {"images": images.numpy(), "camera": camera.numpy()})
+        except Exception as error:  # onnxruntime's errors have no public base class
+            raise InputError(
+                f"the exported fleet fails on a batch of {len(images)} ({first_line(error)[:200]}); export each "
+                "camera by itself (visionlora export)"
+            ) from error
         for name, mine, theirs in zip(names, torch.from_numpy(logits), answers, strict=True):
             own = {"logits": mine[: len(theirs)]}
             found[name] = max(found[name], logits_difference(own, {"logits": theirs}))

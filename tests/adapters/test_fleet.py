@@ -49,7 +49,9 @@ def test_layers(case: LayerCase, route: str, tmp_path: Path, monkeypatch: pytest
 
 
 @pytest.mark.parametrize("method", ["dora", "lokr", "ia3", "rslora"])
-@pytest.mark.parametrize("case", [c for c in LAYERS if c.name in ("linear_3d_input", "conv2d_grouped")], ids=str)
+@pytest.mark.parametrize(
+    "case", [c for c in LAYERS if c.name in ("linear_3d_input", "conv2d_grouped")], ids=lambda case: case.name
+)
 def test_methods_mix_with_each_other(case: LayerCase, method: str, tmp_path: Path) -> None:
     base = nn.Sequential(case.make(), nn.ReLU()).double()
     images = torch.randn(4, *case.shape[1:], dtype=torch.float64)

@@ -132,7 +132,8 @@ def _train(
     if processes.several and config.train.batch_size == "auto":
         raise InputError(f"train.batch_size=auto is for one process, and there are {processes.size}; give a number")
     config = with_batch_size(config, device, resume, lambda tried: run_to_try(tried, device), say)
-    config = processes.from_main(lambda: with_ranks(config, resume, lambda tried: run_to_try(tried, device), say))
+    ranked = processes.from_main(lambda: with_ranks(config, resume, lambda tried: run_to_try(tried, device), say).lora)
+    config = config.model_copy(update={"lora": ranked} if config.lora.rank == "auto" else {})
     left_out = processes.from_main(lambda: unreadable_images(config.out / CHECKPOINTS) if resume else [])
     with passing(left_out):
         setup = task_of(config.task).set_up(config)

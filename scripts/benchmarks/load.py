@@ -21,6 +21,7 @@ from visionlora.config import check_config, load_config
 from visionlora.data.checks.check_data import check
 from visionlora.data.video_writer import VideoWriter
 from visionlora.footage.collecting import NEAR
+from visionlora.studies.memory import peak_of_process
 from visionlora.tasks.base import PredictOptions, Trained
 from visionlora.training.run import train
 
@@ -115,9 +116,7 @@ def _measured(work: Callable[..., object], *given: object) -> tuple[float, float
     with redirect_stdout(io.StringIO()):
         work(*given)
     seconds = time.perf_counter() - began
-    lines = Path("/proc/self/status").read_text(encoding="ascii").splitlines()
-    (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
-    return seconds, peak * 1024 / 1e6
+    return seconds, peak_of_process() / 1e6
 
 
 def _show(what: str, of: str, count: int, work: Callable[..., object], *given: object) -> None:

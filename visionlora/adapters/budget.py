@@ -1,12 +1,12 @@
 """``rank="auto"``: the largest rank for all layers whose file keeps a budget."""
 
 import re
-from collections.abc import Callable
 from dataclasses import replace
 
 from torch import nn
 
 from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.methods.base import largest, rows_of
 from visionlora.adapters.methods.registry import method_of
 from visionlora.adapters.methods.starts import make_room
 from visionlora.adapters.report import methods_bytes, unfrozen_bytes
@@ -51,28 +51,18 @@ def with_rank(model: nn.Module, config: LoRAConfig) -> LoRAConfig:
     for target in targets:
         weight = model.get_submodule(target.path)._parameters[target.parameter]
         assert weight is not None
-        own = weight if target.rows is None else weight[target.rows.to(weight.device)]
-        weights.append(own.detach().to("meta"))
+        weights.append(rows_of(weight, target.rows).to("meta"))
     fixed = unfrozen_bytes(model, unfrozen)
 
     def size(rank: int) -> int:
         methods = (make_room(method.build_capped(weight, rank, 1.0), config.init) for weight in weights)
         return fixed + methods_bytes(methods)
 
-    budget = bytes_of(config.budget)
-    if size(1) > budget:
+    budget, least = bytes_of(config.budget), size(1)
+    if least > budget:
         of_it = f", {shown_bytes(fixed)} of it for what is unfrozen" if fixed else ""
         raise InputError(
-            f"budget is {config.budget!r}, and rank 1 everywhere takes {shown_bytes(size(1))}{of_it}; give more, or "
+            f"budget is {config.budget!r}, and rank 1 everywhere takes {shown_bytes(least)}{of_it}; give more, or "
             "fewer targets"
         )
-    return replace(one, rank=_largest(lambda rank: size(rank) <= budget, max(max(each.shape) for each in weights)))
-
-
-def _largest(fits: Callable[[int], bool], limit: int) -> int:
-    """The largest rank from 1 to ``limit`` that fits; 1 does."""
-    low, high = 1, limit + 1
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (middle, high) if fits(middle) else (low, middle)
-    return low
+    return replace(one, rank=largest(lambda rank: size(rank) <= budget, max(max(each.shape) for each in weights)))

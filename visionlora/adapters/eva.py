@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from visionlora.adapters.forward import is_known, padded_input
 from visionlora.adapters.layer import adapted_layers, adapters_of, methods_of
+from visionlora.adapters.methods.base import rows_of
 from visionlora.adapters.methods.lora import LoRA
 from visionlora.adapters.model import active_names, description_of
 from visionlora.adapters.paths import join
@@ -177,7 +178,7 @@ def _limit(layer: nn.Module, parameter: str, method: LoRA, rho: float) -> int:
     """The rank that a layer may have at most."""
     weight = layer._parameters[parameter]
     assert weight is not None
-    own = weight if method.rows is None else weight[method.rows]
+    own = rows_of(weight, method.rows)
     return min(type(method).largest_rank(own, int(rho * method.rank)), own[0].numel())
 
 

@@ -31,7 +31,7 @@ from visionlora.adapters.layer import (
     remove_adapter,
     write_merged,
 )
-from visionlora.adapters.methods.base import Method
+from visionlora.adapters.methods.base import Method, rows_of
 from visionlora.adapters.methods.registry import method_of
 from visionlora.adapters.methods.starts import start
 from visionlora.adapters.paths import join, named_modules, unwrapped
@@ -353,8 +353,7 @@ def _method(model: nn.Module, target: Target, config: LoRAConfig) -> Method:
     if config.factor_dropout and not method.drops_factors:
         raise InputError(f"factor_dropout is {config.factor_dropout}, and {config.method} has no parts to leave out")
     method.factor_dropout = config.factor_dropout
-    rows = weight.detach() if method.rows is None else weight.detach()[method.rows]
-    start(method, rows, config.init)
+    start(method, rows_of(weight, method.rows), config.init)
     return method
 
 

@@ -5,6 +5,7 @@ from typing import Any
 from torch import nn
 
 from visionlora.adapters.layer import adapters_of
+from visionlora.adapters.methods.base import rows_of
 from visionlora.adapters.methods.lora import LoRA
 from visionlora.adapters.methods.starts import start
 
@@ -21,6 +22,6 @@ def with_new_rank(layer: nn.Module, adapter: str, parameter: str, rank: int, ini
     alpha = old.alpha * old.divisor(rank) / old.divisor(old.rank)
     new = type(old).build(weight, rank, alpha, old.parts, old.rows)
     new.factor_dropout = old.factor_dropout
-    start(new, weight.detach() if new.rows is None else weight.detach()[new.rows], init)
+    start(new, rows_of(weight, new.rows), init)
     adapters[adapter][parameter] = new.train(old.training)
     return new

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from visionlora.adapters import norm
 from visionlora.adapters.budget import bytes_of, shown_bytes
 from visionlora.adapters.layer import adapted_layers, methods_of
-from visionlora.adapters.methods.base import Method, exact
+from visionlora.adapters.methods.base import Method, exact, rows_of
 from visionlora.adapters.methods.lora import LoRA
 from visionlora.adapters.model import activate, active_names, description_of, detach, install
 from visionlora.adapters.ranks import with_new_rank
@@ -132,7 +132,7 @@ class _Cost:
         for parameter, method in methods.items():
             weight = layer._parameters[parameter]
             assert weight is not None
-            own = weight.detach() if method.rows is None else weight.detach()[method.rows]
+            own = rows_of(weight, method.rows)
             shape = own.to("meta")
             one, two = (methods_bytes([type(method)(shape, rank, 1.0)]) for rank in (1, 2))
             each += (two - one) * (1 + method.subtracts)

@@ -4,9 +4,8 @@ from pathlib import Path
 
 from rich.console import Console
 
-from visionlora.cli.configs import find_config, shipped_configs
+from visionlora.cli.configs import read_config
 from visionlora.cli.show import print_table, say
-from visionlora.config import load_config
 from visionlora.errors import InputError
 from visionlora.studies.plan import Plan, parse_budget, parse_list, parse_ranks, parse_shots
 from visionlora.training.started import started_processes
@@ -29,9 +28,7 @@ def compare(
     """Train every method, and print the table and what to choose."""
     if (processes := started_processes()) > 1:
         raise InputError(f"a comparison trains in one process, and {processes} were started; leave torchrun out")
-    if not config:
-        raise InputError(f"--config is missing; give a YAML file or one of {', '.join(shipped_configs())}")
-    settings = load_config(find_config(config), overrides).model_copy(update={"out": out})
+    settings = read_config(config, overrides).model_copy(update={"out": out})
     given, labels, words = parse_budget(budget), parse_shots(shots), parse_list(methods, "--methods", str)
     if settings.lora.rank == "auto":
         raise InputError("lora.rank is 'auto'; give the config a number, and compare lora:rank=auto+budget=2MB with it")

@@ -1,9 +1,23 @@
 """The YAML files that come with the package."""
 
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 
+from visionlora.config import load_config
 from visionlora.errors import InputError, did_you_mean, some
+from visionlora.sections import RunConfig
+
+
+def read_config(name: str, overrides: Sequence[str]) -> RunConfig:
+    """The config that ``--config`` names, with the overrides on top.
+
+    Raises:
+        InputError: none is named, there is none of this name, or it can't be used.
+    """
+    if not name:
+        raise InputError(f"--config is missing; give a YAML file or one of {', '.join(shipped_configs())}")
+    return load_config(find_config(name), list(overrides))
 
 
 def find_config(name: str) -> Path:

@@ -4,9 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from visionlora.cli.configs import find_config, shipped_configs
+from visionlora.cli.configs import read_config
 from visionlora.cli.show import check_out, progress, say
-from visionlora.config import load_config
 from visionlora.errors import InputError
 from visionlora.files import write_atomic
 from visionlora.training.started import started_processes
@@ -17,11 +16,9 @@ if TYPE_CHECKING:
 
 def find_lr(config: str, overrides: Sequence[str], draw: Path | None) -> None:
     """Print a learning rate for a run, in one line; write nothing but the drawing that was asked for."""
-    if not config:
-        raise InputError(f"--config is missing; give a YAML file or one of {', '.join(shipped_configs())}")
     if started_processes() > 1:
         raise InputError("find-lr is for one process; start it without torchrun")
-    settings = load_config(find_config(config), list(overrides))
+    settings = read_config(config, overrides)
     check_out(draw)
 
     from visionlora.training.lr_finder import STEPS

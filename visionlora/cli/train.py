@@ -2,8 +2,7 @@
 
 from collections.abc import Sequence
 
-from visionlora.cli.configs import find_config, shipped_configs
-from visionlora.config import load_config
+from visionlora.cli.configs import read_config
 from visionlora.errors import InputError
 from visionlora.training.started import started_processes
 
@@ -20,11 +19,9 @@ def train(config: str, overrides: Sequence[str], resume: bool, overwrite: bool) 
 
 
 def _train(config: str, overrides: Sequence[str], resume: bool, overwrite: bool) -> int:
-    if not config:
-        raise InputError(f"--config is missing; give a YAML file or one of {', '.join(shipped_configs())}")
     if resume and overwrite:
         raise InputError("--resume and --overwrite exclude each other")
-    settings = load_config(find_config(config), list(overrides))
+    settings = read_config(config, overrides)
 
     from visionlora.training.launch import launch, wants_launch
     from visionlora.training.run import train as run_training

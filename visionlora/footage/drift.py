@@ -28,7 +28,6 @@ _CAUSES = {
     ("saturation", -1): "another colour: paler, as in infrared",
     ("saturation", 1): "another colour: stronger",
     ("layout", -1): "moved: another view",
-    ("layout", 1): "more alike than ever",
 }
 _GONE, _KEPT = np.log(1 / 4), np.log(1 / 2)
 """A cell with a quarter of its texture is covered, and one with half of it is not."""

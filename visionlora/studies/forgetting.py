@@ -20,7 +20,7 @@ from visionlora.data.folders import images_in, refuse_missing_folder, subfolders
 from visionlora.data.images import check_readable
 from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier, own_outputs
-from visionlora.sections import RunConfig
+from visionlora.sections import RunConfig, read_model_section
 from visionlora.tasks.base import Trained
 from visionlora.tasks.classification.inference import TrainedClassifier
 from visionlora.tasks.classification.task import TASK
@@ -224,14 +224,14 @@ def _with_own_head(
     path: Path, header: Header, tensors: dict[str, Any], outputs: int, checkpoint: Path | None, images: Path
 ) -> TrainedClassifier:
     """The base with the head that it came with, and the adapter's layers on it."""
+    names = [str(index) for index in range(outputs)]
     base: TrainedClassifier = load_trained(path, checkpoint, base=True, download=True)
-    section: Any = TASK.SCHEMA.model_fields["model"].annotation
-    settings = section.model_validate(header.extra["model"])
+    settings: Any = read_model_section(TASK.SCHEMA, header.extra["model"])
     if checkpoint is not None:
         settings = settings.model_copy(update={"checkpoint": checkpoint})
     with torch.random.fork_rng():
         torch.manual_seed(header.extra.get("seed", 0))
-        built: Classifier = TASK.build(settings, [str(index) for index in range(outputs)])
+        built: Classifier = TASK.build(settings, names)
     heads = [p for name in built.head for p in built.model.get_submodule(name).parameters()]
     if not any(parameter.any() for parameter in heads):
         raise InputError(
@@ -239,7 +239,6 @@ def _with_own_head(
             "classes that its weights know, or images without class folders"
         )
     load_read(built.model, header, tensors, path, heads=False)
-    names = [str(index) for index in range(outputs)]
     return replace(base, built=built, classes=names, about={})
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from visionlora.adapters.fleet.loading import counts_of
 from visionlora.adapters.header import read_file
 from visionlora.adapters.io import load_read
 from visionlora.adapters.model import merge
@@ -78,18 +79,10 @@ def _adapted(base: nn.Module, path: Path) -> nn.Module:
     if (task := header.extra.get("task", "classification")) != "classification":
         raise InputError(f"{path}: is of a {task} model; give Extended the merged model")
     other = copy.deepcopy(base)
-    modules = dict(base_modules(other))
-    heads = 0
-    for key, tensor in tensors.items():
-        where, _, name = key.rpartition(".")
-        layer = modules.get(where)
-        if is_under(where, header.unfrozen) and isinstance(layer, nn.Linear) and name in ("weight", "bias"):
-            heads += 1
-            if layer.weight.shape[0] != len(tensor):
-                new = nn.Linear(layer.in_features, len(tensor), "bias" in layer._parameters and layer.bias is not None)
-                parent, _, leaf = where.rpartition(".")
-                other.get_submodule(parent)._modules[leaf] = modules[where] = new.to(layer.weight)
-    if not heads:
+    linear = {name for name, module in base_modules(other) if isinstance(module, nn.Linear)}
+    if not any(key.rpartition(".")[0] in linear and is_under(key, header.unfrozen) for key in tensors):
         raise InputError(f"{path}: holds no linear head of its own (lora.unfreeze), so it has no new classes")
-    load_read(other, header, tensors, path)
+    load_read(other, header, tensors, path, other_classes=True)
+    for (module, attribute), value in counts_of(other, "default", path).items():
+        setattr(module, attribute, value)
     return merge(other).eval()

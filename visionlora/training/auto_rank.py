@@ -52,19 +52,17 @@ def with_ranks(
     training, device = state.setup.training, state.device
     state.model.train()
 
-    def batches() -> Iterator[Batch]:
-        keys = training.train_batches(0)
-        many = max(1, -(-IMAGES // max(1, len(keys[0]))))
-        for batch in islice(training.train_loader(keys[:many]), many):
-            yield placed(batch, device, config.train.channels_last)
+    keys = training.train_batches(0)
+    many = max(1, -(-IMAGES // max(1, len(keys[0]))))
+    batches = [placed(batch, device, config.train.channels_last) for batch in training.train_loader(keys[:many])]
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         with autocast_context(config.train, device):
             value: Tensor = training.loss(model, batch)
         return value
 
-    _train_head(state.model, cycle(list(batches())), loss, config.train.head_lr)
-    spread = spread_ranks(state.model, batches(), loss, budget=config.lora.budget)
+    _train_head(state.model, cycle(batches), loss, config.train.head_lr)
+    spread = spread_ranks(state.model, batches, loss, budget=config.lora.budget)
     say(f"lora.rank=auto: ranks within {config.lora.budget}, by the gradients of some training images\n{spread}")
     restore_random(before)
     return config.model_copy(update={"lora": _with_ranks_of(state.model, config.lora)})

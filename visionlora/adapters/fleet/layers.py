@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
 
@@ -36,12 +37,11 @@ def mixed_layer(layer: Any, x: Tensor, groups: list[Group]) -> Tensor | None:
     weight: Tensor = layer._parameters["weight"]
     if is_autocast(x) or x.dtype != weight.dtype or folded_into(layer) is not None:
         return None
-    methods = [methods_of(layer, camera).get("weight") for camera, _, _ in groups]
-    factors = [None if method is None else method.all_factors(weight) for method in methods]
+    cameras = _Cameras.of(layer, weight, groups)
     if is_known_conv(plain_class(layer)):
-        return _mixed_conv(layer, x, groups, weight, methods, factors)
+        return _mixed_conv(layer, x, cameras)
     images = x.reshape(groups[-1][2], -1, x.shape[-1])  # (N, M, in)
-    y = _mixed_linear(layer, images, groups, weight, methods, factors)
+    y = _mixed_linear(layer, images, cameras)
     return None if y is None else y.view(*x.shape[:-1], len(weight))
 
 
@@ -65,97 +65,105 @@ def mixed_batchnorm(module: Any, x: Tensor, groups: list[Group]) -> Tensor | Non
     return answer
 
 
-def _mixed_linear(
-    layer: Any,
-    x: Tensor,
-    groups: list[Group],
-    weight: Tensor,
-    methods: list[Method | None],
-    factors: list[Factors | None],
-) -> Tensor | None:
+@dataclass(frozen=True)
+class _Cameras:
+    """A layer's weight, and what the camera of each group does to it.
+
+    Attributes:
+        weight: the frozen one, (dim0, ...).
+        groups: of the batch.
+        methods, factors: of each group's camera; None where it does nothing, or its method has no factors.
+    """
+
+    weight: Tensor
+    groups: list[Group]
+    methods: list[Method | None]
+    factors: list[Factors | None]
+
+    @classmethod
+    def of(cls, layer: Any, weight: Tensor, groups: list[Group]) -> "_Cameras":
+        methods = [methods_of(layer, camera).get("weight") for camera, _, _ in groups]
+        factors = [None if method is None else method.all_factors(weight) for method in methods]
+        return cls(weight, groups, methods, factors)
+
+    @property
+    def rank(self) -> int | None:
+        """The largest, where all that cameras do is to add a product of factors, 0 where they do nothing; else None."""
+        if any(found is None and method is not None for method, found in zip(self.methods, self.factors, strict=True)):
+            return None
+        if any(found is not None and found.row_scale is not None for found in self.factors):
+            return None
+        return max((len(found.A) for found in self.factors if found is not None), default=0)
+
+    @property
+    def is_low(self) -> bool:
+        """Whether the weight has too few bits to hold an update."""
+        return self.weight.dtype in LOW_PRECISION
+
+    def weights(self) -> Iterator[Tensor]:
+        """Each camera's adapted weight, to use before the next."""
+        for method, found in zip(self.methods, self.factors, strict=True):
+            if method is None:
+                yield self.weight
+            elif found is None:
+                yield method(self.weight)
+            else:
+                with PassingWeight(self.weight, *found) as adapted:
+                    yield adapted
+
+    def bank(self, rank: int) -> tuple[Tensor, Tensor]:
+        """(cameras, r, ...) and (cameras, dim0, r); missing ranks are zeros."""
+        found = [each for each in self.factors if each is not None]
+        if len(found) == len(self.factors) and all(len(each.A) == rank for each in found):
+            return torch.stack([each.A for each in found]), torch.stack([each.B for each in found])
+        A = found[0].A.new_zeros(len(self.factors), rank, *self.weight.shape[1:])
+        B = found[0].B.new_zeros(len(self.factors), len(self.weight), rank)
+        for number, each in enumerate(self.factors):
+            if each is not None:
+                A[number, : len(each.A)] = each.A
+                B[number, :, : len(each.A)] = each.B
+        return A, B
+
+
+def _mixed_linear(layer: Any, x: Tensor, cameras: _Cameras) -> Tensor | None:
     """x (N, M, in) -> (N, M, out)."""
-    rank = _rank_of_sums(methods, factors)
-    low = weight.dtype in LOW_PRECISION
+    weight, groups, rank = cameras.weight, cameras.groups, cameras.rank
     if rank == 0:
         return F.linear(x, weight, layer.bias)
-    if rank and (low or mixed_route(weight.shape, rank, 1, x.shape[1], len(x), len(groups)) == "beside"):
-        A, B = _bank(factors, weight, rank)
+    if rank and (cameras.is_low or mixed_route(weight.shape, rank, 1, x.shape[1], len(x), len(groups)) == "beside"):
+        A, B = cameras.bank(rank)
         if len({stop - start for _, start, stop in groups}) > 1:
             which = _camera_of_row(groups, x)
             A, B = A[which], B[which]
         return linear_beside(x, weight, layer.bias, A, B)
-    if low:
+    if cameras.is_low:
         return None
-    spans = [(start, stop) for _, start, stop in groups]
-    return linear_by_group(x, _weights(weight, methods, factors), layer.bias, spans)
+    return linear_by_group(x, cameras.weights(), layer.bias, [(start, stop) for _, start, stop in groups])
 
 
-def _mixed_conv(
-    layer: Any,
-    x: Tensor,
-    groups: list[Group],
-    weight: Tensor,
-    methods: list[Method | None],
-    factors: list[Factors | None],
-) -> Tensor | None:
+def _mixed_conv(layer: Any, x: Tensor, cameras: _Cameras) -> Tensor | None:
     """x (N * k, Cin, ...) -> (N * k, Cout, ...)."""
-    rank = _rank_of_sums(methods, factors)
-    low = weight.dtype in LOW_PRECISION
+    weight, groups, rank = cameras.weight, cameras.groups, cameras.rank
     x, geometry = padded_input(layer, x)
     if rank == 0:
         return plain_convolution(x, weight, layer.bias, geometry)
     pixels = math.prod(-(-size // step) for size, step in zip(x.shape[2:], geometry.stride, strict=True))
     route = mixed_route(weight.shape, rank or 1, geometry.groups, pixels, len(x), len(groups))
-    if rank and (low or route == "beside"):
-        A, B = _bank(factors, weight, rank)
+    if rank and (cameras.is_low or route == "beside"):
+        A, B = cameras.bank(rank)
         if len(groups) < len(x):
             which = _camera_of_row(groups, x)
             A, B = A[which], B[which]
         return conv_beside(x, weight, layer.bias, A, B, geometry)
-    if low:
+    if cameras.is_low:
         return None
     each = len(x) // groups[-1][2]
     spans = [(start * each, stop * each) for _, start, stop in groups]
-    return conv_by_group(x, _weights(weight, methods, factors), layer.bias, spans, geometry)
-
-
-def _rank_of_sums(methods: list[Method | None], factors: list[Factors | None]) -> int | None:
-    """The largest rank where all that cameras do is to add a product of factors, 0 where they do nothing; else None."""
-    if any(found is None and method is not None for method, found in zip(methods, factors, strict=True)):
-        return None
-    if any(found is not None and found.row_scale is not None for found in factors):
-        return None
-    return max((len(found.A) for found in factors if found is not None), default=0)
+    return conv_by_group(x, cameras.weights(), layer.bias, spans, geometry)
 
 
 def _stacked(values: list[dict[str, Tensor]], name: str) -> Tensor | None:
     return torch.stack([each[name] for each in values]) if name in values[0] else None
-
-
-def _weights(weight: Tensor, methods: list[Method | None], factors: list[Factors | None]) -> Iterator[Tensor]:
-    """Each camera's adapted weight, to use before the next."""
-    for method, found in zip(methods, factors, strict=True):
-        if method is None:
-            yield weight
-        elif found is None:
-            yield method(weight)
-        else:
-            with PassingWeight(weight, *found) as adapted:
-                yield adapted
-
-
-def _bank(factors: list[Factors | None], weight: Tensor, rank: int) -> tuple[Tensor, Tensor]:
-    """(cameras, r, ...) and (cameras, dim0, r); missing ranks are zeros."""
-    found = [each for each in factors if each is not None]
-    if len(found) == len(factors) and all(len(each.A) == rank for each in found):
-        return torch.stack([each.A for each in found]), torch.stack([each.B for each in found])
-    A = found[0].A.new_zeros(len(factors), rank, *weight.shape[1:])
-    B = found[0].B.new_zeros(len(factors), len(weight), rank)
-    for number, each in enumerate(factors):
-        if each is not None:
-            A[number, : len(each.A)] = each.A
-            B[number, :, : len(each.A)] = each.B
-    return A, B
 
 
 def _camera_of_row(groups: list[Group], x: Tensor) -> Tensor:

@@ -39,7 +39,7 @@ def load_all(model: nn.Module, adapters: Mapping[str, str | Path]) -> tuple[dict
             check_name(model, camera)
             headers[camera], tensors = read_file(path)
             load_read(model, headers[camera], tensors, path, camera, other_classes=True)
-            counts[camera] = _counts(model, camera, path)
+            counts[camera] = counts_of(model, camera, path)
             counts[state.BASE] |= {at: getattr(*at) for at in counts[camera]}
     except BaseException:
         if headers:
@@ -56,8 +56,12 @@ def check_camera(name: object, known: Mapping[str, Any]) -> None:
         )
 
 
-def _counts(model: nn.Module, camera: str, path: Path) -> Counts:
-    """What the modules around tensors of another shape must count for the adapter that was loaded last."""
+def counts_of(model: nn.Module, camera: str, path: Path) -> Counts:
+    """What the modules around tensors of another shape must count for the adapter that was loaded last.
+
+    Raises:
+        InputError: a tensor of the file ``path`` has another shape than by another number of classes.
+    """
     modules = dict(base_modules(model))
     counts: Counts = {}
     for place, module in modules.items():

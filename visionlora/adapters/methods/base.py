@@ -1,6 +1,6 @@
 """What the rest of the package may ask of an adapter method."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar, Literal, NamedTuple, Self
 
@@ -121,14 +121,7 @@ class Method(nn.Module):
     def largest_rank(cls, weight: Tensor, rank: int) -> int:
         """The largest rank, at most this one, with which the method has no more numbers than the weight; at least 1."""
         shape = torch.empty_like(weight, device="meta")
-        fitting, too_large = 1, rank + 1
-        while too_large - fitting > 1:
-            middle = (fitting + too_large) // 2
-            if cls(shape, middle, 1.0).numbers <= weight.numel():
-                fitting = middle
-            else:
-                too_large = middle
-        return fitting
+        return largest(lambda tried: cls(shape, tried, 1.0).numbers <= weight.numel(), rank)
 
     def pad(self, rank: int) -> None:
         """Grow to a rank with zeros, and do what it did; its tensors are new ones."""
@@ -145,7 +138,7 @@ class Method(nn.Module):
         The update's scale stays: alpha is lower, too.
         """
         method = cls.build(weight, rank, alpha, parts, rows)
-        own = weight if rows is None else weight[rows.to(weight.device)]
+        own = rows_of(weight, rows)
         if not cls.has_rank or method.numbers <= own.numel():
             return method
         most = cls.largest_rank(own, rank)
@@ -156,8 +149,7 @@ class Method(nn.Module):
     @classmethod
     def build(cls, weight: Tensor, rank: int, alpha: float, parts: str = "", rows: Tensor | None = None) -> Self:
         """The method for these rows of a weight, or all of them."""
-        weight = weight.detach()
-        method = cls(weight if rows is None else weight[rows.to(weight.device)], rank, alpha)
+        method = cls(rows_of(weight, rows), rank, alpha)
         method.parts, method.rows = parts, None if rows is None else rows.to(weight.device)
         return method
 
@@ -215,6 +207,24 @@ def constant(value: float, dtype: torch.dtype = torch.float64) -> Tensor:
     torch.compile then makes one program for all. In the factors' precision a product is as quick as by a number.
     """
     return torch.tensor(value, dtype=dtype, device="cpu")
+
+
+def rows_of(weight: Tensor, rows: Tensor | None) -> Tensor:
+    """The rows of a frozen weight that a method is for, or all of them, without a graph."""
+    weight = weight.detach()
+    return weight if rows is None else weight[rows.to(weight.device)]
+
+
+def largest(fits: Callable[[int], bool], limit: int) -> int:
+    """The largest number from 1 to ``limit`` that fits, where each does that is below one that does; 1 is not asked."""
+    fitting, too_large = 1, limit + 1
+    while too_large - fitting > 1:
+        middle = (fitting + too_large) // 2
+        if fits(middle):
+            fitting = middle
+        else:
+            too_large = middle
+    return fitting
 
 
 def exact(weight: Tensor) -> Tensor:

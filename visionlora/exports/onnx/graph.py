@@ -70,23 +70,8 @@ def write_banked(model: nn.Module, example: Tensor, path: Path, fields: dict[str
         InputError: it can't be exported.
     """
     batch = torch.export.Dim("batch")
-    with _quietly(), _plain_attention(model), same_padding(model) as translations:
-        program = torch.onnx.export(
-            model,
-            (example.repeat(2, 1, 1, 1), torch.zeros(2, dtype=torch.int64)),
-            dynamo=True,
-            opset_version=OPSET,
-            input_names=["images", "camera"],
-            output_names=["logits"],
-            dynamic_shapes=({0: batch}, {0: batch}),
-            custom_translation_table=translations,
-            external_data=False,
-            verbose=False,
-        )
-        assert program is not None
-        program.save(str(path))
-    onnx, _ = import_onnx()
-    _finish(onnx.load(path), path, fields)
+    inputs = {"images": _two_of(example), "camera": torch.zeros(2, dtype=torch.int64)}
+    _finish(_logits_graph(model, inputs, [{0: batch}, {0: batch}], path), path, fields)
 
 
 def write_detector(model: nn.Module, example: Tensor, path: Path, fields: dict[str, Any]) -> None:
@@ -164,15 +149,25 @@ class _OneImage(nn.Module):
 def _dense_graph(model: nn.Module, example: Tensor, path: Path, dynamic_size: bool) -> Any:
     dynamic = torch.export.Dim.DYNAMIC
     axes = {0: dynamic, 2: dynamic, 3: dynamic} if dynamic_size else {0: dynamic}
+    return _logits_graph(model, {"images": _two_of(example)}, [axes], path)
+
+
+def _two_of(example: Tensor) -> Tensor:
+    """A batch of 1 would be taken for a constant."""
+    return example.repeat(2, 1, 1, 1)
+
+
+def _logits_graph(model: nn.Module, inputs: dict[str, Tensor], axes: list[dict[int, Any]], path: Path) -> Any:
+    """A model that answers logits, written to ``path`` and read again; ``axes`` of each input that may vary."""
     with _quietly(), _plain_attention(model), same_padding(model) as translations:
         program = torch.onnx.export(
             model,
-            (example.repeat(2, 1, 1, 1),),  # a batch of 1 would be taken for a constant
+            tuple(inputs.values()),
             dynamo=True,
             opset_version=OPSET,
-            input_names=["images"],
+            input_names=list(inputs),
             output_names=["logits"],
-            dynamic_shapes=(axes,),
+            dynamic_shapes=tuple(axes),
             custom_translation_table=translations,
             external_data=False,
             verbose=False,

@@ -36,6 +36,18 @@ def test_ranks_are_of_the_methods_that_have_one() -> None:
     assert slugs == ["lora-init=pissa-r4", "lora-last-stage-r4", "scratch"]
 
 
+def test_a_rank_of_its_own_is_in_the_word() -> None:
+    words = ["lora", "loha@2", "lora-last-stage@16", "lora@3:init=pissa+train.lora_plus=4"]
+    assert labels(words, [4, 8]) == [
+        "lora, rank 4",
+        "lora, rank 8",
+        "loha, rank 2",
+        "lora-last-stage, rank 16",
+        "lora:init=pissa+train.lora_plus=4, rank 3",
+    ]
+    assert parse_methods(["loha@2"], [4]) == parse_methods(["loha"], [2])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -43,6 +55,10 @@ def test_ranks_are_of_the_methods_that_have_one() -> None:
         (["full-last-stage"], "no method 'full-last-stage'"),
         (["lora:pissa"], "'pissa' is no setting; write name=value"),
         (["lora", "dora", "lora"], "lora, rank 4 is there twice"),
+        (["lora", "lora@4"], "lora, rank 4 is there twice"),
+        (["lora@0"], "'@0' is no rank; give a whole number"),
+        (["lora@"], "'@' is no rank; give a whole number"),
+        (["full@4"], "'@4' is no rank; full has no rank"),
     ],
 )
 def test_what_is_no_method_is_refused(words: list[str], message: str) -> None:

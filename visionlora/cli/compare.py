@@ -22,6 +22,7 @@ def compare(
     shots: str,
     budget: str,
     seeds: int,
+    evaluations: int,
     out: Path,
     resume: bool,
 ) -> None:
@@ -39,7 +40,8 @@ def compare(
     from visionlora.studies.methods import parse_methods
     from visionlora.studies.report import HEADER, REPORT, cells, write_report
 
-    found = run_study(Plan(settings, tuple(parse_methods(words, of_each)), labels, given, seeds), resume, Console())
+    plan = Plan(settings, tuple(parse_methods(words, of_each)), labels, given, seeds, evaluations)
+    found = run_study(plan, resume, Console())
     rows = write_report(found)
     print_table([HEADER[i] for i in _SHOWN], [[cells(row)[i] for i in _SHOWN] for row in rows])
     say(advice(rows, found))

@@ -421,13 +421,16 @@ def compare(
     ] = "all",
     budget: Annotated[str, typer.Option(help="Of every run: 500steps, or training time such as 10min.")] = "500steps",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each method with each number of labels.")] = 3,
+    evaluations: Annotated[
+        int, typer.Option(min=1, help="About so many in each run; the last gives the score, the others the curve.")
+    ] = 10,
     out: Annotated[Path, typer.Option(help="The study's folder, empty or absent.")] = Path("runs/compare"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in the folder.")] = False,
 ) -> None:
     """Train methods at an equal budget on one's own data, and say which to choose."""
     from visionlora.cli.compare import compare as run_comparison
 
-    run_comparison(config, overrides or [], methods, ranks, shots, budget, seeds, out, resume)
+    run_comparison(config, overrides or [], methods, ranks, shots, budget, seeds, evaluations, out, resume)
 
 
 @app.command()

@@ -12,7 +12,7 @@ from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted, stop_requests
 from visionlora.studies.folder import OUTCOMES, RATES, RUNS, TRIALS, keep_plan, opened
 from visionlora.studies.methods import Variant, with_method
-from visionlora.studies.plan import EVALUATIONS, Cell, Plan, Shots, shots_word
+from visionlora.studies.plan import Cell, Plan, Shots, shots_word
 from visionlora.studies.runs import Outcome, kept, run_cell
 from visionlora.studies.search import Found, Quality, search
 from visionlora.studies.time_left import TimeLeft
@@ -144,7 +144,7 @@ def _compare(plan: Plan, console: Console, say: Say, stop: Callable[[], None]) -
     for cell in plan.cells():
         factor, count = rates[cell.variant].factor, epochs[cell.variant, cell.shots]
         own = _with_data(configs[cell.variant], cell.shots, False)
-        own = _trained(own, plan.config.out / RUNS / cell.name, count, cell.seed, factor, -(-count // EVALUATIONS))
+        own = _trained(own, plan.config.out / RUNS / cell.name, count, cell.seed, factor, -(-count // plan.evaluations))
         file = config.out / OUTCOMES / f"{cell.name}.json"
         with left.spent_on(cell.name):
             outcome = run_cell(own, file, score, trials[cell.variant].step_seconds, console)

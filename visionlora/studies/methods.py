@@ -32,7 +32,7 @@ class Variant:
     """A method at a rank.
 
     Attributes:
-        word: as it was asked for, such as ``lora:init=pissa``.
+        word: as it was asked for, such as ``lora:init=pissa``, without its rank.
         base: without settings and stage: ``lora``.
         rank: None where it has none.
         extra: settings of its own, as overrides.
@@ -62,14 +62,15 @@ class Variant:
 
 def parse_methods(words: Sequence[str], ranks: Sequence[int]) -> list[Variant]:
     """Words such as ``frozen``, ``dora``, ``lora-last-stage`` or ``lora:init=pissa+train.lora_plus=4``, each at every
-    rank that means something to it. A setting without a section is one of ``lora``.
+    rank that means something to it, or at its own: ``loha@4``. A setting without a section is one of ``lora``.
 
     Raises:
         InputError: an unknown method, one that is named twice, or a setting that is none.
     """
     variants: list[Variant] = []
     for word in words:
-        name, _, given = word.partition(":")
+        asked, _, given = word.partition(":")
+        name, at, own = asked.partition("@")
         base = name.removesuffix(LAST_STAGE)
         if base not in METHODS and name not in _WHOLE:
             known = [*_WHOLE, *METHODS, f"lora{LAST_STAGE}"]
@@ -79,7 +80,11 @@ def parse_methods(words: Sequence[str], ranks: Sequence[int]) -> list[Variant]:
             raise InputError(f"--methods {word}: '{wrong[0]}' is no setting; write name=value, such as init=pissa")
         extra = tuple(setting if "." in setting.partition("=")[0] else f"lora.{setting}" for setting in settings)
         ranked = base in METHODS and method_of(base).has_rank
-        variants += [Variant(word, base, rank, extra) for rank in (ranks if ranked else [None])]
+        if at and not (ranked and own.isdecimal() and int(own)):
+            why = "give a whole number of at least 1" if ranked else f"{name} has no rank"
+            raise InputError(f"--methods {word}: '@{own}' is no rank; {why}")
+        plain = word.replace(f"@{own}", "", 1) if at else word
+        variants += [Variant(plain, base, rank, extra) for rank in ([int(own)] if at else ranks if ranked else [None])]
     slugs = Counter(variant.slug for variant in variants)
     if twice := [variant.label for variant in variants if slugs[variant.slug] > 1]:
         raise InputError(f"--methods: {twice[0]} is there twice")

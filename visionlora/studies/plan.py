@@ -14,7 +14,7 @@ Shots = int | None
 _BUDGET = re.compile(r"(\d[\d.]*) ?(steps?|s|sec|seconds|min|minutes|h|hours)")
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0}
 EVALUATIONS = 10
-"""About so many in a run, for the curve."""
+"""In a run, for the curve, where nothing else is asked for."""
 Value = TypeVar("Value")
 
 
@@ -62,6 +62,7 @@ class Plan:
         shots: numbers of labels, ascending.
         budget: of each run.
         seeds: runs of each method with each number of labels.
+        evaluations: about so many in each run; the score is the last one's, the others are for the curve.
     """
 
     config: RunConfig
@@ -69,6 +70,7 @@ class Plan:
     shots: tuple[Shots, ...]
     budget: Budget
     seeds: int
+    evaluations: int = EVALUATIONS
 
     def __post_init__(self) -> None:
         train = self.config.train

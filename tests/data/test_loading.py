@@ -187,6 +187,30 @@ def test_a_process_that_fails_ends_with_its_workers(place: str) -> None:
     assert ("InputError: this one" in outcome.stderr) == (outcome.returncode == 1)
 
 
+KILLED = """
+import os, signal, time, torch
+from visionlora.data.loading import make_loader
+
+class Samples(torch.utils.data.Dataset):
+    def __getitem__(self, key):
+        if key[1] >= 2:
+            time.sleep(600)
+        return torch.tensor(os.getpid())
+
+batches = iter(make_loader(Samples(), [[(0, n)] for n in range(4)], workers=2))
+print(*(int(next(batches)) for _ in range(2)), flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux alone can be asked to end a process with its parent")
+def test_workers_end_with_a_process_that_is_killed() -> None:
+    """They have its connections to other processes, which would wait for it as long as one of them lives."""
+    with subprocess.Popen([sys.executable, "-c", KILLED], stdout=subprocess.PIPE, text=True) as process:
+        said, _ = process.communicate(timeout=120)  # a worker that lived on would hold the pipe open
+    assert process.returncode == -signal.SIGKILL and len(said.split()) == 2
+
+
 class Deadly(ClassificationDataset):
     """Image 9 kills the process that reads it, as often as there are files in ``deaths``."""
 

@@ -21,7 +21,7 @@ _THEIRS = {
 }
 """PEFT's words for settings, and ours."""
 
-INITS = ("kaiming", "gaussian", "orthogonal", "pissa")
+INITS = ("kaiming", "gaussian", "orthogonal", "pissa", "eva")
 BATCHNORM_MODES = ("frozen", "recalibrate", "train")
 
 
@@ -51,7 +51,8 @@ class LoRAConfig:
             follow the new images) or ``"train"`` (statistics, weight and bias).
         init: where LoRA's factors start: ``"kaiming"`` (A at random as in a linear layer, B at zero), ``"gaussian"`` (A
             normal with deviation 1/r, B at zero), ``"orthogonal"`` (OLoRA) and ``"pissa"``, of the weight itself, and
-            subtracted where they start: A and B are in the file twice, and a step has 2 r channels.
+            subtracted where they start: A and B are in the file twice, and a step has 2 r channels. ``"eva"`` needs
+            images, so it is for runs; elsewhere attach with another, and call ``start_from_data``.
         factor_dropout: share of the r rank-one parts of each update that a training forward leaves out, at least 0 and
             below 1; the others are scaled up. It is not PEFT's ``lora_dropout``, which drops from a layer's input.
         budget: with ``rank="auto"``, the size of the adapter's file, unfrozen modules included: ``"2MB"``, ``"500kB"``.
@@ -84,6 +85,10 @@ class LoRAConfig:
         if (self.rank == "auto") != (self.budget is not None):
             given = f"budget is {self.budget!r}" if self.rank != "auto" else "rank is 'auto'"
             raise InputError(f"{given}; rank='auto' and a budget such as '2MB' go together")
+        if self.rank == "auto" and self.init == "eva":
+            raise InputError(
+                "rank is 'auto' and init is 'eva', and both spread ranks over layers; leave one of them out"
+            )
         if self.rank == "auto" and self.rank_pattern:
             raise InputError("rank is 'auto', and rank_pattern gives ranks, too; leave one of them out")
         ranks = {} if self.rank == "auto" else {"rank": self.rank}

@@ -21,7 +21,7 @@ from torch.utils.data.dataloader import _MultiProcessingDataLoaderIter
 
 from visionlora.data.leaving_out import CollateReadable, Tolerant
 from visionlora.errors import InputError, some
-from visionlora.stopping import deaf_children
+from visionlora.stopping import deaf_children, end_with_parent
 
 Key = tuple[int, int]
 """(epoch, index): which image, and in which epoch, so that its augmentation differs from epoch to epoch."""
@@ -221,6 +221,8 @@ def _sigchld_kept() -> Iterator[None]:
 def _start_worker(_worker: int) -> None:
     """One thread per worker; torch sees to its own, OpenCV would start one per core."""
     import cv2
+
+    end_with_parent()
 
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

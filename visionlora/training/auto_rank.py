@@ -1,7 +1,7 @@
 """``lora.rank=auto``: each layer's rank, by the gradients of a few batches."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from dataclasses import replace
 from itertools import cycle, islice
@@ -15,7 +15,7 @@ from visionlora.adapters.methods.base import Method
 from visionlora.adapters.spread import spread_ranks
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
-from visionlora.tasks.base import Batch
+from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.evaluation import placed
 from visionlora.training.folder import settings_before
 from visionlora.training.loop import autocast_context
@@ -52,9 +52,7 @@ def with_ranks(
     training, device = state.setup.training, state.device
     state.model.train()
 
-    keys = training.train_batches(0)
-    many = max(1, -(-IMAGES // max(1, len(keys[0]))))
-    batches = [placed(batch, device, config.train.channels_last) for batch in training.train_loader(keys[:many])]
+    batches = [placed(batch, device, config.train.channels_last) for batch in first_batches(training)]
 
     def loss(model: nn.Module, batch: Batch) -> Tensor:
         with autocast_context(config.train, device):
@@ -65,7 +63,13 @@ def with_ranks(
     spread = spread_ranks(state.model, batches, loss, budget=config.lora.budget)
     say(f"lora.rank=auto: ranks within {config.lora.budget}, by the gradients of some training images\n{spread}")
     restore_random(before)
-    return config.model_copy(update={"lora": _with_ranks_of(state.model, config.lora)})
+    return config.model_copy(update={"lora": with_ranks_of(state.model, config.lora)})
+
+
+def first_batches(training: Training) -> Iterable[Batch]:
+    """The first epoch's first batches, with ``IMAGES`` images."""
+    keys = training.train_batches(0)
+    return training.train_loader(keys[: max(1, -(-IMAGES // max(1, len(keys[0]))))])
 
 
 def _train_head(
@@ -85,7 +89,8 @@ def _train_head(
         method.requires_grad_(True)
 
 
-def _with_ranks_of(model: nn.Module, lora: LoRAConfig) -> LoRAConfig:
+def with_ranks_of(model: nn.Module, lora: LoRAConfig) -> LoRAConfig:
+    """The config with the rank and alpha that each adapted layer has, by its name."""
     methods = {path: list(methods_of(layer, "default").values()) for path, layer in adapted_layers(model)}
     ranks = {path: own[0].rank for path, own in methods.items()}
     alphas = {path: own[0].alpha for path, own in methods.items()}

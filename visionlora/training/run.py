@@ -41,6 +41,7 @@ from visionlora.training.checkpoint import (
     set_aside,
     unreadable_images,
 )
+from visionlora.training.data_start import EVA, start_adapter, with_known_ranks
 from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.launch import wants_launch
@@ -134,12 +135,15 @@ def _train(
     config = with_batch_size(config, device, resume, lambda tried: run_to_try(tried, device), say)
     ranked = processes.from_main(lambda: with_ranks(config, resume, lambda tried: run_to_try(tried, device), say).lora)
     config = config.model_copy(update={"lora": ranked} if config.lora.rank == "auto" else {})
+    known = processes.from_main(lambda: with_known_ranks(config, resume).lora)
+    config = config.model_copy(update={"lora": known} if config.lora.init == EVA else {})
     left_out = processes.from_main(lambda: unreadable_images(config.out / CHECKPOINTS) if resume else [])
     with passing(left_out):
         setup = task_of(config.task).set_up(config)
     score_name = monitored(config, setup, device)
     model = setup.built.model
     report = prepare(config, setup)
+    config = start_adapter(config, setup, device, say)
     if processes.several:
         _refuse_own_statistics(model)
 
@@ -270,6 +274,8 @@ def prepare(config: RunConfig, setup: SetUp) -> Report | None:
     if method == "head":
         return attach(setup.built.model, LoRAConfig(targets=[], unfreeze=unfreeze))
     lora = replace(lora, unfreeze=unfreeze, exclude=[*lora.exclude, *setup.built.unused])
+    if lora.init == EVA:  # which ``start_adapter`` is for
+        lora = replace(lora, init="kaiming")
     report = attach(setup.built.model, lora)
     set_memory(setup.built.model, config.train.memory)
     return report

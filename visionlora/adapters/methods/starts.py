@@ -44,6 +44,8 @@ def make_room(method: Method, init: str) -> Method:
 
 def check_start(method: Method, init: str) -> None:
     """Raise the InputError of ``start``."""
+    if init == "eva":
+        raise InputError("init is 'eva', which starts from images; attach with another, then call start_from_data")
     plain = type(method) in (LoRA, RSLoRA)
     if init != "kaiming" and not (plain if init in FROM_WEIGHT else isinstance(method, LoRA)):
         raise InputError(f"init is '{init}', which a {type(method).__name__} has not; take another init or method")

@@ -1,6 +1,9 @@
 """When memory runs out."""
 
+import ctypes
 import gc
+import sys
+from contextlib import suppress
 
 import torch
 
@@ -18,3 +21,6 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
+    if sys.platform == "linux":
+        with suppress(AttributeError):  # another C library than GNU's, which keeps what was freed for itself
+            ctypes.CDLL(None).malloc_trim(0)

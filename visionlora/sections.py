@@ -175,7 +175,8 @@ class TrainSection(Section):
     ``monitor`` end the run, 0 never does. The run keeps its ``best`` evaluation's model, or with ``keep=last`` the last
     one's: then no epoch is chosen by what it scores, nor does ``patience`` end it. ``log_every`` and
     ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch. ``memory`` says what
-    adapted layers keep for the backward: see ``set_memory``.
+    adapted layers keep for the backward: see ``set_memory``. ``compile`` is a mode of ``torch.compile``, for steps of equal
+    batches on a GPU; ``reduce-overhead`` records CUDA graphs.
     Training images that can't be read any more are left out, up to the share ``max_unreadable`` of all.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
     ``devices`` GPUs, or processes on the CPU, share each batch (docs/scaling.md); ``batch_size`` is that of all.
@@ -196,6 +197,7 @@ class TrainSection(Section):
     autocast: Literal["off", "bf16", "fp16"] = "off"
     channels_last: bool = False
     memory: Literal["fast", "low"] = "fast"
+    compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
     device: str = "auto"
     devices: AtLeastOne = 1
     seed: Annotated[int, Field(ge=0)] = 0

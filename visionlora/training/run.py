@@ -41,6 +41,7 @@ from visionlora.training.checkpoint import (
     set_aside,
     unreadable_images,
 )
+from visionlora.training.compiling import check_compile, compile_steps
 from visionlora.training.data_start import EVA, start_adapter, with_known_ranks
 from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
@@ -125,6 +126,7 @@ def _train(
     config: RunConfig, resume: bool, overwrite: bool, console: Console, quiet: bool, processes: Processes
 ) -> Result:
     device = pick_device(processes.device(config.train.device))
+    check_compile(config.train, device)
 
     def say(text: str) -> None:
         if processes.main and not quiet:
@@ -161,6 +163,7 @@ def _train(
         state = _begin(config, setup, score_name, device, processes, folds=report is not None)
         if resume:
             _go_on(state, say)
+        compile_steps(state.model, config.task, config.train)
         processes.from_main(lambda: write_config(config))
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
         with (

@@ -21,7 +21,8 @@ def refuse_foreign(model: nn.Module) -> None:
         if type(parameter).__name__ == "DTensor":
             raise InputError(
                 f"{name} is a DTensor, and a sharded weight (FSDP2, tensor parallelism) can't be adapted; "
-                f"attach to the whole model, and train it with DistributedDataParallel"
+                f"attach to the whole model, and train it with DistributedDataParallel, or with train.shard_base=true "
+                f"of a run, which shards the base after that"
             )
 
 

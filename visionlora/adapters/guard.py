@@ -150,8 +150,8 @@ def _refuse_assignment(layer: nn.Module, name: str, value: Any) -> NoReturn:
     if type(value).__name__ == "DTensor":
         raise InputError(
             f"{name} of an adapted {type(layer).__name__} can't be sharded (FSDP2, tensor parallelism): its updates "
-            f"would not be; merge the adapters first, or train with DistributedDataParallel (a run of ours shards its "
-            f"base with train.shard_base=true)"
+            f"would not be; merge the adapters first, or train with DistributedDataParallel, or in a run with "
+            f"train.shard_base=true"
         )
     _refuse("assigned", name)
 

@@ -6,7 +6,7 @@ empties and fills again; so nothing outlives its block. What trains is left as i
 """
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +15,7 @@ import torch.distributed as dist
 from torch import nn
 
 from visionlora.adapters.blocks import Block, blocks
+from visionlora.adapters.example import call, modules_kept, random_state_kept
 from visionlora.adapters.fingerprint import all_fingerprints, remember
 from visionlora.adapters.guard import exchange
 from visionlora.adapters.layer import adapted_layers, adapted_parameters, is_adapted
@@ -40,6 +41,11 @@ class ShardedBlock:
     module: Any
     weights: list[tuple[nn.Parameter, nn.Parameter]]
 
+    @property
+    def whole_bytes(self) -> int:
+        """What is gathered while the block runs."""
+        return sum(whole.numel() * whole.element_size() for _, whole in self.weights)
+
     def gather(self) -> None:
         """Have the whole weights in the model; all processes do."""
         self.module.unshard()
@@ -49,22 +55,24 @@ class ShardedBlock:
         self.module.reshard()
 
 
-def shard(model: nn.Module, device: torch.device, all_gather: Any = None) -> list[ShardedBlock]:
+def shard(model: nn.Module, example: Any, device: torch.device, all_gather: Any = None) -> list[ShardedBlock]:
     """Keep this process's part of the large frozen weights on ``device``, and all other tensors whole.
 
     All processes of the default process group do so, with the same model. It is done block by block (see ``blocks``),
     so that the whole base need not be on the device at any time. A large weight has two dimensions or more and as many
-    rows as there are processes, and is not shared. Weights beside the blocks stay whole.
+    rows as there are processes, and is not shared. Weights beside the blocks stay whole, as do those of a block that is
+    not called (by its ``forward``, say): nobody would notice when it runs.
 
-    The model can then be trained, evaluated and saved by ``save_adapter``, but not be copied, merged or moved.
+    The model can then be trained, evaluated and saved by ``save_adapter``, but not be copied, merged or detached.
 
     Args:
         model: on the CPU, with adapters; its BatchNorm is folded before, if at all.
+        example: what the model is called with, small, on the CPU; see ``fold_batchnorm``.
         device: where to compute; of a process's own, if it is a GPU.
         all_gather: in the place of FSDP2's own; see ``FSDPModule.set_custom_all_gather``.
 
     Returns:
-        the blocks, in the model's order.
+        the blocks in the order in which the model runs them, one that it runs twice being there twice.
 
     Raises:
         InputError: the model has no blocks with frozen weights.
@@ -73,8 +81,8 @@ def shard(model: nn.Module, device: torch.device, all_gather: Any = None) -> lis
 
     size = dist.get_world_size()
     large = _large_weights(model, size)
-    found = blocks(model, large.keys())
-    inside = {parameter for _, block in found for parameter in block.parameters()} & large.keys()
+    calls = _calls(model, blocks(model, large.keys()), example)
+    inside = {parameter for _, block in calls for parameter in block.parameters()} & large.keys()
     if not inside:
         raise InputError(
             f"the base can't be sharded: no part of this {type(model).__name__} that it runs in turn has a frozen "
@@ -88,14 +96,9 @@ def shard(model: nn.Module, device: torch.device, all_gather: Any = None) -> lis
             module._buffers[name] = None if buffer is None else buffer.to(device)
     mesh = init_device_mesh(device.type, (size,))
     places = {parameter: place for parameter, place in large.items() if parameter in inside}
-    sharded = [_shard_block(block, mesh, places, all_gather) for block in found]
-    vars(model)[_KEY] = sharded
-    return sharded
-
-
-def is_sharded(model: nn.Module) -> bool:
-    """Whether ``shard`` has been at this very model."""
-    return _KEY in vars(model)
+    sharded = {block: _shard_block(block, mesh, places, all_gather) for block in dict.fromkeys(calls)}
+    vars(model)[_KEY] = list(sharded.values())
+    return [sharded[block] for block in calls]
 
 
 def frozen_bytes(model: nn.Module) -> int:
@@ -125,6 +128,27 @@ def whole_layers(model: nn.Module) -> Iterator[tuple[str, nn.Module]]:
     finally:
         if gathered is not None:
             gathered.free()
+
+
+@torch.no_grad()
+def _calls(model: nn.Module, found: list[Block], example: Any) -> list[Block]:
+    """Those of the blocks that are called, in the order of the calls in eval mode."""
+    calls: list[Block] = []
+
+    def note(block: Block) -> Callable[[nn.Module, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any) -> None:
+            calls.append(block)
+
+        return hook
+
+    with modules_kept(model), random_state_kept(model):
+        hooks = [block[1].register_forward_pre_hook(note(block)) for block in found]
+        for module in model.modules():
+            module.training = False
+        call(model, example)
+        for hook in hooks:
+            hook.remove()
+    return calls
 
 
 def _large_weights(model: nn.Module, size: int) -> dict[nn.Parameter, Place]:

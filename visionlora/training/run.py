@@ -208,13 +208,14 @@ def _begin(
     model = setup.built.model
     shards = config.train.shard_base
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
-    if not shards:  # else the whole would not fit
+    if not shards:  # else the whole might not fit
         model.to(device, memory_format=memory_format)
-    shown = as_trained(config, setup, model)
+    at = torch.device("cpu") if shards else device
+    one = example(as_trained(config, setup, model), setup.val, at) if folds else None
     if folds:
-        fold_batchnorm(model, example(shown, setup.val, torch.device("cpu") if shards else device))
+        fold_batchnorm(model, one)
     base = json.dumps(sorted(fingerprints(model, "default").items())) if folds else ""
-    sharded = ShardedBase(model, processes, device, example(shown, setup.val, device)) if shards else None
+    sharded = ShardedBase(model, processes, device, one) if shards else None
     optimizer = build_optimizer(model, setup.built.head, config.train)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
     data = data_fingerprint(task_of(config.task), setup)

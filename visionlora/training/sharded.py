@@ -12,8 +12,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from visionlora.adapters.example import call, modules_kept, random_state_kept
-from visionlora.adapters.sharding import ShardedBlock, frozen_bytes, shard
+from visionlora.adapters.sharding import frozen_bytes, shard
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
 from visionlora.training.distributed import Processes, together
@@ -28,7 +27,7 @@ class ShardedBase:
         model: on the CPU, adapted and folded.
         processes: that hold it together.
         device: of this process.
-        example: what the model is called with, on the device.
+        example: what the model is called with, on the CPU.
 
     Raises:
         InputError: the model can't be sharded.
@@ -41,10 +40,9 @@ class ShardedBase:
     def __init__(self, model: nn.Module, processes: Processes, device: torch.device, example: Any) -> None:
         self._model, self._processes = model, processes
         self.whole = frozen_bytes(model)
-        blocks = shard(model, device, _Gather())
+        self._order = shard(model, example, device, _Gather())
         self.kept = frozen_bytes(model)
-        self.gathered = max(sum(whole.numel() * whole.element_size() for _, whole in each.weights) for each in blocks)
-        self._order = _order_of(model, blocks, example)
+        self.gathered = max(block.whole_bytes for block in self._order)
 
     def __str__(self) -> str:
         return (
@@ -120,31 +118,3 @@ def refuse_sharding(config: RunConfig, processes: Processes) -> None:
         )
     if config.lora.rank == "auto" and config.train.method == "lora":
         raise InputError("lora.rank=auto looks at the whole model in one process; with train.shard_base give a number")
-
-
-@torch.no_grad()
-def _order_of(model: nn.Module, blocks: list[ShardedBlock], example: Any) -> list[ShardedBlock]:
-    """The blocks as the model runs them in eval mode."""
-    order: list[ShardedBlock] = []
-
-    def note(block: ShardedBlock) -> Callable[..., None]:
-        def hook(_module: nn.Module, _inputs: Any) -> None:
-            order.append(block)
-
-        return hook
-
-    with modules_kept(model), random_state_kept(model):
-        hooks = [block.module.register_forward_pre_hook(note(block)) for block in blocks]
-        for module in model.modules():
-            module.training = False
-        try:
-            call(model, example)
-        except (RuntimeError, NotImplementedError) as error:
-            reason = str(error).partition("\n")[0]
-            raise InputError(
-                f"the base of this {type(model).__name__} can't be sharded: it does not run in parts ({reason})"
-            ) from error
-        finally:
-            for hook in hooks:
-                hook.remove()
-    return order

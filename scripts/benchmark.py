@@ -8,6 +8,7 @@ python scripts/benchmark.py launches --model resnet50
 python scripts/benchmark.py export --only resnet10t
 python scripts/benchmark.py check-data --images 25000 50000 100000
 python scripts/benchmark.py scaling --model resnet50 --gbit 25
+python scripts/benchmark.py sharding --model vit_small_patch16_224
 python scripts/benchmark.py loader
 python scripts/benchmark.py load --images 25000 100000 --footage 2000 20000 --frames 2000 20000
 python scripts/benchmark.py pick annotations.json --days monday --val tuesday --test friday --checkpoint FILE
@@ -33,6 +34,7 @@ from benchmarks import (
     routes,
     run,
     scaling,
+    sharding,
     step,
 )
 
@@ -45,6 +47,7 @@ COMMANDS = {
     "export": export,
     "check-data": check_data,
     "scaling": scaling,
+    "sharding": sharding,
     "loader": loader,
     "load": load,
     "pick": pick,

@@ -179,7 +179,8 @@ class TrainSection(Section):
     batches on a GPU; ``reduce-overhead`` records CUDA graphs.
     Training images that can't be read any more are left out, up to the share ``max_unreadable`` of all.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
-    ``devices`` GPUs, or processes on the CPU, share each batch (docs/scaling.md); ``batch_size`` is that of all.
+    ``devices`` GPUs, or processes on the CPU, share each batch (docs/scaling.md); ``batch_size`` is that of all. With
+    ``shard_base`` each of them keeps a part of the frozen weights, for a base that does not fit on one.
     """
 
     method: Literal["lora", "head", "full"] = "lora"
@@ -200,6 +201,7 @@ class TrainSection(Section):
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
     device: str = "auto"
     devices: AtLeastOne = 1
+    shard_base: bool = False
     seed: Annotated[int, Field(ge=0)] = 0
     monitor: str | None = None
     evaluate_every: AtLeastOne = 1

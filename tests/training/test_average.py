@@ -55,8 +55,13 @@ def test_it_is_what_a_plain_loop_gives_and_leaves_the_model_as_it_was() -> None:
     assert expected is not None and average.tensors.keys() == expected.keys()
     for name, tensor in average.tensors.items():
         torch.testing.assert_close(tensor, expected[name])
-    with average.shown():
+    with average.aside(), average.shown():
         shown = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+        with average.shown(), average.aside():
+            assert all(torch.equal(shown[name], tensor) for name, tensor in model.state_dict().items())
+        with average.aside():  # as for a checkpoint in the middle of an evaluation
+            assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in now.items())
+        assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in average.tensors.items())
     assert all(torch.equal(shown[name], tensor) for name, tensor in average.tensors.items())
     assert all(torch.equal(tensor, model.state_dict()[name]) for name, tensor in now.items())
     frozen = [name for name in shown if name not in average.tensors]

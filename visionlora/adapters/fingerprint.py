@@ -11,6 +11,7 @@ from visionlora.adapters.targets import base_modules
 
 EXACT = (torch.float32, torch.float64)
 ROUNDED = (torch.bfloat16, torch.float16)
+_KNOWN = "_visionlora_fingerprints"
 
 
 def architecture(model: nn.Module) -> dict[str, str]:
@@ -42,6 +43,8 @@ def frozen_tensors(model: nn.Module, adapter: str = "") -> dict[str, Tensor]:
         live, values = direct_tensors(module), base_tensors(module)
         mine |= {id(live[name]) for name in (values_of(module, adapter) if adapter else ())}
         base |= {id(live[name]): value for name, value in values.items() if value is not live[name]}
+        for name, known in vars(module).get(_KNOWN, {}).items():
+            setattr(live[name], _KNOWN, known)
     return {
         join(path, name): base.get(id(tensor), tensor)
         for path, module in modules.items()
@@ -54,7 +57,7 @@ def rounded_fingerprints(tensors: dict[str, Tensor]) -> dict[str, dict[str, str]
     """For each precision below float32 the fingerprints that tensors of more bits have when they are stored in it."""
     exact = {name: tensor for name, tensor in tensors.items() if tensor.dtype in EXACT}
     return {
-        str(dtype).removeprefix("torch."): {name: fingerprint(_stored(tensor, dtype)) for name, tensor in exact.items()}
+        str(dtype).removeprefix("torch."): {name: _rounded(tensor, dtype) for name, tensor in exact.items()}
         for dtype in ROUNDED
     }
 
@@ -64,11 +67,25 @@ def has_fingerprint(tensor: Tensor, expected: str) -> bool:
     if fingerprint(tensor) == expected:
         return True
     fewer = [dtype for dtype in (*EXACT, *ROUNDED) if tensor.dtype in EXACT and dtype != tensor.dtype]
-    return any(fingerprint(_stored(tensor, dtype)) == expected for dtype in fewer)
+    return any(_rounded(tensor, dtype) == expected for dtype in fewer)
+
+
+def all_fingerprints(tensor: Tensor) -> dict[torch.dtype, str]:
+    """Of the tensor, and of itself stored in each precision below, for ``remember``."""
+    below = ROUNDED if tensor.dtype in EXACT else ()
+    return {tensor.dtype: fingerprint(tensor), **{dtype: fingerprint(_stored(tensor, dtype)) for dtype in below}}
+
+
+def remember(module: nn.Module, name: str, known: dict[torch.dtype, str]) -> None:
+    """Let what stands there in the place of a frozen tensor, a part of it, have the fingerprints of the whole."""
+    vars(module).setdefault(_KNOWN, {})[name] = known
 
 
 def fingerprint(tensor: Tensor) -> str:
     """16 hexadecimal digits for dtype, shape and bytes; of a tensor that is made of several, for all of them."""
+    if (known := getattr(tensor, _KNOWN, None)) is not None:
+        found: str = known[tensor.dtype]
+        return found
     if hasattr(tensor, "__tensor_flatten__"):
         names, _ = tensor.__tensor_flatten__()
         parts = " ".join(fingerprint(getattr(tensor, name)) for name in names)
@@ -77,6 +94,11 @@ def fingerprint(tensor: Tensor) -> str:
     digest = hashlib.sha256(f"{contiguous.dtype} {tuple(contiguous.shape)}".encode())
     digest.update(contiguous.flatten().view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def _rounded(tensor: Tensor, dtype: torch.dtype) -> str:
+    known = getattr(tensor, _KNOWN, None)
+    return fingerprint(_stored(tensor, dtype)) if known is None else known.get(dtype, "")
 
 
 def _stored(tensor: Tensor, dtype: torch.dtype) -> Tensor:

@@ -35,6 +35,7 @@ _VIEWS = (
 _DATA: Any = Tensor.data
 _REQUIRES_GRAD: Any = Tensor.requires_grad
 _LOADING = "_visionlora_loading"
+_EXCHANGED = "_visionlora_exchanged"
 
 
 class AdaptedWeight(Tensor):
@@ -80,6 +81,28 @@ def guarded(weight: Tensor) -> Tensor:
     return weight.as_subclass(AdaptedWeight)
 
 
+def exchange(layer: nn.Module, known: dict[str, tuple[nn.Parameter, nn.Parameter] | None]) -> None:
+    """Let FSDP2 put its own parameters in the place of the layer's, by name: the shard, and the whole that is gathered.
+
+    With None in the place of these two any is let in, while it makes them.
+    """
+    vars(layer)[_EXCHANGED] = known
+
+
+def shard_of(layer: nn.Module, name: str) -> nn.Parameter | None:
+    """What is in the parameter's place where that is not the whole of it: a shard has no adapted weight."""
+    exchanged = vars(layer).get(_EXCHANGED)
+    if exchanged is None or name not in exchanged:
+        return None
+    known, there = exchanged[name], layer._parameters[name]
+    return there if known is None or there is known[0] else None
+
+
+def _may_be_put(layer: nn.Module, name: str, value: Any) -> bool:
+    known = vars(layer).get(_EXCHANGED, {}).get(name, ())
+    return known is None or any(value is each for each in known)
+
+
 def refuse_writes(base: Any, parameters: tuple[str, ...]) -> Namespace:
     """Members for a layer's class that refuse whatever would put another tensor in the place of these parameters."""
 
@@ -89,8 +112,9 @@ def refuse_writes(base: Any, parameters: tuple[str, ...]) -> Namespace:
     def set_attribute(self: nn.Module, name: str, value: Any) -> None:
         if not is_ours(self, name):
             base.__setattr__(self, name, value)
-        elif "_is_replica" in vars(self):
-            self._parameters[name] = value  # nn.DataParallel's copy of the layer on another device.
+        elif "_is_replica" in vars(self) or _may_be_put(self, name, value):
+            # nn.DataParallel's copy of the layer on another device, or FSDP2's own parameter.
+            self._parameters[name] = value
         else:
             _refuse_assignment(self, name, value)
 
@@ -126,7 +150,8 @@ def _refuse_assignment(layer: nn.Module, name: str, value: Any) -> NoReturn:
     if type(value).__name__ == "DTensor":
         raise InputError(
             f"{name} of an adapted {type(layer).__name__} can't be sharded (FSDP2, tensor parallelism): its updates "
-            f"would not be; merge the adapters first, or train with DistributedDataParallel"
+            f"would not be; merge the adapters first, or train with DistributedDataParallel, or in a run with "
+            f"train.shard_base=true"
         )
     _refuse("assigned", name)
 

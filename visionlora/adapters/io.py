@@ -160,6 +160,28 @@ def load_read(
     return replace(report, base=base)
 
 
+def restore_adapter(model: nn.Module, path: str | Path, name: str = "default") -> Header:
+    """Give an adapter that is attached and active the values that its file has, in place.
+
+    Returns:
+        the file's header.
+
+    Raises:
+        InputError: the file is damaged, or it was made on another base or with other layers; nothing is changed then.
+    """
+    path = Path(path)
+    header, tensors = read_file(path)
+    check_base(model, header, path, heads=True, strict=True)
+    own = _factors(model, name)[0] | trained_values(model, name)[0]
+    shapes, others = ({key: tensor.shape for key, tensor in each.items()} for each in (own, tensors))
+    if shapes != others:
+        raise InputError(f"{path}: holds other tensors than the model's adapter '{name}'; load it into the base alone")
+    with torch.no_grad():
+        for key, tensor in own.items():
+            tensor.copy_(tensors[key])
+    return header
+
+
 def trained_values(model: nn.Module, name: str) -> tuple[dict[str, Tensor], list[str]]:
     """What an adapter has besides its methods' tensors, by the model's names, and names of all that trains fully."""
     _, unfrozen = description_of(model, name)

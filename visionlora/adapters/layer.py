@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.forward import fused_forward
-from visionlora.adapters.guard import guarded, refuse_writes
+from visionlora.adapters.guard import guarded, refuse_writes, shard_of
 from visionlora.adapters.methods.base import Factors, Method, constant
 from visionlora.adapters.paths import named_modules
 from visionlora.adapters.swap import args_of, is_swapped, swap, unswap
@@ -238,6 +238,8 @@ def _members(base: type, parameters: tuple[str, ...]) -> dict[str, Any]:
 
 def _weight_property(parameter: str) -> property:
     def get(self: nn.Module) -> Tensor:
+        if (shard := shard_of(self, parameter)) is not None:
+            return shard  # for FSDP2, which looks for it there
         try:
             return guarded(effective_weight(self, parameter))
         except AttributeError as error:

@@ -241,9 +241,10 @@ def merge(model: nn.Module, scale: float = 1.0) -> nn.Module:
         the same model.
 
     Raises:
-        InputError: an adapted weight is not finite, or an active adapter does not add and the scale is not 1; the model
-            is then unchanged.
+        InputError: an adapted weight is not finite or sharded, or an active adapter does not add and the scale is not
+            1; the model is then unchanged.
     """
+    others.refuse_sharded(model)
     (scale,) = weights_of({"scale": scale}).values()
     active = {layer: adapters_of(layer).active for _, layer in adapted_layers(model)}
     for weights in active.values():
@@ -265,6 +266,7 @@ def merge(model: nn.Module, scale: float = 1.0) -> nn.Module:
 
 def merged(model: nn.Module, scale: float = 1.0) -> nn.Module:
     """A merged deep copy; the model itself keeps its adapters. Otherwise as ``merge``."""
+    others.refuse_sharded(model)
     return merge(copy.deepcopy(model), scale)
 
 

@@ -17,12 +17,27 @@ def refuse_foreign(model: nn.Module) -> None:
                 f"'{path or type(module).__name__}' is PEFT's {type(module).__name__}, and a model has adapters of one "
                 f"kind; take PEFT's off first (model = model.merge_and_unload(), or model.unload())"
             )
-    for name, parameter in model.named_parameters():
-        if type(parameter).__name__ == "DTensor":
-            raise InputError(
-                f"{name} is a DTensor, and a sharded weight (FSDP2, tensor parallelism) can't be adapted; "
-                f"attach to the whole model, and train it with DistributedDataParallel"
-            )
+    if name := _sharded(model):
+        raise InputError(
+            f"{name} is a DTensor, and a sharded weight (FSDP2, tensor parallelism) can't be adapted; attach to the "
+            f"whole model, and train it with DistributedDataParallel, or in a run with train.shard_base=true, which "
+            f"shards the base after that"
+        )
+
+
+def refuse_sharded(model: nn.Module) -> None:
+    """Raise InputError if the model's weights are not whole, so that nothing can be merged into them."""
+    if name := _sharded(model):
+        raise InputError(
+            f"{name} is sharded, and nothing can be merged into a part of it; save the adapter, and load it onto the "
+            f"whole base (visionlora merge, of a run)"
+        )
+
+
+def _sharded(model: nn.Module) -> str:
+    """Name of the first parameter that is sharded, or an empty string."""
+    found = (name for name, parameter in model.named_parameters() if type(parameter).__name__ == "DTensor")
+    return next(found, "")
 
 
 def warn_of_saving(model: nn.Module) -> None:

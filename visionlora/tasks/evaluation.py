@@ -42,6 +42,7 @@ def score(
     progress: Progress = silent,
     autocast: AbstractContextManager[Any] | None = None,
     part: tuple[int, int] = (0, 1),
+    in_step: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> Metrics:
     """Evaluate a plain model in eval mode on images whose classes are its own.
 
@@ -56,6 +57,8 @@ def score(
         autocast: a context for the forward passes; can be entered repeatedly.
         part: rank and number of the processes that share the images. Each has the scores of its own, unless the
             metrics are not ``Additive``; then each sees all.
+        in_step: around each batch's forward passes, and as often in every process: for a model whose weights these
+            hold together.
 
     Raises:
         InputError: an image can't be read, what the data says of it does not do for this model, or memory does not
@@ -63,7 +66,8 @@ def score(
     """
     while True:
         try:
-            return _score(trained, data, batch_size, workers, device or torch.device("cpu"), progress, autocast, part)
+            at = device or torch.device("cpu")
+            return _score(trained, data, batch_size, workers, at, progress, autocast, part, in_step)
         except RuntimeError as error:
             if not out_of_memory(error):
                 raise
@@ -85,6 +89,7 @@ def _score(
     progress: Progress,
     autocast: AbstractContextManager[Any] | None,
     part: tuple[int, int],
+    in_step: Callable[[], AbstractContextManager[None]],
 ) -> Metrics:
     task = task_of(trained.task)
     trained.model.to(device)
@@ -95,11 +100,13 @@ def _score(
     with progress("evaluating", len(cast(Sized, loader.dataset))) as on_batch:
         for batch in shares[rank]:
             images, targets = to_device(batch["image"], device), to_device(batch["target"], device)
-            with autocast or nullcontext():
+            with in_step(), autocast or nullcontext():
                 outputs = predictor(images)
             metrics.update(outputs, targets)
             on_batch(len(images))
         for _ in range(max(map(len, shares)) - len(shares[rank])):
+            with in_step():
+                pass
             on_batch(0)  # as often in every process, for they may talk to each other there
     return metrics
 

@@ -1,6 +1,6 @@
 """The moving average of what trains, which is evaluated and saved in its place."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -41,6 +41,7 @@ class Average:
         }
         self._own: dict[str, Tensor] = {name: tensor.detach() for name, tensor in own.items()}
         self.tensors = {name: tensor.clone() for name, tensor in self._own.items()}
+        self._before: list[Tensor] | None = None
 
     def update(self, step: int) -> None:
         """Take note of the model after optimizer step ``step``, from 1."""
@@ -63,11 +64,26 @@ class Average:
     @contextmanager
     def shown(self) -> Iterator[None]:
         """Within the block the model's tensors are the average."""
-        before = [tensor.clone() for tensor in self._own.values()]
-        for name, tensor in self._own.items():
-            tensor.copy_(self.tensors[name])
+        around, self._before = self._before, [tensor.clone() for tensor in self._own.values()]
+        self._show(self.tensors.values())
         try:
             yield
         finally:
-            for tensor, value in zip(self._own.values(), before, strict=True):
-                tensor.copy_(value)
+            self._show(self._before)
+            self._before = around
+
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Within the block, which may lie in one of ``shown``, the model's tensors are its own."""
+        if self._before is None:
+            yield
+            return
+        self._show(self._before)
+        try:
+            yield
+        finally:
+            self._show(self.tensors.values())
+
+    def _show(self, values: Iterable[Tensor]) -> None:
+        for tensor, value in zip(self._own.values(), values, strict=True):
+            tensor.copy_(value)

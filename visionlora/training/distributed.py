@@ -1,8 +1,9 @@
 """Several processes that train one model: who they are, and what they tell each other.
 
-Every process holds the whole model, which stays a plain ``nn.Module``, and sees its share of every batch. They add up
-the sums that a batch's loss is made of, and a step's gradients as one flat tensor (docs/scaling.md says why there is no
-DistributedDataParallel). With one process nothing is sent, and nothing else is done than without this module.
+Every process holds the whole model, or a part of its base (``sharded.py``). The model stays a plain ``nn.Module``, and
+sees a share of every batch. They add up the sums that a batch's loss is made of, and a step's gradients as one flat
+tensor (docs/scaling.md says why there is no DistributedDataParallel). With one process nothing is sent, and nothing
+else is done than without this module.
 """
 
 import itertools
@@ -92,7 +93,7 @@ class Processes:
         flat = torch.cat([part.reshape(-1) for part in sums.values()])
         if images * self.rank // self.size == images * (self.rank + 1) // self.size:
             flat = flat * 0  # it had no share, see ``share_of``
-        with _together():
+        with together():
             total: Tensor = _Sum.apply(flat)
         parts = total.split([part.numel() for part in sums.values()])
         return training.loss_of({name: part.view_as(sums[name]) for (name, part) in zip(sums, parts, strict=True)})
@@ -103,7 +104,7 @@ class Processes:
             return
         trained = list(parameters)
         there = torch.tensor([parameter.grad is not None for parameter in trained], dtype=torch.int32)
-        with _together():
+        with together():
             dist.all_reduce(there, dist.ReduceOp.MAX)
         kinds: dict[tuple[torch.dtype, torch.device], list[Tensor]] = {}
         for parameter, has in zip(trained, there.tolist(), strict=True):
@@ -113,7 +114,7 @@ class Processes:
                 kinds.setdefault((parameter.grad.dtype, parameter.grad.device), []).append(parameter.grad)
         for gradients in kinds.values():
             flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-            with _together():
+            with together():
                 dist.all_reduce(flat)
             parts = flat.split([gradient.numel() for gradient in gradients])
             torch._foreach_copy_(gradients, [part.view_as(to) for part, to in zip(parts, gradients, strict=True)])
@@ -127,7 +128,7 @@ class Processes:
         def ask() -> int:
             orphaned = parent and os.getppid() != parent  # what started us was killed, and would have told us to stop
             number = torch.tensor(stop() or (signal.SIGTERM if orphaned else 0))
-            with _together():
+            with together():
                 dist.all_reduce(number, dist.ReduceOp.MAX)
             return int(number)
 
@@ -138,7 +139,7 @@ class Processes:
         if not self.several:
             return [value]
         found: list[Any] | None = [None] * self.size if self.main else None
-        with _together():
+        with together():
             dist.gather_object(value, found)
         return found or []
 
@@ -152,7 +153,7 @@ class Processes:
                 outcome[0] = compute()
             except (InputError, OSError) as error:
                 outcome[1] = error
-        with _together():
+        with together():
             dist.broadcast_object_list(outcome, device=torch.device("cpu"))
         if outcome[1] is not None:
             raise outcome[1]
@@ -166,7 +167,7 @@ class Processes:
             return
         for _, tensor in sorted(tensors.items()):
             plain = tensor.contiguous()  # else what is sent would be in the order of its memory
-            with _together():
+            with together():
                 dist.broadcast(plain, 0)
             tensor.copy_(plain)
 
@@ -184,7 +185,7 @@ class Processes:
         """
         own: list[Any] = [None] * self.size
         if self.several:
-            with _together():
+            with together():
                 dist.all_gather_object(own, values)
             for rank, theirs in enumerate(own):
                 for what in values:
@@ -196,7 +197,7 @@ class Processes:
     def wait(self) -> None:
         """Until all are here."""
         if self.several:
-            with _together():
+            with together():
                 dist.all_reduce(torch.zeros(()))  # by gloo; a barrier would be the GPUs'
 
 
@@ -255,7 +256,7 @@ def _join() -> dist.Store:
         ) from error
     # Plain values and what a host decides go by gloo, which notices at once when a process is gone.
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() and dist.is_nccl_available() else "gloo"
-    with _together():
+    with together():
         run = dist.PrefixStore(f"run{next(_RUNS)}", store)
         dist.init_process_group(backend, store=run, rank=rank, world_size=size, timeout=_PATIENCE)
     return dist.PrefixStore("visionlora", store)
@@ -268,7 +269,7 @@ _RUNS = itertools.count()
 @cache
 def _meet() -> tuple[dist.Store, int, int]:
     """The store that all know, this process's rank, and how many there are; one store for all runs of a program."""
-    with _together():
+    with together():
         store, rank, size = next(dist.rendezvous("env://", timeout=_PATIENCE))
     return store, rank, size
 
@@ -295,7 +296,7 @@ def _started_by_an_agent() -> bool:
 
 
 @contextmanager
-def _together() -> Iterator[None]:
+def together() -> Iterator[None]:
     """Something that all processes do: it fails where one is gone."""
     try:
         yield

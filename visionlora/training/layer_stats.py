@@ -3,18 +3,21 @@
 import torch
 from torch import Tensor, nn
 
-from visionlora.adapters.layer import adapted_layers, adapters_of, methods_of
+from visionlora.adapters.layer import adapters_of, methods_of
+from visionlora.adapters.sharding import whole_layers
 
 
 @torch.no_grad()
 def layer_statistics(model: nn.Module) -> dict[str, float]:
     """Per adapted parameter: norm of the update over the weight's, and the factors' gradient norms.
 
+    Where the base is sharded, all processes ask together.
+
     Returns:
         TensorBoard tags -> values, such as ``update_over_weight/blocks.0.attn.qkv``.
     """
     found: dict[str, Tensor] = {}
-    for path, layer in adapted_layers(model):
+    for path, layer in whole_layers(model):
         for name in adapters_of(layer).active:
             for parameter, method in methods_of(layer, name).items():
                 weight = layer._parameters[parameter]

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from visionlora.errors import InputError, some
 from visionlora.sections import TrainSection
 from visionlora.stopping import Interrupted
 from visionlora.tasks.base import Metrics, Trained, Training
-from visionlora.tasks.evaluation import evaluation_copy, score
+from visionlora.tasks.evaluation import score
 from visionlora.training.checkpoint import save_checkpoint
 from visionlora.training.folder import CHECKPOINTS
 from visionlora.training.guard import GuardedStep, Skips, Step
@@ -21,7 +21,7 @@ from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import set_learning_rates
 from visionlora.training.quarantine import Quarantine
 from visionlora.training.random_states import State, random_state
-from visionlora.training.state import RunState, as_trained
+from visionlora.training.state import RunState
 
 
 class DivergedError(InputError):
@@ -87,9 +87,10 @@ def fit(state: RunState, monitor: Monitor, stop: Callable[[], int]) -> None:
         progress.events = monitor.event_sizes()
         progress.metrics_sha256, progress.skipped_in_row = monitor.metrics_sha256, skips.in_row
         folder = state.folder / CHECKPOINTS
-        save_checkpoint(
-            folder, progress, model, optimizer, scaler, state.base, state.data, random_states, state.average
-        )
+        with state.average.aside():  # in an evaluation it may be shown
+            save_checkpoint(
+                folder, progress, model, optimizer, scaler, state.base, state.data, random_states, state.average
+            )
 
     def stop_at(last: Step | None) -> None:
         if last:
@@ -177,37 +178,37 @@ def _evaluate(
     checkpoint: Callable[[], None],
 ) -> None:
     train, progress, setup = state.train, state.progress, state.setup
-    try:
-        with state.average.shown():
-            plain = evaluation_copy(state.model)
-    except InputError as error:
-        raise DivergedError(f"the weights are no longer finite ({error}): {_lower(train)}") from error
-    trained = as_trained(state.config, setup, plain)
-    try:
-        metrics = score(
-            trained,
-            setup.val,
-            train.batch_size,
-            state.config.data.workers,
-            state.device,
-            lambda _what, _images: nullcontext(on_batch),
-            autocast,
-            (state.processes.rank, state.processes.size),
-        )
-        state.processes.add_up(metrics)
+    with ExitStack() as opened:
+        try:
+            trained = opened.enter_context(state.evaluated())
+        except InputError as error:
+            raise DivergedError(f"the weights are no longer finite ({error}): {_lower(train)}") from error
+        try:
+            metrics = score(
+                trained,
+                setup.val,
+                train.batch_size,
+                state.config.data.workers,
+                state.device,
+                lambda _what, _images: nullcontext(on_batch),
+                autocast,
+                (state.processes.rank, state.processes.size),
+                state.in_step,
+            )
+            state.processes.add_up(metrics)
 
-        def take_note() -> tuple[float | None, int, int]:
-            _take_note(state, trained, metrics, monitor)
-            return progress.best, progress.best_epoch, progress.stale
+            def take_note() -> tuple[float | None, int, int]:
+                _take_note(state, trained, metrics, monitor)
+                return progress.best, progress.best_epoch, progress.stale
 
-        progress.best, progress.best_epoch, progress.stale = state.processes.from_main(take_note)
-    except InputError as error:
-        # A score without this image would be of other images than the last epoch's.
-        if not state.processes.several:  # of others nobody knows whether they are here
-            checkpoint()
-        raise InputError(
-            f"{error}; an epoch is scored on all images to validate on: mend that, and --resume goes on"
-        ) from error
+            progress.best, progress.best_epoch, progress.stale = state.from_main(take_note)
+        except InputError as error:
+            # A score without this image would be of other images than the last epoch's.
+            if not state.processes.several:  # of others nobody knows whether they are here
+                checkpoint()
+            raise InputError(
+                f"{error}; an epoch is scored on all images to validate on: mend that, and --resume goes on"
+            ) from error
 
 
 def _take_note(state: RunState, trained: Trained, metrics: Metrics, monitor: Monitor) -> None:

@@ -17,6 +17,7 @@ from visionlora.adapters import norm
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.fingerprint import fingerprints
 from visionlora.adapters.folding import fold_batchnorm
+from visionlora.adapters.io import restore_adapter
 from visionlora.adapters.model import attach, set_memory
 from visionlora.adapters.report import Report
 from visionlora.data.faults import tell_left_out
@@ -52,6 +53,7 @@ from visionlora.training.optimizer import build_optimizer
 from visionlora.training.quarantine import reasons
 from visionlora.training.random_states import seed_process
 from visionlora.training.resuming import changed_settings, data_fingerprint, fixed_settings
+from visionlora.training.sharded import ShardedBase, refuse_sharding
 from visionlora.training.state import RunState, as_trained
 
 _ROUNDING = 0.01
@@ -125,6 +127,7 @@ def train(
 def _train(
     config: RunConfig, resume: bool, overwrite: bool, console: Console, quiet: bool, processes: Processes
 ) -> Result:
+    refuse_sharding(config, processes)
     device = pick_device(processes.device(config.train.device))
     check_compile(config.train, device)
 
@@ -161,6 +164,8 @@ def _train(
         if told := told_of_processes(config, processes, device):
             say(told)
         state = _begin(config, setup, score_name, device, processes, folds=report is not None)
+        if state.sharded:
+            say(str(state.sharded))
         if resume:
             _go_on(state, say)
         compile_steps(state.model, config.task, config.train)
@@ -191,6 +196,7 @@ def ready_to_try(config: RunConfig, say: Callable[[str], None] = lambda _text: N
     Raises:
         InputError: as ``train``.
     """
+    refuse_sharding(config, ALONE)
     device = pick_device(config.train.device)
     config = with_batch_size(config, device, False, lambda tried: run_to_try(tried, device), say)
     return run_to_try(with_ranks(config, False, lambda tried: run_to_try(tried, device), say), device)
@@ -207,11 +213,16 @@ def _begin(
 ) -> RunState:
     """The run before its first step; the model, which goes to its device, is folded where it has an adapter."""
     model = setup.built.model
+    shards = config.train.shard_base
     memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
-    model.to(device, memory_format=memory_format)
+    if not shards:  # else the whole might not fit
+        model.to(device, memory_format=memory_format)
+    at = torch.device("cpu") if shards else device
+    one = example(as_trained(config, setup, model), setup.val, at) if folds else None
     if folds:
-        fold_batchnorm(model, example(as_trained(config, setup, model), setup.val, device))
+        fold_batchnorm(model, one)
     base = json.dumps(sorted(fingerprints(model, "default").items())) if folds else ""
+    sharded = ShardedBase(model, processes, device, one) if shards else None
     optimizer = build_optimizer(model, setup.built.head, config.train)
     scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
     data = data_fingerprint(task_of(config.task), setup)
@@ -221,7 +232,9 @@ def _begin(
         if not processes.main:
             seed_process(config.train.seed, 0, processes.rank)
     average = Average(model, config.train.ema)
-    return RunState(config, setup, monitor, device, optimizer, scaler, base, data, average, processes=processes)
+    return RunState(
+        config, setup, monitor, device, optimizer, scaler, base, data, average, processes=processes, sharded=sharded
+    )
 
 
 def _go_on(state: RunState, say: Callable[[str], None]) -> None:
@@ -321,12 +334,7 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
 
     started = time.perf_counter()
     config, processes = state.config, state.processes
-    if processes.main:
-        trained = load_trained(state.folder)
-    else:
-        trained = as_trained(config, state.setup, evaluation_copy(state.model))
-    if processes.several:
-        processes.as_in_main(trained.model.to(state.device).state_dict())
+    trained = _best(state)
     metrics = score(
         trained,
         state.setup.val,
@@ -336,10 +344,28 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
         lambda _what, _images: nullcontext(on_batch),
         autocast_context(config.train, state.device),
         (processes.rank, processes.size),
+        state.in_step,
     )
     processes.add_up(metrics)
     state.watch.lap("evaluation")
     return processes.from_main(lambda: _report(state, trained, metrics, started))
+
+
+def _best(state: RunState) -> Trained:
+    """The best epoch's model from its file, as anyone would load it, or put into a model whose base is sharded."""
+    processes = state.processes
+    if state.sharded is not None:
+        about = processes.from_main(lambda: restore_adapter(state.model, state.folder / ADAPTER).extra)
+        processes.as_in_main(changing(state.model))
+        trained = as_trained(state.config, state.setup, state.model.eval())
+        return replace(trained, path=state.folder / ADAPTER, about=about)
+    if processes.main:
+        trained = load_trained(state.folder)
+    else:
+        trained = as_trained(state.config, state.setup, evaluation_copy(state.model))
+    if processes.several:
+        processes.as_in_main(trained.model.to(state.device).state_dict())
+    return trained
 
 
 def _report(state: RunState, trained: Trained, metrics: Metrics, started: float) -> Result:

@@ -1,10 +1,11 @@
 """A run at work: all that the loop and what surrounds it share."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,14 +14,19 @@ from visionlora.adapters.io import save_adapter
 from visionlora.data.images import readable_images
 from visionlora.data.loading import Key
 from visionlora.data.picture_statistics import LEAST, PictureStatistics, evenly
+from visionlora.errors import InputError
 from visionlora.sections import RunConfig, TrainSection
 from visionlora.tasks.base import Metrics, SetUp, Task, Trained
+from visionlora.tasks.evaluation import evaluation_copy
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, MODEL, PICTURES, write_plain
 from visionlora.training.average import Average
 from visionlora.training.checkpoint import Progress
 from visionlora.training.distributed import ALONE, Processes
+from visionlora.training.sharded import ShardedBase
 from visionlora.training.stopwatch import Stopwatch
+
+T = TypeVar("T")
 
 
 @dataclass
@@ -39,6 +45,7 @@ class RunState:
         watch: what its time goes into.
         processes: that train it together.
         average: of what trains, which is evaluated and saved in its place.
+        sharded: the frozen base, where the processes hold it together.
     """
 
     config: RunConfig
@@ -53,6 +60,7 @@ class RunState:
     progress: Progress = field(default_factory=Progress)
     processes: Processes = ALONE
     watch: Stopwatch = field(default_factory=Stopwatch)
+    sharded: ShardedBase | None = None
 
     @property
     def folder(self) -> Path:
@@ -92,6 +100,35 @@ class RunState:
             return None
         found = PictureStatistics.of(readable_images(paths[place] for place in evenly(len(paths))))
         return None if found is None else found.to_dict()
+
+    @contextmanager
+    def evaluated(self) -> Iterator[Trained]:
+        """What would be saved now, in eval mode: a merged copy, or where the base is sharded the model in its place.
+
+        Raises:
+            InputError: the weights are not finite.
+        """
+        with self.average.shown():
+            if self.sharded is not None:
+                yield as_trained(self.config, self.setup, self._finite().eval())
+                return
+            plain = evaluation_copy(self.model)
+        yield as_trained(self.config, self.setup, plain)
+
+    def _finite(self) -> nn.Module:
+        for name, parameter in self.model.named_parameters():
+            if parameter.requires_grad and not torch.isfinite(parameter).all():
+                raise InputError(f"{name} is not finite")
+        return self.model
+
+    def from_main(self, compute: Callable[[], T]) -> T:
+        """As ``Processes.from_main``, of what may run the model."""
+        return (self.processes if self.sharded is None else self.sharded).from_main(compute)
+
+    @property
+    def in_step(self) -> Callable[[], AbstractContextManager[None]]:
+        """What is around an evaluation's forward passes; see ``score``."""
+        return nullcontext if self.sharded is None else self.sharded.in_step
 
     def save_best(self, metrics: Metrics) -> None:
         """Write the adapter, or the whole model where every weight trains, with what one must know to use it."""

@@ -411,8 +411,8 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="frozen, norm, full, scratch, an adapter's method such as lora or dora, with -last-stage for that "
-            "alone, and with settings as in lora:init=pissa."
+            help="frozen, norm, full, scratch, peft, an adapter's method such as lora or dora, with -last-stage for "
+            "that alone, and with settings as in lora:init=pissa."
         ),
     ] = "frozen,lora,full",
     ranks: Annotated[str, typer.Option(help="Of the methods that have one; by default the config's.")] = "",

@@ -154,9 +154,9 @@ def _train(
         say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
         if told := told_of_processes(config, processes, device):
             say(told)
-        state = _begin(config, setup, score_name, device, processes, folds=report is not None)
+        state = begin(config, setup, score_name, device, processes, folds=report is not None)
         if resume:
-            _go_on(state, say)
+            go_on(state, say)
         processes.from_main(lambda: write_config(config))
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
         with (
@@ -192,10 +192,10 @@ def ready_to_try(config: RunConfig, say: Callable[[str], None] = lambda _text: N
 def run_to_try(config: RunConfig, device: torch.device) -> RunState:
     """A run before its first step, which will not be trained to its end; it writes nothing."""
     setup = task_of(config.task).set_up(config)
-    return _begin(config, setup, "", device, ALONE, folds=prepare(config, setup) is not None)
+    return begin(config, setup, "", device, ALONE, folds=prepare(config, setup) is not None)
 
 
-def _begin(
+def begin(
     config: RunConfig, setup: SetUp, monitor: str, device: torch.device, processes: Processes, folds: bool
 ) -> RunState:
     """The run before its first step; the model, which goes to its device, is folded where it has an adapter."""
@@ -217,7 +217,7 @@ def _begin(
     return RunState(config, setup, monitor, device, optimizer, scaler, base, data, average, processes=processes)
 
 
-def _go_on(state: RunState, say: Callable[[str], None]) -> None:
+def go_on(state: RunState, say: Callable[[str], None]) -> None:
     """Bring the run to where its last checkpoint was written, if there is one."""
     processes, train = state.processes, state.train
     newest, faults = processes.from_main(lambda: newest_checkpoint(state.folder / CHECKPOINTS, state.folder / METRICS))

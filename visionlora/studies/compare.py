@@ -195,6 +195,7 @@ def _trained(config: RunConfig, out: Path, epochs: int, seed: int, factor: float
         "evaluate_every": every,
         "patience": 0,
         "keep": "last",
+        "retain": None,
     }
     return config.model_copy(update={"train": train.model_copy(update=changed), "out": out})
 

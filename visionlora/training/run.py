@@ -43,6 +43,7 @@ from visionlora.training.checkpoint import (
 )
 from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
+from visionlora.training.gate import gate_of
 from visionlora.training.launch import wants_launch
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor, NoMonitor
@@ -74,6 +75,7 @@ class Result:
         skipped_steps: those that were left out because loss or gradient was not finite.
         unreadable: a line for each training image that could be read when the run began, and later could not.
         spent: seconds since the last start by what they went into: see ``Stopwatch``.
+        retained: the share of the base's score on ``train.retain`` that the best epoch keeps.
     """
 
     folder: Path
@@ -89,6 +91,7 @@ class Result:
     skipped_steps: int = 0
     unreadable: list[str] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
+    retained: float | None = None
 
 
 def train(
@@ -140,6 +143,7 @@ def _train(
     score_name = monitored(config, setup, device)
     model = setup.built.model
     report = prepare(config, setup)
+    gate = gate_of(config, device)
     if processes.several:
         _refuse_own_statistics(model)
 
@@ -155,6 +159,9 @@ def _train(
         if told := told_of_processes(config, processes, device):
             say(told)
         state = begin(config, setup, score_name, device, processes, folds=report is not None)
+        if gate is not None:
+            say(str(gate))
+            state.gate, state.data = gate, {**state.data, "retain": gate.fingerprint(config)}
         if resume:
             go_on(state, say)
         processes.from_main(lambda: write_config(config))
@@ -169,9 +176,15 @@ def _train(
             monitor.hyperparameters(_settings(config), result.scores)
     if result.unreadable:
         say(f"{len(result.unreadable)} training images could not be read to the end; all are in {REPORT}")
+    if gate is not None and not gate.passes(result.retained):
+        say(
+            f"no epoch keeps {gate.at_least:g} of what the base knew (train.retain_at_least): the one that keeps most "
+            "was taken; lower train.lr or lora.rank, or see eval --retain-at-least for less of its update"
+        )
     say(
         f"best epoch {result.best_epoch}: "
         + ("  ".join(f"{name} {value:.4f}" for name, value in result.scores.items()) or "no score")
+        + ("" if result.retained is None else f"  retained {result.retained:.4f}")
         + f"\n{result.trainable:,} parameters trained, {result.saved_bytes / 1e6:.2f} MB saved, "
         f"{result.seconds:.0f} s ({state.watch}); all of it is in {result.folder}"
     )
@@ -341,6 +354,7 @@ def _report(state: RunState, trained: Trained, metrics: Metrics, started: float)
         folder=state.folder,
         scores=metrics.scores(),
         best_epoch=progress.best_epoch + 1,
+        retained=progress.retained,
         trainable=_trainable(state.model),
         saved_bytes=trained.path.stat().st_size,
         seconds=progress.seconds + time.perf_counter() - started,

@@ -20,6 +20,7 @@ from visionlora.tasks.trained import ADAPTER, MODEL, PICTURES, write_plain
 from visionlora.training.average import Average
 from visionlora.training.checkpoint import Progress
 from visionlora.training.distributed import ALONE, Processes
+from visionlora.training.gate import Gate
 from visionlora.training.stopwatch import Stopwatch
 
 
@@ -39,6 +40,7 @@ class RunState:
         watch: what its time goes into.
         processes: that train it together.
         average: of what trains, which is evaluated and saved in its place.
+        gate: what an epoch must retain to be the best, if that is asked for.
     """
 
     config: RunConfig
@@ -53,6 +55,7 @@ class RunState:
     progress: Progress = field(default_factory=Progress)
     processes: Processes = ALONE
     watch: Stopwatch = field(default_factory=Stopwatch)
+    gate: Gate | None = None
 
     @property
     def folder(self) -> Path:

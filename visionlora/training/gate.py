@@ -59,9 +59,7 @@ def gate_of(config: RunConfig, device: torch.device) -> Gate | None:
     if train.retain is None:
         return None
     if train.keep == "last":
-        raise InputError(
-            "train.retain chooses an epoch, and train.keep=last takes the last one; leave one of them out"
-        )
+        raise InputError("train.retain chooses an epoch, and train.keep=last takes the last one; leave one of them out")
     known: Known = task_of(config.task).known(config, train.retain, device)
     metrics = score(known.base, known.data, train.batch_size, config.data.workers, device)
     return Gate(known, metrics.scores()[known.measure], train.retain_at_least)

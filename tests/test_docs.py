@@ -74,10 +74,17 @@ def test_every_command_about_comparing_is_understood(tmp_path: Path, monkeypatch
     """What they do is run by the tests of the commands, on less: a study takes minutes."""
     monkeypatch.chdir(tmp_path)
     called: list[str] = []
-    for command in ("compare", "inspect", "evaluate"):
-        monkeypatch.setattr(f"visionlora.cli.{command}.{command}", lambda *_given, name=command: called.append(name))
+    for command in (
+        "compare.compare",
+        "inspect.inspect",
+        "evaluate.evaluate",
+        "train.train",
+        "directions.show_directions",
+    ):
+        name = command.partition(".")[0]
+        monkeypatch.setattr(f"visionlora.cli.{command}", lambda *_given, name=name: called.append(name) or 0)
     run_blocks(ROOT / "docs" / "comparing.md", monkeypatch)
-    assert called == ["compare", "compare", "inspect", "inspect", "evaluate"]
+    assert called == ["compare", "compare", "inspect", "inspect", "evaluate", "train", "directions"]
 
 
 def test_every_block_of_the_readme_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

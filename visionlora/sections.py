@@ -173,10 +173,12 @@ class TrainSection(Section):
     ``batch_size`` is ``auto`` for the largest power of two that a GPU's memory holds; the run's config gets the number.
     It is evaluated after every ``evaluate_every``-th epoch and the last; ``patience`` evaluations without a better
     ``monitor`` end the run, 0 never does. The run keeps its ``best`` evaluation's model, or with ``keep=last`` the last
-    one's: then no epoch is chosen by what it scores, nor does ``patience`` end it. ``log_every`` and
-    ``checkpoint_every`` count optimizer steps; a checkpoint is also written after every epoch. ``memory`` says what
-    adapted layers keep for the backward: see ``set_memory``. ``compile`` is a mode of ``torch.compile``, for steps of equal
-    batches on a GPU; ``reduce-overhead`` records CUDA graphs.
+    one's: then no epoch is chosen by what it scores, nor does ``patience`` end it. With images of what the base knew in
+    ``retain`` (as ``eval --retain`` takes them; classifiers alone), an evaluation is only taken as best where the
+    base's own head on the adapted backbone keeps the share ``retain_at_least`` of the base's score on them; while none
+    does, it is the one that retains most. ``log_every`` and ``checkpoint_every`` count optimizer steps; a checkpoint is
+    also written after every epoch. ``memory`` says what adapted layers keep for the backward: see ``set_memory``.
+    ``compile`` is a mode of ``torch.compile``; ``reduce-overhead`` records CUDA graphs.
     Training images that can't be read any more are left out, up to the share ``max_unreadable`` of all.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
     ``devices`` GPUs, or processes on the CPU, share each batch (docs/scaling.md); ``batch_size`` is that of all. With
@@ -207,6 +209,8 @@ class TrainSection(Section):
     evaluate_every: AtLeastOne = 1
     patience: Annotated[int, Field(ge=0)] = 0
     keep: Literal["best", "last"] = "best"
+    retain: Path | None = None
+    retain_at_least: Annotated[float, Field(gt=0, le=1)] = 0.98
     log_every: AtLeastOne = 10
     checkpoint_every: AtLeastOne = 200
     max_skipped_steps: Annotated[int, Field(ge=0)] = 3

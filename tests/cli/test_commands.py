@@ -24,7 +24,7 @@ from visionlora.data.classification.transforms import eval_transform
 from visionlora.data.images import read_image
 from visionlora.models.classifier import create_classifier, creation_code
 from visionlora.tasks.classification.training import ClassificationTraining
-from visionlora.tasks.trained import load_trained
+from visionlora.tasks.trained import load_trained, read_metadata
 
 CLASSES = ["blue", "green", "red"]
 
@@ -240,6 +240,17 @@ def test_inspecting_counts_what_training_would_cost(visionlora: Command) -> None
     assert "GFLOP" not in visionlora("inspect", "test_resnet").out
     refused = visionlora("inspect", "test_resnet", "--trial", "20")
     assert (refused.code, refused.err) == (2, "error: --trial 20: give a time, such as 20s\n")
+
+
+def test_inspecting_an_adapter_shows_what_is_new_in_it(visionlora: Command, trained: Path) -> None:
+    outcome = visionlora("inspect", trained, "--directions")
+    assert (outcome.code, outcome.err) == (0, "")
+    adapted = len(json.loads(read_metadata(trained / "adapter.safetensors")["layers"]))
+    rows = [line.split() for line in outcome.out.splitlines() if re.search(r"\d x \d", line)]
+    shares = [float(row[-3]) for row in rows]
+    assert len(shares) == adapted and all(0 <= share <= 1 for share in shares) and max(shares) > 0
+    missing = visionlora("inspect", "test_vit", "--directions")
+    assert missing.code == 2 and "test_vit: no such file or run folder" in missing.err
 
 
 @pytest.mark.parametrize("command", ["", "train", "eval", "predict", "merge", "inspect", "compare", "demo"])

@@ -47,9 +47,10 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _no_figures() -> Any:
-    """Nobody looks at the pictures of these runs, which would take half of their time."""
+def _quick() -> Any:
+    """Nobody looks at the pictures of these runs, which would take half of their time; and searches end soon."""
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("visionlora.studies.search.FARTHEST", 1)
         patch.setattr(Classification, "figures", lambda *_given: {})
         yield
 

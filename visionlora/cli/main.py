@@ -384,7 +384,7 @@ def recalibrate(
 
 @app.command()
 def inspect(
-    model: Annotated[str, typer.Argument(help="A timm or torchvision name.")],
+    model: Annotated[str, typer.Argument(help="A timm or torchvision name; with --directions a run or adapter.")],
     rank: Annotated[int, typer.Option(help="The adapter's rank.")] = 8,
     targets: Annotated[list[str] | None, typer.Option(help="Names, patterns or a preset; may be repeated.")] = None,
     classes: Annotated[int, typer.Option(min=1, help="Outputs of the new head.")] = 10,
@@ -396,12 +396,23 @@ def inspect(
     size: Annotated[int | None, typer.Option(min=1, help="Pixels of an image's side; by default the model's.")] = None,
     batch: Annotated[int, typer.Option(min=2, help="Images in a timed step.")] = 16,
     images: Annotated[int, typer.Option(min=1, help="Of an epoch whose minutes are shown.")] = 1000,
+    directions: Annotated[
+        bool,
+        typer.Option("--directions", help="Of a trained adapter: how much of each update is new to its frozen weight."),
+    ] = False,
+    checkpoint: Checkpoint = None,
+    download: Download = False,
 ) -> None:
-    """Show a model's layers, and what an adapter would cost. Needs no weights."""
-    from visionlora.cli.inspect import Asked
-    from visionlora.cli.inspect import inspect as run_inspection
+    """Show a model's layers, and what an adapter would cost. Needs no weights, but for --directions."""
+    if directions:
+        from visionlora.cli.directions import show_directions
 
-    run_inspection(model, rank, targets or ["all"], classes, Asked(costs, layers, trial, size, batch, images))
+        show_directions(Path(model), checkpoint, download)
+    else:
+        from visionlora.cli.inspect import Asked
+        from visionlora.cli.inspect import inspect as run_inspection
+
+        run_inspection(model, rank, targets or ["all"], classes, Asked(costs, layers, trial, size, batch, images))
 
 
 @app.command()
@@ -411,8 +422,8 @@ def compare(
     methods: Annotated[
         str,
         typer.Option(
-            help="frozen, norm, full, scratch, an adapter's method such as lora or dora, with -last-stage for that "
-            "alone, and with settings as in lora:init=pissa."
+            help="frozen, norm, full, scratch, peft, an adapter's method such as lora or dora, with -last-stage for "
+            "that alone, and with settings as in lora:init=pissa."
         ),
     ] = "frozen,lora,full",
     ranks: Annotated[str, typer.Option(help="Of the methods that have one; by default the config's.")] = "",

@@ -5,19 +5,25 @@ import statistics
 from collections.abc import Sequence
 
 from visionlora.studies.compare import Comparison
+from visionlora.studies.methods import PEFT
 from visionlora.studies.plan import labels_word
 from visionlora.studies.table import Row
 
 
 def choose(rows: Sequence[Row], found: Comparison) -> Row | None:
     """Of the methods with the most labels that are not ``apart`` from the best the one whose file is smallest; None
-    if every run diverged.
+    if every run diverged. PEFT's runs are there to be measured: they are chosen where there is nothing else.
     """
-    scored = [row for row in rows if row.shots == found.plan.shots[-1] and row.score is not None]
+    scored = _candidates(rows, found)
     if not scored:
         return None
     best = max(scored, key=lambda row: row.score or 0.0)
     return min((row for row in scored if not apart(best, row, found.tested)), key=lambda row: row.file_bytes)
+
+
+def _candidates(rows: Sequence[Row], found: Comparison) -> list[Row]:
+    scored = [row for row in rows if row.shots == found.plan.shots[-1] and row.score is not None]
+    return [row for row in scored if not row.variant.peft] or scored
 
 
 def apart(best: Row, row: Row, tested: int) -> bool:
@@ -36,7 +42,7 @@ def advice(rows: Sequence[Row], found: Comparison) -> str:
     chosen = choose(rows, found)
     if chosen is None:
         return "No method can be recommended. Every run diverged; lower train.lr."
-    scored = [row for row in rows if row.shots == chosen.shots and row.score is not None]
+    scored = _candidates(rows, found)
     best = max(scored, key=lambda row: row.score or 0.0)
     labels = f"{chosen.images} training images" if chosen.shots is None else labels_word(chosen.shots)
     first = f"Take {chosen.variant.label}: with {labels} it reaches {found.score} {_score(chosen)}"
@@ -48,8 +54,8 @@ def advice(rows: Sequence[Row], found: Comparison) -> str:
     else:
         first += f", as good as the best ({best.variant.label}, {_score(best)}) as far as {_seeds(found)} can tell"
     first += f", and its file has {chosen.file_bytes / 1e6:.2f} MB."
-    rest = [row for row in scored if row is not chosen]
-    others = [row for row in rest if row.variant.base in ("full", "frozen", "scratch")] or rest
+    rest = [row for row in rows if row.shots == chosen.shots and row.score is not None and row is not chosen]
+    others = [row for row in rest if row.variant.base in ("full", "frozen", "scratch", PEFT)] or rest
     compared = [f"{row.variant.label} reaches {_score(row)}{_against(row, chosen)}" for row in others]
     second = f"For comparison, {'; '.join(compared)}." if compared else "No other method has a score."
     return f"{first} {second}"
@@ -88,6 +94,7 @@ def caveats(rows: Sequence[Row], found: Comparison) -> list[str]:
         told.append(f"{plan.seeds} seeds: the spread itself is uncertain.")
     if edge := list(dict.fromkeys(row.variant.label for row in rows if row.at_edge)):
         told.append(f"At the edge of the rates that were tried, so perhaps not at its best: {'; '.join(edge)}.")
+    told += [f"{label}: {trial.note}." for label, trial in found.trials.items() if trial.note]
     if failed := [f"{row.label} ({row.asked - row.seeds} of {row.asked})" for row in rows if row.seeds < row.asked]:
         told.append(f"Runs that diverged, and are in no mean: {'; '.join(failed)}.")
     return told

@@ -1,6 +1,8 @@
 """Methods compared on one's own data: each at the same budget, each with a learning rate of its own."""
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted, stop_requests
 from visionlora.studies.folder import OUTCOMES, RATES, RUNS, TRIALS, keep_plan, opened
 from visionlora.studies.methods import Variant, with_method
+from visionlora.studies.peft import peft_to_try, refuse_without_peft
 from visionlora.studies.plan import Cell, Plan, Shots, shots_word
 from visionlora.studies.runs import Outcome, kept, run_cell
 from visionlora.studies.search import Found, Quality, search
@@ -21,7 +24,7 @@ from visionlora.tasks.base import SetUp
 from visionlora.tasks.registry import task_of
 from visionlora.training.loop import steps_per_epoch
 from visionlora.training.resuming import data_fingerprint
-from visionlora.training.run import monitored, pick_device
+from visionlora.training.run import monitored, pick_device, run_to_try
 
 Say = Callable[[str], None]
 
@@ -92,8 +95,19 @@ def compare(plan: Plan, resume: bool = False, console: Console | None = None) ->
     with opened(plan, resume) as note:
         if note:
             say(note)
-        with stop_requests() as asked:
+        with stop_requests() as asked, _light_collections():
             return _compare(plan, console, say, lambda: _answer(asked()))
+
+
+@contextmanager
+def _light_collections() -> Iterator[None]:
+    """Have the garbage collections between runs pass over what was there before the study: mostly modules."""
+    gc.collect()
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
 
 
 def _answer(number: int) -> None:
@@ -104,6 +118,8 @@ def _answer(number: int) -> None:
 
 def _compare(plan: Plan, console: Console, say: Say, stop: Callable[[], None]) -> Comparison:
     config = plan.config
+    if any(variant.peft for variant in plan.variants):
+        refuse_without_peft()
     task = task_of(config.task)
     whole: SetUp = task.set_up(config)
     keep_plan(plan, data_fingerprint(task, whole))
@@ -147,7 +163,7 @@ def _compare(plan: Plan, console: Console, say: Say, stop: Callable[[], None]) -
         own = _trained(own, plan.config.out / RUNS / cell.name, count, cell.seed, factor, -(-count // plan.evaluations))
         file = config.out / OUTCOMES / f"{cell.name}.json"
         with left.spent_on(cell.name):
-            outcome = run_cell(own, file, score, trials[cell.variant].step_seconds, console)
+            outcome = run_cell(own, cell.variant, file, score, trials[cell.variant].step_seconds, console)
         say(f"{left}{cell.variant.label}, {shots_word(cell.shots)}, seed {cell.seed}: {_told(score, outcome)}")
         stop()
         on = data[cell.shots]
@@ -179,6 +195,7 @@ def _trained(config: RunConfig, out: Path, epochs: int, seed: int, factor: float
         "evaluate_every": every,
         "patience": 0,
         "keep": "last",
+        "retain": None,
     }
     return config.model_copy(update={"train": train.model_copy(update=changed), "out": out})
 
@@ -193,7 +210,9 @@ def _look_at(config: RunConfig) -> _Data:
 def _trial(plan: Plan, variant: Variant, config: RunConfig) -> Trial:
     def make() -> Trial:
         try:
-            return try_out(config)
+            device = pick_device(config.train.device)
+            state, note = peft_to_try(config, device) if variant.peft else (run_to_try(config, device), "")
+            return try_out(state, note)
         except InputError as error:
             raise InputError(f"--methods {variant.word}: {error}") from error
 
@@ -221,7 +240,7 @@ def _rate(
         own = _trained(config, plan.config.out / RATES / name, epochs, plan.first_seed, factor, epochs)
         file = plan.config.out / OUTCOMES / f"rate_{name}.json"
         with left.spent_on(f"{variant.slug} {number}"):
-            outcome = run_cell(own, file, score, trial.step_seconds, console, weights=False)
+            outcome = run_cell(own, variant, file, score, trial.step_seconds, console, weights=False)
         number += 1
         say(f"{left}{variant.label}, learning rate {own.train.lr:.2g}: {_told(f'held-out {score}', outcome)}")
         stop()

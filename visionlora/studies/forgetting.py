@@ -9,20 +9,18 @@ import torch
 from torch import nn
 
 from visionlora.adapters.config import LoRAConfig
-from visionlora.adapters.header import FORMAT, Header, read_file
+from visionlora.adapters.header import FORMAT, read_file
 from visionlora.adapters.io import load_read, save_adapter
 from visionlora.adapters.layer import adapted_layers, adapted_parameters
 from visionlora.adapters.methods.registry import method_of
 from visionlora.adapters.model import merged
-from visionlora.data.classification.folder_labels import read_folder
 from visionlora.data.classification.labelled import LabelledImages
-from visionlora.data.folders import images_in, refuse_missing_folder, subfolders
-from visionlora.data.images import check_readable
 from visionlora.errors import InputError
-from visionlora.models.classifier import Classifier, own_outputs
+from visionlora.models.classifier import Classifier
 from visionlora.sections import RunConfig, read_model_section
-from visionlora.tasks.base import Trained
+from visionlora.tasks.base import Labelled, Trained, load_backbone
 from visionlora.tasks.classification.inference import TrainedClassifier
+from visionlora.tasks.classification.knowledge import as_base, known_of, outputs_of, read_knowledge, refuse_no_head
 from visionlora.tasks.classification.task import TASK
 from visionlora.tasks.evaluation import Progress, score, silent
 from visionlora.tasks.trained import load_trained, read_metadata
@@ -115,29 +113,33 @@ def retained(
     if read_metadata(path).get("format") != FORMAT:
         raise InputError(f"{path}: every weight of this model was trained, there is no base in it to retain")
     header, tensors = read_file(path)
-    source = _read_images(images)
-    labelled = source is not None
-    outputs = len(source.classes) if source is not None else own_outputs(header.extra["model"]["name"])
-    own = _with_own_head(path, header, tensors, outputs, checkpoint, images)
-    adapted = load_trained(path, checkpoint, merged=False, download=True)
+    paths, labelled = read_knowledge(images)
+    settings: Any = read_model_section(TASK.SCHEMA, header.extra["model"])
+    if checkpoint is not None:
+        settings = settings.model_copy(update={"checkpoint": checkpoint})
+    outputs = outputs_of(settings, labelled)
+    with torch.random.fork_rng():
+        torch.manual_seed(header.extra.get("seed", 0))
+        own: Classifier = TASK.build(settings, [str(index) for index in range(outputs)])
+        adapted: Classifier = TASK.build(TASK.without_base(settings, path), header.classes or [])
+    refuse_no_head(own, images, outputs)
+    load_backbone(adapted.model, own.model, own.head)
+    load_read(adapted.model, header, tensors, path)
 
-    def on(model: nn.Module, data: LabelledImages, like: Trained) -> dict[str, float]:
+    def on(model: nn.Module, data: Labelled, like: Trained) -> dict[str, float]:
         at_work = like.with_model(model.eval())
         metrics = score(at_work, data, config.train.batch_size, config.data.workers, device, progress)
         return metrics.scores()
 
-    if source is None:
-        source = _as_the_base_says(_loose(images), own.with_model(merged_at(own.model, 0.0)), config, device)
+    base = as_base(own, outputs, trained.preprocessing, path)
+    known = known_of(base, paths, labelled, config.train.batch_size, config.data.workers, device)
     measure = TASK.metrics(trained, target, device).names[0]
-    points = [
-        Point(
-            scale,
-            on(merged_at(adapted.model, scale), target, trained)[measure],
-            on(merged_at(own.model, scale), source, own)["top1"],
-        )
-        for scale in scales_of(header.config)
-    ]
-    return Retained(points, measure, labelled, len(source))
+    points = []
+    for scale in scales_of(header.config):
+        model = merged_at(adapted.model, scale)
+        source = known.with_backbone(model)
+        points.append(Point(scale, on(model, target, trained)[measure], on(source.model, known.data, source)["top1"]))
+    return Retained(points, measure, known.labelled, len(known.data))
 
 
 def scales_of(config: LoRAConfig) -> Sequence[float]:
@@ -201,56 +203,3 @@ def _without_updates(model: nn.Module) -> nn.Module:
             assert frozen is not None
             plain.get_parameter(f"{path}.{name}").copy_(frozen)
     return plain
-
-
-def _read_images(images: Path) -> LabelledImages | None:
-    """Labelled ones, or None where no folder inside holds any."""
-    refuse_missing_folder(images)
-    if not any(images_in(folder) for folder in subfolders(images)):
-        return None
-    data = read_folder(images)
-    check_readable(data.paths, False)
-    return data
-
-
-def _loose(images: Path) -> list[Path]:
-    if not (found := images_in(images)):
-        raise InputError(f"--retain {images}: holds no image")
-    check_readable(found, False)
-    return found
-
-
-def _with_own_head(
-    path: Path, header: Header, tensors: dict[str, Any], outputs: int, checkpoint: Path | None, images: Path
-) -> TrainedClassifier:
-    """The base with the head that it came with, and the adapter's layers on it."""
-    names = [str(index) for index in range(outputs)]
-    base: TrainedClassifier = load_trained(path, checkpoint, base=True, download=True)
-    settings: Any = read_model_section(TASK.SCHEMA, header.extra["model"])
-    if checkpoint is not None:
-        settings = settings.model_copy(update={"checkpoint": checkpoint})
-    with torch.random.fork_rng():
-        torch.manual_seed(header.extra.get("seed", 0))
-        built: Classifier = TASK.build(settings, names)
-    heads = [p for name in built.head for p in built.model.get_submodule(name).parameters()]
-    if not any(parameter.any() for parameter in heads):
-        raise InputError(
-            f"--retain {images}: the base has no head of its own for {outputs} classes; give class folders of all "
-            "classes that its weights know, or images without class folders"
-        )
-    load_read(built.model, header, tensors, path, heads=False)
-    return replace(base, built=built, classes=names, about={})
-
-
-def _as_the_base_says(
-    paths: list[Path], base: TrainedClassifier, config: RunConfig, device: torch.device
-) -> LabelledImages:
-    """The images, each with the base's own answer for a label."""
-    data = LabelledImages(paths, [(0,)] * len(paths), base.classes)
-    loader = TASK.loader(base, data, config.train.batch_size, config.data.workers)
-    answers: list[int] = []
-    model = base.model.eval().to(device)
-    with torch.no_grad():
-        for batch in loader:
-            answers += model(batch["image"].to(device)).argmax(dim=1).tolist()
-    return replace(data, labels=[(answer,) for answer in answers])

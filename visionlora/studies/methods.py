@@ -23,6 +23,8 @@ _WHOLE = {
     "scratch": ["train.method=full", "model.pretrained=false", "model.checkpoint=null", "model.sha256=null"],
 }
 """Methods without an adapter. ``norm`` trains the normalisation layers beside the head."""
+PEFT = "peft"
+"""PEFT's own LoRA."""
 LAST_STAGE = "-last-stage"
 _NUMBERED = re.compile(r"(.*?)(\d+)")
 
@@ -59,6 +61,11 @@ class Variant:
         """Whether it adapts the model's last stage alone."""
         return self.word.partition(":")[0].endswith(LAST_STAGE)
 
+    @property
+    def peft(self) -> bool:
+        """Whether its layers are PEFT's."""
+        return self.base == PEFT
+
 
 def parse_methods(words: Sequence[str], ranks: Sequence[int]) -> list[Variant]:
     """Words such as ``frozen``, ``dora``, ``lora-last-stage`` or ``lora:init=pissa+train.lora_plus=4``, each at every
@@ -72,14 +79,14 @@ def parse_methods(words: Sequence[str], ranks: Sequence[int]) -> list[Variant]:
         asked, _, given = word.partition(":")
         name, at, own = asked.partition("@")
         base = name.removesuffix(LAST_STAGE)
-        if base not in METHODS and name not in _WHOLE:
-            known = [*_WHOLE, *METHODS, f"lora{LAST_STAGE}"]
+        if base not in (*METHODS, PEFT) and name not in _WHOLE:
+            known = [*_WHOLE, *METHODS, PEFT, f"lora{LAST_STAGE}"]
             raise InputError(f"--methods: no method '{name}'{did_you_mean(name, known)}; there are {some(known, 16)}")
         settings = given.split("+") if given else []
         if wrong := [setting for setting in settings if not re.fullmatch(r"[\w.]+=.+", setting)]:
             raise InputError(f"--methods {word}: '{wrong[0]}' is no setting; write name=value, such as init=pissa")
         extra = tuple(setting if "." in setting.partition("=")[0] else f"lora.{setting}" for setting in settings)
-        ranked = base in METHODS and method_of(base).has_rank
+        ranked = base == PEFT or (base in METHODS and method_of(base).has_rank)
         if at and not (ranked and own.isdecimal() and int(own)):
             why = "give a whole number of at least 1" if ranked else f"{name} has no rank"
             raise InputError(f"--methods {word}: '@{own}' is no rank; {why}")
@@ -102,7 +109,8 @@ def with_method(config: RunConfig, variant: Variant, built: Built) -> RunConfig:
     Raises:
         InputError: the method can't be had with this model, or a setting is wrong.
     """
-    overrides = list(_WHOLE.get(variant.base, ["train.method=lora", f"lora.method={variant.base}"]))
+    method = "lora" if variant.peft else variant.base
+    overrides = list(_WHOLE.get(variant.base, ["train.method=lora", f"lora.method={method}"]))
     if variant.rank is not None:
         assert config.lora.rank != "auto"
         alpha = config.lora.alpha / config.lora.rank * variant.rank

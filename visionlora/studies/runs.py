@@ -14,11 +14,13 @@ from visionlora.files import write_json
 from visionlora.plain_json import read_json
 from visionlora.sections import RunConfig
 from visionlora.studies.memory import peak_of_process, restart_peak
+from visionlora.studies.methods import Variant
+from visionlora.studies.peft import train_with_peft
 from visionlora.studies.search import Quality
 from visionlora.tasks.memory import free_memory
 from visionlora.tasks.trained import ADAPTER, CONFIG, MODEL
 from visionlora.training.checkpoint import checkpoints
-from visionlora.training.folder import CHECKPOINTS, METRICS
+from visionlora.training.folder import CHECKPOINTS, METRICS, PEFT
 from visionlora.training.loop import DivergedError
 from visionlora.training.run import Result, train
 
@@ -74,12 +76,19 @@ def read_outcome(values: dict[str, Any]) -> Outcome:
 
 
 def run_cell(
-    config: RunConfig, file: Path, score: str, step_seconds: float, console: Console, weights: bool = True
+    config: RunConfig,
+    variant: Variant,
+    file: Path,
+    score: str,
+    step_seconds: float,
+    console: Console,
+    weights: bool = True,
 ) -> Outcome:
     """Train, or go on, as ``config`` says, and write what it came to; or read that where it has been written.
 
     Args:
         config: of the run; its folder is new, or was begun by the same config.
+        variant: the method.
         file: for what it came to. The run's checkpoints are removed when it is there.
         score: the one that is compared.
         step_seconds: to take where the run's own steps were all in an earlier start.
@@ -90,26 +99,28 @@ def run_cell(
         InputError: as ``train`` does, but for a run that diverged.
         visionlora.stopping.Interrupted: the run was asked to stop.
     """
-    outcome = kept(file, lambda: _run(config, score, step_seconds, console), read_outcome)
+    outcome = kept(file, lambda: _run(config, variant, score, step_seconds, console), read_outcome)
     with suppress(OSError):
         shutil.rmtree(config.out / CHECKPOINTS)
     if not weights:
         for name in (ADAPTER, MODEL):
             (config.out / name).unlink(missing_ok=True)
+        shutil.rmtree(config.out / PEFT, ignore_errors=True)
     return outcome
 
 
-def _run(config: RunConfig, score: str, step_seconds: float, console: Console) -> Outcome:
+def _run(config: RunConfig, variant: Variant, score: str, step_seconds: float, console: Console) -> Outcome:
     begun = (config.out / CONFIG).is_file()
     done = [int(path.name.split("-")[1]) for path in checkpoints(config.out / CHECKPOINTS)]
     free_memory()
     known = restart_peak()
     try:
-        result = train(config, resume=begun, overwrite=not begun, console=console, quiet=True)
+        if variant.peft:
+            result = train_with_peft(config, resume=begun, overwrite=not begun, console=console)
+        else:
+            result = train(config, resume=begun, overwrite=not begun, console=console, quiet=True)
     except DivergedError as error:
         return Outcome(None, failed=str(error))
-    finally:
-        free_memory()
     curve = _curve(config.out, score)
     steps = _steps(config.out) - max(done, default=0)
     own = sum(result.spent.get(part, 0.0) for part in STEP_PARTS) / steps if steps > 0 else step_seconds

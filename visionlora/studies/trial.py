@@ -8,11 +8,9 @@ from typing import Any
 
 import torch
 
-from visionlora.sections import RunConfig
 from visionlora.studies.memory import bytes_kept
 from visionlora.tasks.evaluation import placed
 from visionlora.training.loop import autocast_context
-from visionlora.training.run import pick_device, run_to_try
 from visionlora.training.state import RunState
 
 STEPS = 5
@@ -28,45 +26,45 @@ class Trial:
         bytes_kept: from the forward for the backward, in a batch.
         step_seconds: the median of a step, its images read.
         images: in the batch.
+        note: what the method leaves out, if anything.
     """
 
     trainable: int
     bytes_kept: int
     step_seconds: float
     images: int
+    note: str = ""
 
     def __str__(self) -> str:
         return (
             f"{self.trainable:,} parameters, {1e3 * self.step_seconds:.0f} ms a step, "
             f"{self.bytes_kept / 2**20:.1f} MiB kept for the backward of {self.images} images"
+            f"{f'; {self.note}' if self.note else ''}"
         )
 
 
-def try_out(config: RunConfig, seconds: float = 0.0) -> Trial:
+def try_out(state: RunState, note: str = "", seconds: float = 0.0) -> Trial:
     """Train a few steps and drop them; nothing is written.
 
     Args:
-        config: of a run.
+        state: of a run before its first step.
+        note: for the result.
         seconds: go on for so long, if that is more than ``STEPS``.
-
-    Raises:
-        InputError: whatever of the config can't be used.
     """
-    state = run_to_try(config, pick_device(config.train.device))
     state.model.train()
     batches = _batches(state)
-    first = placed(next(batches), state.device, config.train.channels_last)
+    first = placed(next(batches), state.device, state.train.channels_last)
     kept = bytes_kept(state.model, lambda: _loss(state, first))
     _step(state, first)
     times: list[float] = []
     while len(times) < STEPS or sum(times) < seconds:
         started = time.perf_counter()
-        _step(state, placed(next(batches), state.device, config.train.channels_last))
+        _step(state, placed(next(batches), state.device, state.train.channels_last))
         if state.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
     trainable = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
-    return Trial(trainable, kept, statistics.median(times), len(first["image"]))
+    return Trial(trainable, kept, statistics.median(times), len(first["image"]), note)
 
 
 def _batches(state: RunState) -> Iterator[dict[str, Any]]:

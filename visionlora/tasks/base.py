@@ -1,5 +1,6 @@
 """What a task is: all that training, evaluating, predicting and exporting ask of one."""
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from visionlora.data.loading import Key
+from visionlora.errors import InputError
 from visionlora.sections import ModelSection, RunConfig
 from visionlora.tasks.about import About
 from visionlora.tasks.outputs import Outputs, logits_difference
@@ -93,6 +95,40 @@ class Trained(Generic[BuiltT, ShownT]):
     def with_model(self, model: nn.Module) -> "Trained[BuiltT, ShownT]":
         """The same about another model."""
         return replace(self, built=replace(self.built, model=model))
+
+
+@dataclass(frozen=True)
+class Known:
+    """What a base knows, and how to ask a model with its backbone how much of that it still does.
+
+    Attributes:
+        base: the base, with the head that it came with.
+        data: images with labels, or with the base's own answers.
+        labelled: which of both.
+        measure: the score that is asked for.
+    """
+
+    base: Trained
+    data: Labelled
+    labelled: bool
+    measure: str
+
+    def with_backbone(self, model: nn.Module) -> Trained:
+        """The base's own head on the backbone of a plain model of the same architecture, whose head may be another."""
+        own = copy.deepcopy(self.base.model)
+        load_backbone(own, model, self.base.built.head)
+        return self.base.with_model(own.eval())
+
+
+def load_backbone(model: nn.Module, source: nn.Module, head: Sequence[str]) -> None:
+    """Copy every tensor of a plain model into another of its architecture, but for those of the modules ``head``."""
+
+    def in_head(key: str) -> bool:
+        return any(key.startswith(f"{name}.") for name in head)
+
+    tensors = {key: tensor for key, tensor in source.state_dict().items() if not in_head(key)}
+    missing = model.load_state_dict(tensors, strict=False).missing_keys
+    assert all(map(in_head, missing)), missing
 
 
 class Training(Protocol):
@@ -274,6 +310,11 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
 
     def set_up(self, config: ConfigT) -> SetUp[BuiltT, ShownT, DataT]:
         """Read the images, and build the model for their classes. InputError for whatever can't be used."""
+
+    def known(self, config: ConfigT, images: Path, device: torch.device) -> Known:
+        """What the run's base knows of these images. InputError where there is no asking it."""
+        del config, device
+        raise InputError(f"train.retain={images}: is for classifiers, and this run is of a {self.noun}")
 
     def describe(self, data: DataT, metrics: Metrics) -> dict[str, Any]:
         """What a file must say besides so that the model can be used without the data it was validated on."""

@@ -38,6 +38,7 @@ class Progress:
         step: optimizer steps that are done.
         best, best_epoch: the monitored score's best value, None before the first evaluation.
         stale: evaluations since then.
+        retained: what the best one keeps of what the base knew; None without ``train.retain``.
         loss_sum, loss_count: training loss since it was last logged.
         micro_batch: images that go through the model at a time since memory ran out; 0 while it has not.
         skipped, skipped_in_row: steps that were left out as loss or gradient was not finite, in all and up to this one.
@@ -54,6 +55,7 @@ class Progress:
     best: float | None = None
     best_epoch: int = 0
     stale: int = 0
+    retained: float | None = None
     loss_sum: float = 0.0
     loss_count: int = 0
     micro_batch: int = 0

@@ -29,6 +29,7 @@ class _Progress(_Strict):
     best: float | None
     best_epoch: _Count
     stale: _Count
+    retained: float | None = None
     loss_sum: float
     loss_count: _Count
     micro_batch: _Count = 0
@@ -52,6 +53,7 @@ class _Data(_Strict):
     classes: list[str]
     train: _Part | None = None
     val: _Part | None = None
+    retain: _Part | None = None
 
 
 class _State(_Strict):

@@ -15,7 +15,9 @@ from visionlora.training.resuming import changed_settings
 
 METRICS, REPORT = "metrics.jsonl", "report.json"
 CHECKPOINTS, EVENTS, FIGURES = "checkpoints", "tensorboard", "figures"
-OURS = {ADAPTER, MODEL, CONFIG, METRICS, REPORT, CHECKPOINTS, EVENTS, FIGURES, LOCK}
+PEFT = "peft"
+"""Of a comparison's run with PEFT's layers: their folder."""
+OURS = {ADAPTER, MODEL, PEFT, CONFIG, METRICS, REPORT, CHECKPOINTS, EVENTS, FIGURES, LOCK}
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
+from torch import nn
 
 from visionlora.errors import InputError, some
 from visionlora.sections import TrainSection
@@ -14,6 +15,7 @@ from visionlora.tasks.base import Metrics, Trained, Training
 from visionlora.tasks.evaluation import score
 from visionlora.training.checkpoint import save_checkpoint
 from visionlora.training.folder import CHECKPOINTS
+from visionlora.training.gate import is_better
 from visionlora.training.guard import GuardedStep, Skips, Step
 from visionlora.training.layer_stats import layer_statistics
 from visionlora.training.micro_batches import MicroBatches
@@ -196,12 +198,14 @@ def _evaluate(
                 state.in_step,
             )
             state.processes.add_up(metrics)
+            share = _retained(state, trained.model, autocast, on_batch)
 
-            def take_note() -> tuple[float | None, int, int]:
-                _take_note(state, trained, metrics, monitor)
-                return progress.best, progress.best_epoch, progress.stale
+            def take_note() -> tuple[float | None, int, int, float | None]:
+                _take_note(state, trained, metrics, share, monitor)
+                return progress.best, progress.best_epoch, progress.stale, progress.retained
 
-            progress.best, progress.best_epoch, progress.stale = state.from_main(take_note)
+            noted = state.from_main(take_note)
+            progress.best, progress.best_epoch, progress.stale, progress.retained = noted
         except InputError as error:
             # A score without this image would be of other images than the last epoch's.
             if not state.processes.several:  # of others nobody knows whether they are here
@@ -211,25 +215,49 @@ def _evaluate(
             ) from error
 
 
-def _take_note(state: RunState, trained: Trained, metrics: Metrics, monitor: Monitor) -> None:
+def _retained(
+    state: RunState, plain: nn.Module, autocast: AbstractContextManager[Any], on_batch: Callable[[int], None]
+) -> float | None:
+    """The share of the base's score that a plain model keeps; None where nobody asks."""
+    gate = state.gate
+    if gate is None:
+        return None
+    metrics = score(
+        gate.known.with_backbone(plain),
+        gate.known.data,
+        state.train.batch_size,
+        state.config.data.workers,
+        state.device,
+        lambda _what, _images: nullcontext(on_batch),
+        autocast,
+        (state.processes.rank, state.processes.size),
+    )
+    state.processes.add_up(metrics)
+    return gate.share(metrics.scores()[gate.known.measure])
+
+
+def _take_note(state: RunState, trained: Trained, metrics: Metrics, share: float | None, monitor: Monitor) -> None:
     """Log and show an evaluation, and keep the model if it is the best."""
     train, progress, setup = state.train, state.progress, state.setup
     figures = state.task.figures(trained, setup.val, metrics, state.device)
-    scores = metrics.scores()
+    retained = {} if share is None else {"retained": share}
+    scores = {**metrics.scores(), **retained}
     monitor.evaluation(progress.step, progress.epoch, scores, metrics.per_class())
     for name, figure in figures.items():
         monitor.figure(name, figure, progress.step)
     # Where the validation images have nothing to measure it by, the score is missing, and the last epoch counts.
     value = scores.get(state.monitor)
-    better = train.keep == "last" or progress.best is None or (value is not None and value > progress.best)
+    better = train.keep == "last" or is_better(value, share, progress, state.gate)
     if better:
-        progress.best, progress.best_epoch, progress.stale = value, progress.epoch, 0
+        progress.best, progress.best_epoch, progress.stale, progress.retained = value, progress.epoch, 0, share
         state.save_best(metrics)
     else:
         progress.stale += 1
     note = (
         f"  (no {state.monitor}: nothing to measure it by)" if value is None else f"  ({train.keep})" if better else ""
     )
+    if state.gate is not None and not state.gate.passes(share):
+        note = f"{note}  (retains less than {state.gate.at_least:g})"
     shown = "".join(f"  {name} {score:.4f}" for name, score in scores.items())
     monitor.say(f"epoch {progress.epoch + 1}/{train.epochs}{shown}{note}")
     monitor.restart_clock()

@@ -21,6 +21,7 @@ MAY_CHANGE = (
 )
 """Settings that may be others when a run goes on (docs/runs.md). Paths may, for what lies there is compared."""
 
+_PARTS = {"train": "training", "val": "validation", "retain": "retained"}
 _KNOWN_BY = {"images": "another number of images", "paths": "other files", "labels": "other labels"}
 
 
@@ -53,13 +54,16 @@ def data_fingerprint(task: Task, setup: SetUp) -> dict[str, Any]:
     """
     parts: dict[str, Labelled | None] = {"train": setup.train, "val": setup.val}
     return {"classes": list(setup.classes)} | {
-        name: {
-            "images": len(data),
-            "paths": _digest(_relative(task.files(data))),
-            "labels": _digest(task.truth(data)),
-        }
-        for name, data in parts.items()
-        if data is not None
+        name: part_fingerprint(task, data) for name, data in parts.items() if data is not None
+    }
+
+
+def part_fingerprint(task: Task, data: Labelled) -> dict[str, Any]:
+    """Of one part, likewise."""
+    return {
+        "images": len(data),
+        "paths": _digest(_relative(task.files(data))),
+        "labels": _digest(task.truth(data)),
     }
 
 
@@ -70,13 +74,13 @@ def refuse_other_data(before: dict[str, Any], now: dict[str, Any], where: Path) 
         gone, come = [name for name in old if name not in new], [name for name in new if name not in old]
         told = [f"{some(gone, 3)} gone"] * bool(gone) + [f"{some(come, 3)} new"] * bool(come)
         raise _other(where, f"other classes ({', '.join(told) or 'in another order'})")
-    for part in ("train", "val"):
+    for part, called in _PARTS.items():
         if part not in before or part not in now:
             continue
         for key, what in _KNOWN_BY.items():
             if before[part][key] != now[part][key]:
                 numbers = f" ({before[part][key]}, now {now[part][key]})" if key == "images" else ""
-                raise _other(where, f"{what}{numbers} in the {'training' if part == 'train' else 'validation'} part")
+                raise _other(where, f"{what}{numbers} in the {called} part")
 
 
 def _other(where: Path, what: str) -> InputError:

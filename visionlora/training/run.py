@@ -46,6 +46,7 @@ from visionlora.training.compiling import check_compile, compile_steps
 from visionlora.training.data_start import EVA, start_adapter, with_known_ranks
 from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
+from visionlora.training.gate import gate_of
 from visionlora.training.launch import wants_launch
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor, NoMonitor
@@ -78,6 +79,7 @@ class Result:
         skipped_steps: those that were left out because loss or gradient was not finite.
         unreadable: a line for each training image that could be read when the run began, and later could not.
         spent: seconds since the last start by what they went into: see ``Stopwatch``.
+        retained: the share of the base's score on ``train.retain`` that the best epoch keeps.
     """
 
     folder: Path
@@ -93,6 +95,7 @@ class Result:
     skipped_steps: int = 0
     unreadable: list[str] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
+    retained: float | None = None
 
 
 def train(
@@ -148,7 +151,8 @@ def _train(
     score_name = monitored(config, setup, device)
     model = setup.built.model
     report = prepare(config, setup)
-    config = start_adapter(config, setup, device, say)
+    config = start_adapter(config, setup, torch.device("cpu") if config.train.shard_base else device, say)
+    gate = gate_of(config, device)
     if processes.several:
         _refuse_own_statistics(model)
 
@@ -163,11 +167,14 @@ def _train(
         say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
         if told := told_of_processes(config, processes, device):
             say(told)
-        state = _begin(config, setup, score_name, device, processes, folds=report is not None)
+        state = begin(config, setup, score_name, device, processes, folds=report is not None)
         if state.sharded:
             say(str(state.sharded))
+        if gate is not None:
+            say(str(gate))
+            state.gate, state.data = gate, {**state.data, "retain": gate.fingerprint(config)}
         if resume:
-            _go_on(state, say)
+            go_on(state, say)
         compile_steps(state.model, config.task, config.train)
         processes.from_main(lambda: write_config(config))
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
@@ -181,9 +188,15 @@ def _train(
             monitor.hyperparameters(_settings(config), result.scores)
     if result.unreadable:
         say(f"{len(result.unreadable)} training images could not be read to the end; all are in {REPORT}")
+    if gate is not None and not gate.passes(result.retained):
+        say(
+            f"no epoch keeps {gate.at_least:g} of what the base knew (train.retain_at_least): the one that keeps most "
+            "was taken; lower train.lr or lora.rank, or see eval --retain-at-least for less of its update"
+        )
     say(
         f"best epoch {result.best_epoch}: "
         + ("  ".join(f"{name} {value:.4f}" for name, value in result.scores.items()) or "no score")
+        + ("" if result.retained is None else f"  retained {result.retained:.4f}")
         + f"\n{result.trainable:,} parameters trained, {result.saved_bytes / 1e6:.2f} MB saved, "
         f"{result.seconds:.0f} s ({state.watch}); all of it is in {result.folder}"
     )
@@ -205,10 +218,10 @@ def ready_to_try(config: RunConfig, say: Callable[[str], None] = lambda _text: N
 def run_to_try(config: RunConfig, device: torch.device) -> RunState:
     """A run before its first step, which will not be trained to its end; it writes nothing."""
     setup = task_of(config.task).set_up(config)
-    return _begin(config, setup, "", device, ALONE, folds=prepare(config, setup) is not None)
+    return begin(config, setup, "", device, ALONE, folds=prepare(config, setup) is not None)
 
 
-def _begin(
+def begin(
     config: RunConfig, setup: SetUp, monitor: str, device: torch.device, processes: Processes, folds: bool
 ) -> RunState:
     """The run before its first step; the model, which goes to its device, is folded where it has an adapter."""
@@ -237,7 +250,7 @@ def _begin(
     )
 
 
-def _go_on(state: RunState, say: Callable[[str], None]) -> None:
+def go_on(state: RunState, say: Callable[[str], None]) -> None:
     """Bring the run to where its last checkpoint was written, if there is one."""
     processes, train = state.processes, state.train
     newest, faults = processes.from_main(lambda: newest_checkpoint(state.folder / CHECKPOINTS, state.folder / METRICS))
@@ -376,6 +389,7 @@ def _report(state: RunState, trained: Trained, metrics: Metrics, started: float)
         folder=state.folder,
         scores=metrics.scores(),
         best_epoch=progress.best_epoch + 1,
+        retained=progress.retained,
         trainable=_trainable(state.model),
         saved_bytes=trained.path.stat().st_size,
         seconds=progress.seconds + time.perf_counter() - started,

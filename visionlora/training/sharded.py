@@ -118,3 +118,7 @@ def refuse_sharding(config: RunConfig, processes: Processes) -> None:
         )
     if config.lora.rank == "auto" and config.train.method == "lora":
         raise InputError("lora.rank=auto looks at the whole model in one process; with train.shard_base give a number")
+    if config.train.retain is not None:
+        raise InputError("train.retain runs the whole base, which train.shard_base takes apart; leave one of them out")
+    if config.train.compile != "off":
+        raise InputError("train.compile has not been tried with train.shard_base; leave one of them out")

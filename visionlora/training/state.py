@@ -23,6 +23,7 @@ from visionlora.tasks.trained import ADAPTER, MODEL, PICTURES, write_plain
 from visionlora.training.average import Average
 from visionlora.training.checkpoint import Progress
 from visionlora.training.distributed import ALONE, Processes
+from visionlora.training.gate import Gate
 from visionlora.training.sharded import ShardedBase
 from visionlora.training.stopwatch import Stopwatch
 
@@ -46,6 +47,7 @@ class RunState:
         processes: that train it together.
         average: of what trains, which is evaluated and saved in its place.
         sharded: the frozen base, where the processes hold it together.
+        gate: what an epoch must retain to be the best, if that is asked for.
     """
 
     config: RunConfig
@@ -61,6 +63,7 @@ class RunState:
     processes: Processes = ALONE
     watch: Stopwatch = field(default_factory=Stopwatch)
     sharded: ShardedBase | None = None
+    gate: Gate | None = None
 
     @property
     def folder(self) -> Path:

@@ -19,11 +19,12 @@ from visionlora.models import timm_models
 from visionlora.models.classifier import Classifier, create_classifier, creation_code
 from visionlora.models.pinning import pinned
 from visionlora.tasks.about import ClassifierAbout
-from visionlora.tasks.base import Chosen, Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.base import Chosen, Known, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.examples import torchvision_example
 from visionlora.tasks.classification.figures import evaluation_figures
 from visionlora.tasks.classification.inference import ImageClasses, TrainedClassifier, classify, is_multilabel
+from visionlora.tasks.classification.knowledge import as_base, known_of, outputs_of, read_knowledge, refuse_no_head
 from visionlora.tasks.classification.metrics import ClassificationMetrics
 from visionlora.tasks.classification.training import ClassificationTraining
 
@@ -60,6 +61,16 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             faulty=data.faulty,
             train=data.train,
         )
+
+    def known(self, config: ClassificationConfig, images: Path, device: torch.device) -> Known:
+        paths, labelled = read_knowledge(images)
+        outputs = outputs_of(config.model, labelled)
+        with torch.random.fork_rng():
+            torch.manual_seed(config.train.seed)
+            built = self.build(config.model, [str(index) for index in range(outputs)])
+        refuse_no_head(built, images, outputs)
+        base = as_base(built, outputs, Preprocessing.from_timm(built.data_config), images)
+        return known_of(base, paths, labelled, config.train.batch_size, config.data.workers, device)
 
     def describe(self, data: LabelledImages, metrics: Metrics) -> dict[str, Any]:
         return {"multilabel": data.multilabel}

@@ -202,11 +202,15 @@ def merge(
     checkpoint: Checkpoint = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")] = False,
     download: Download = False,
+    with_: Annotated[
+        list[Path] | None, typer.Option("--with", help="Of runs that keep the base's classes: another one's, too.")
+    ] = None,
+    without: Annotated[str, typer.Option(help="Of such: take the one of this name off again.")] = "",
 ) -> None:
     """Write the adapted model as plain weights, with the base's names."""
     from visionlora.cli.merge import merge as run_merge
 
-    run_merge(run, out, checkpoint, overwrite, download)
+    run_merge(run, out, checkpoint, overwrite, download, with_ or [], without)
 
 
 @app.command()

@@ -12,8 +12,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from visionlora.data.loading import Key
+from visionlora.errors import InputError
+from visionlora.models.extended import Extended
 from visionlora.sections import ModelSection, RunConfig
-from visionlora.tasks.about import About
+from visionlora.tasks.about import About, Rule
 from visionlora.tasks.outputs import Outputs, logits_difference
 
 if TYPE_CHECKING:
@@ -93,6 +95,25 @@ class Trained(Generic[BuiltT, ShownT]):
     def with_model(self, model: nn.Module) -> "Trained[BuiltT, ShownT]":
         """The same about another model."""
         return replace(self, built=replace(self.built, model=model))
+
+
+@dataclass(frozen=True)
+class Member(Generic[BuiltT]):
+    """A model that answers beside the base that it was adapted from.
+
+    Attributes:
+        name: what it is called there.
+        built: plain, in eval mode.
+        classes: all of its own.
+        rule: how its answers and the base's become one.
+        about: what its file says.
+    """
+
+    name: str
+    built: BuiltT
+    classes: list[str]
+    rule: Rule
+    about: dict[str, Any]
 
 
 class Training(Protocol):
@@ -296,6 +317,52 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> BuiltT:
         """What ``build`` makes, around a model that does the same work: an exported one."""
 
+    # to answer beside its base
+
+    def own_classes(self, section: SectionT) -> list[str]:
+        """The classes of the head that the base of a config's section came with. InputError if it has none."""
+        del section
+        raise InputError(f"train.keep_classes is not for {self.noun}s")
+
+    def together(self, base: BuiltT, classes: list[str], members: Sequence[Member[BuiltT]]) -> BuiltT:
+        """A base and models that were adapted from it, as one that knows all ``classes``."""
+        raise TypeError(f"{self.noun}s do not answer together: {classes} of {base} and {members}")
+
+    def apart(self, built: BuiltT, name: str, classes: list[str]) -> BuiltT:
+        """Of what ``together`` made, the model of this name with its own classes; the base where it is empty."""
+        del classes
+        return replace(built, model=model_of(built, name))
+
+    def about_together(self, abouts: Sequence[Mapping[str, Any]], classes: list[str]) -> dict[str, Any]:
+        """What models say of themselves, as one with these classes says it; the base's comes first."""
+        del abouts, classes
+        return {}
+
+    def rule(self, config: ConfigT, classes: list[str]) -> Rule:
+        """What the settings say of how answers become one, before anything is trained for these classes.
+
+        Raises:
+            InputError: with them it can't be had.
+        """
+        del config, classes
+        return Rule()
+
+    def fit_rule(
+        self,
+        base: Trained[BuiltT, ShownT],
+        alone: Trained[BuiltT, ShownT],
+        data: DataT,
+        config: ConfigT,
+        device: torch.device,
+    ) -> Rule:
+        """How the answers of both become one, by images that show the classes of ``alone``."""
+        del base, data, device
+        return self.rule(config, alone.classes)
+
+    def among(self, data: DataT, classes: list[str]) -> DataT:
+        """The same images with their classes in their places among these."""
+        raise TypeError(f"images of {self.noun}s are not known by other classes: {classes} of {data}")
+
     # to be evaluated
 
     def images(self, config: ConfigT, part: str, classes: list[str]) -> Chosen[DataT]:
@@ -409,3 +476,9 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
     def as_ours(self, model: nn.Module) -> nn.Module:
         """A model as its library makes it -> one with the plain model's interface."""
         return model
+
+
+def model_of(built: Built, name: str) -> nn.Module:
+    """The model of this name in what ``Task.together`` made; the base where it is empty."""
+    assert isinstance(built.model, Extended)
+    return built.model.others[name] if name else built.model.base

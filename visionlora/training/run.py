@@ -43,6 +43,7 @@ from visionlora.training.checkpoint import (
 )
 from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
+from visionlora.training.keeping import Kept, check_keeping, keep
 from visionlora.training.launch import wants_launch
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor, NoMonitor
@@ -74,6 +75,7 @@ class Result:
         skipped_steps: those that were left out because loss or gradient was not finite.
         unreadable: a line for each training image that could be read when the run began, and later could not.
         spent: seconds since the last start by what they went into: see ``Stopwatch``.
+        kept: what became of the base's classes, where they are kept.
     """
 
     folder: Path
@@ -89,6 +91,7 @@ class Result:
     skipped_steps: int = 0
     unreadable: list[str] = field(default_factory=list)
     spent: dict[str, float] = field(default_factory=dict)
+    kept: Kept | None = None
 
 
 def train(
@@ -138,6 +141,7 @@ def _train(
     with passing(left_out):
         setup = task_of(config.task).set_up(config)
     score_name = monitored(config, setup, device)
+    check_keeping(config, setup)
     model = setup.built.model
     report = prepare(config, setup)
     if processes.several:
@@ -175,6 +179,8 @@ def _train(
         + f"\n{result.trainable:,} parameters trained, {result.saved_bytes / 1e6:.2f} MB saved, "
         f"{result.seconds:.0f} s ({state.watch}); all of it is in {result.folder}"
     )
+    if result.kept:
+        say(str(result.kept))
     return result
 
 
@@ -313,7 +319,7 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
     started = time.perf_counter()
     config, processes = state.config, state.processes
     if processes.main:
-        trained = load_trained(state.folder)
+        trained = load_trained(state.folder, alone=True)
     else:
         trained = as_trained(config, state.setup, evaluation_copy(state.model))
     if processes.several:
@@ -330,13 +336,16 @@ def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
     )
     processes.add_up(metrics)
     state.watch.lap("evaluation")
-    return processes.from_main(lambda: _report(state, trained, metrics, started))
+    return processes.from_main(lambda: _report(state, trained, metrics, started, on_batch))
 
 
-def _report(state: RunState, trained: Trained, metrics: Metrics, started: float) -> Result:
+def _report(
+    state: RunState, trained: Trained, metrics: Metrics, started: float, on_batch: Callable[[int], None]
+) -> Result:
     """What the run came to, also as its report's file."""
     progress = state.progress
     _refuse_other_scores(trained, metrics.scores(), metrics.names, len(state.setup.val))
+    kept = keep(state, on_batch) if state.train.keep_classes is True else None
     result = Result(
         folder=state.folder,
         scores=metrics.scores(),
@@ -351,6 +360,7 @@ def _report(state: RunState, trained: Trained, metrics: Metrics, started: float)
         skipped_steps=progress.skipped,
         unreadable=reasons(progress.unreadable),
         spent=dict(state.watch.seconds),
+        kept=kept,
     )
     plain = asdict(result)
     details = plain.pop("details")

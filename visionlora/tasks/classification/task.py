@@ -1,6 +1,7 @@
 """What classification knows: see ``tasks.base.Task``."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,16 +17,26 @@ from visionlora.data.classification.transforms import Preprocessing, eval_transf
 from visionlora.data.loading import batches, make_loader
 from visionlora.errors import InputError, some
 from visionlora.models import timm_models
-from visionlora.models.classifier import Classifier, create_classifier, creation_code
+from visionlora.models.classifier import Classifier, create_classifier, creation_code, stored_outputs
+from visionlora.models.extended import Extended
+from visionlora.models.joined_outputs import JoinLogits
 from visionlora.models.pinning import pinned
-from visionlora.tasks.about import ClassifierAbout
-from visionlora.tasks.base import Chosen, Metrics, PredictOptions, SetUp, Task
+from visionlora.models.stated import numbered_classes, stated
+from visionlora.tasks.about import ClassifierAbout, Rule
+from visionlora.tasks.base import Chosen, Member, Metrics, PredictOptions, SetUp, Task
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.examples import torchvision_example
 from visionlora.tasks.classification.figures import evaluation_figures
-from visionlora.tasks.classification.inference import ImageClasses, TrainedClassifier, classify, is_multilabel
+from visionlora.tasks.classification.inference import (
+    ImageClasses,
+    TrainedClassifier,
+    classify,
+    is_multilabel,
+    logits_of,
+)
 from visionlora.tasks.classification.metrics import ClassificationMetrics
 from visionlora.tasks.classification.training import ClassificationTraining
+from visionlora.tasks.extending import fit_shift
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -83,6 +94,50 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Classifier:
         return Classifier(model, [], {})
 
+    def own_classes(self, section: ClassifierSection) -> list[str]:
+        if (said := stated(section.checkpoint)) is not None:
+            return said.classes
+        outputs = stored_outputs(section.name, section.pretrained, section.checkpoint)
+        if not outputs:
+            where = f"model.checkpoint {section.checkpoint}" if section.checkpoint else f"model {section.name}"
+            raise InputError(f"{where}: holds no head, so there are no classes of it to keep (train.keep_classes)")
+        return numbered_classes(outputs)
+
+    def together(self, base: Classifier, classes: list[str], members: Sequence[Member[Classifier]]) -> Classifier:
+        shifts = {one.name: one.rule.shift for one in members}
+        model = Extended(base.model, {one.name: one.built.model for one in members}, JoinLogits(shifts))
+        return replace(base, model=model, head=[])
+
+    def about_together(self, abouts: Sequence[Mapping[str, Any]], classes: list[str]) -> dict[str, Any]:
+        return {"multilabel": False}
+
+    def rule(self, config: ClassificationConfig, classes: list[str]) -> Rule:
+        if config.data.multilabel:
+            raise InputError("train.keep_classes is for one label per image; leave out data.multilabel")
+        if config.train.keep_overlap is not None:
+            raise InputError("train.keep_overlap is for detectors; leave it out")
+        return Rule()
+
+    def fit_rule(
+        self,
+        base: TrainedClassifier,
+        alone: TrainedClassifier,
+        data: LabelledImages,
+        config: ClassificationConfig,
+        device: torch.device,
+    ) -> Rule:
+        """The least shift of ``extending.fit_shift``."""
+        old, new = (
+            logits_of(one, self.loader(one, data, config.train.batch_size, config.data.workers), device)
+            for one in (base, alone)
+        )
+        return Rule(shift=fit_shift(old, new))
+
+    def among(self, data: LabelledImages, classes: list[str]) -> LabelledImages:
+        places = [classes.index(name) for name in data.classes]
+        labels = [tuple(places[label] for label in one) for one in data.labels]
+        return replace(data, labels=labels, classes=classes)
+
     def images(self, config: ClassificationConfig, part: str, classes: list[str]) -> Chosen[LabelledImages]:
         data = config.data
         if chosen := part or (None if data.hold_out else data.val):
@@ -92,6 +147,8 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             skipped = sorted(unreadable) if data.faulty == "refuse" else []
             return Chosen(images.without(unreadable), skipped, faulty)
         split = load_split(data, config.train.seed)
+        if config.train.keep_classes and set(split.val.classes) <= set(classes):
+            return Chosen(self.among(split.val, classes), split.skipped, split.faulty)
         if split.val.classes != classes:
             raise InputError(
                 f"the data's classes ({some(split.val.classes)}) are not the model's ({some(classes)}); "

@@ -24,6 +24,7 @@ from visionlora.models.pinning import pinned
 from visionlora.models.stated import numbered_classes, stated
 from visionlora.tasks.about import ClassifierAbout, Rule
 from visionlora.tasks.base import Chosen, Member, Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.examples import torchvision_example
 from visionlora.tasks.classification.figures import evaluation_figures
@@ -56,7 +57,8 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
     def set_up(self, config: ClassificationConfig) -> SetUp[Classifier, Preprocessing, LabelledImages]:
         data = load_split(config.data, config.train.seed)
         torch.manual_seed(config.train.seed)
-        classifier = self.build(config.model, data.train.classes)
+        section = like_its_file(config.model)
+        classifier = self.build(section, data.train.classes)
         preprocessing = Preprocessing.from_timm(classifier.data_config)
         images = f"{len(data.train)} images of {len(data.train.classes)} classes, {len(data.val)} to validate"
         return SetUp(
@@ -65,7 +67,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             preprocessing=preprocessing,
             training=ClassificationTraining(config, data, preprocessing),
             val=data.val,
-            settings=config.model,
+            settings=section,
             description=f"{config.model.name} on {images}{f'; {data.advice}' if data.advice else ''}",
             skipped=data.skipped,
             faulty=data.faulty,

@@ -1,6 +1,6 @@
 """What detection knows: see ``tasks.base.Task``."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -11,15 +11,18 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from visionlora.data.annotations.annotated import AnnotatedImages
+from visionlora.data.annotations.annotated import AnnotatedImages, among
 from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors
-from visionlora.models.detector import Detector, create_detector
+from visionlora.models.detector import Detector, create_detector, own_classes
+from visionlora.models.extended import Extended
+from visionlora.models.joined_outputs import JoinDetections
 from visionlora.models.pinning import pinned
-from visionlora.tasks.about import DetectorAbout
-from visionlora.tasks.base import AddLabels, Chosen, Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.about import DetectorAbout, Rule
+from visionlora.tasks.base import AddLabels, Chosen, Member, Metrics, PredictOptions, SetUp, Task, model_of
+from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
 from visionlora.tasks.detection.examples import torchvision_code, torchvision_example
@@ -56,7 +59,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     answer = "[{class, score, box}, ...], boxes in pixels of the image"
 
     def set_up(self, config: DetectionConfig) -> SetUp[Detector, DetectorInput, AnnotatedImages]:
-        data, section = load_annotated_split(config.data), config.model
+        data, section = load_annotated_split(config.data), like_its_file(config.model)
         if section.anchors == "fit":
             section = section.model_copy(update={"anchors": fitted(section, data.train, config.data)})
         torch.manual_seed(config.train.seed)
@@ -115,6 +118,50 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
 
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Detector:
         return Detector(model, [], [], classes, tuple(about["model_labels"]), about["masks"], {})
+
+    def own_classes(self, section: DetectorSection) -> list[str]:
+        own = own_classes(section.name, section.backbone, section.pretrained, section.checkpoint)
+        if not own:
+            where = f"model.checkpoint {section.checkpoint}" if section.checkpoint else f"model {section.name}"
+            raise InputError(
+                f"{where}: holds no whole detector, so there are no classes of it to keep (train.keep_classes); give "
+                "what visionlora merge makes of a run"
+            )
+        return own
+
+    def rule(self, config: DetectionConfig, classes: list[str]) -> Rule:
+        return Rule(overlap=config.train.keep_overlap)
+
+    def together(self, base: Detector, classes: list[str], members: Sequence[Member[Detector]]) -> Detector:
+        overlaps = {one.rule.overlap for one in members}
+        if len(overlaps) > 1:
+            told = ", ".join(f"{one.name} {one.rule.overlap}" for one in members)
+            raise InputError(f"what stands beside the base was made with different train.keep_overlap: {told}")
+        above = {name: max(one.model_labels) + 1 for name, one in [("", base), *((m.name, m.built) for m in members)]}
+        labels, start = list(base.model_labels), above[""]
+        for one in members:
+            labels += [start + label for label in one.built.model_labels]
+            start += above[one.name]
+        join = JoinDetections(above, overlaps.pop())
+        model = Extended(base.model, {one.name: one.built.model for one in members}, join)
+        return replace(base, model=model, head=[], unused=[], classes=classes, model_labels=tuple(labels))
+
+    def apart(self, built: Detector, name: str, classes: list[str]) -> Detector:
+        assert isinstance(built.model, Extended) and isinstance(built.model.join, JoinDetections)
+        start, first = 0, 0
+        for each, above in built.model.join.labels.items():
+            own = [label - start for label in built.model_labels[first:] if label < start + above]
+            if each == name:
+                return replace(built, model=model_of(built, name), classes=classes, model_labels=tuple(own))
+            start, first = start + above, first + len(own)
+        raise KeyError(name)
+
+    def about_together(self, abouts: Sequence[Mapping[str, Any]], classes: list[str]) -> dict[str, Any]:
+        found = {name: score for about in abouts for name, score in about.get("thresholds", {}).items()}
+        return {"thresholds": {name: score for name, score in found.items() if name in classes}}
+
+    def among(self, data: AnnotatedImages, classes: list[str]) -> AnnotatedImages:
+        return among(data, classes)
 
     def images(self, config: DetectionConfig, part: str, classes: list[str]) -> Chosen[AnnotatedImages]:
         data = config.data
@@ -191,7 +238,8 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
         return outputs
 
     def difference(self, found: Outputs, expected: Outputs, image: Tensor, model: nn.Module) -> float:
-        suppressing: Any = model.roi_heads if hasattr(model, "roi_heads") else model
+        one = model.base if isinstance(model, Extended) else model
+        suppressing: Any = one.roi_heads if hasattr(one, "roi_heads") else one
         return detections_difference(found, expected, max(image.shape[1:]), suppressing.nms_thresh)
 
     def amount(self, outputs: Sequence[Outputs]) -> str:

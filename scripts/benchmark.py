@@ -14,6 +14,7 @@ python scripts/benchmark.py pick annotations.json --days monday --val tuesday --
 python scripts/benchmark.py drift vtest.avi car_park/images --every 3 --scenes 500
 python scripts/benchmark.py recalibration ants_bees_256 --checkpoint tf_efficientnet_lite0.safetensors
 python scripts/benchmark.py fleet --model vit_small_patch16_224
+python scripts/benchmark.py extended --model mobilenetv2_100
 """
 
 import argparse
@@ -24,6 +25,7 @@ from benchmarks import (
     coverage,
     drift,
     export,
+    extended,
     fleet,
     launches,
     load,
@@ -51,6 +53,7 @@ COMMANDS = {
     "drift": drift,
     "recalibration": recalibration,
     "fleet": fleet,
+    "extended": extended,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

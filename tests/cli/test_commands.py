@@ -242,6 +242,13 @@ def test_inspecting_counts_what_training_would_cost(visionlora: Command) -> None
     assert (refused.code, refused.err) == (2, "error: --trial 20: give a time, such as 20s\n")
 
 
+def test_inspecting_counts_what_new_classes_beside_the_bases_cost(visionlora: Command) -> None:
+    lines = visionlora("inspect", "test_resnet", "--size", 32, "--extended").out.splitlines()
+    ratios = [float(line.split()[-1]) for line in lines if line.startswith("lora.from=")]
+    assert [line.split()[0] for line in lines if "lora.from" in line] == [f"lora.from=layer{n}" for n in (1, 2, 3, 4)]
+    assert 2 > ratios[0] > ratios[1] > ratios[2] > ratios[3] > 1
+
+
 @pytest.mark.parametrize("command", ["", "train", "eval", "predict", "merge", "inspect", "compare", "demo"])
 def test_every_command_explains_itself(visionlora: Command, command: str) -> None:
     outcome = visionlora(*[command] if command else [], "--help")

@@ -400,12 +400,15 @@ def inspect(
     size: Annotated[int | None, typer.Option(min=1, help="Pixels of an image's side; by default the model's.")] = None,
     batch: Annotated[int, typer.Option(min=2, help="Images in a timed step.")] = 16,
     images: Annotated[int, typer.Option(min=1, help="Of an epoch whose minutes are shown.")] = 1000,
+    extended: Annotated[
+        bool, typer.Option("--extended", help="Count what new classes beside the base's cost, by lora.from.")
+    ] = False,
 ) -> None:
     """Show a model's layers, and what an adapter would cost. Needs no weights."""
     from visionlora.cli.inspect import Asked
     from visionlora.cli.inspect import inspect as run_inspection
 
-    run_inspection(model, rank, targets or ["all"], classes, Asked(costs, layers, trial, size, batch, images))
+    run_inspection(model, rank, targets or ["all"], classes, Asked(costs, layers, trial, size, batch, images, extended))
 
 
 @app.command()

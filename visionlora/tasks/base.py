@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 Batch = dict[str, Any]
 """``image`` and ``target``: tensors, or lists of them."""
 Scores = dict[str, float]
+Told = tuple[Mapping[str, Any], list[str]]
+"""What a model says of itself, and the classes that it is about."""
 
 
 class Built(Protocol):
@@ -333,8 +335,8 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
         del classes
         return replace(built, model=model_of(built, name))
 
-    def about_together(self, abouts: Sequence[Mapping[str, Any]], classes: list[str]) -> dict[str, Any]:
-        """What models say of themselves, as one with these classes says it; the base's comes first."""
+    def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
+        """What models say of themselves, each with its classes, as one with all of these says it; the base is first."""
         del abouts, classes
         return {}
 

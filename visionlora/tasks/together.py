@@ -128,7 +128,9 @@ def put_together(task: Task, like: Trained, base: Base, members: Sequence[Member
     built = task.together(base.built, classes, members)
     parts = [Part(name=one.name, classes=list(one.classes), rule=one.rule) for one in members]
     about = {key: value for key, value in like.about.items() if key not in (KEEPS, "scores")}
-    about |= task.about_together([base.about, *(one.about for one in members)], classes)
+    pairs = [(base.about, base.classes), *((one.about, one.classes) for one in members)]
+    told = [(said, _told_of(said, own)) for said, own in pairs]
+    about |= task.about_together(told, classes)
     about[ENTRY] = Together(classes=base.classes, parts=parts).model_dump(exclude_defaults=True)
     return replace(like, built=built, classes=classes, about=about)
 
@@ -245,6 +247,14 @@ def part_name(path: Path) -> str:
     """What a model is called beside its base: its folder's name for a run's file, else its own."""
     name = path.resolve().parent.name if path.stem in ("adapter", "model") else path.stem
     return name.replace(".", "_") or "new"
+
+
+def _told_of(about: dict[str, Any], own: list[str]) -> list[str]:
+    """The classes that what a model says of itself is about: those of all, where it is one of several together."""
+    if about.get(ENTRY) is None:
+        return own
+    made = Together.model_validate(about[ENTRY])
+    return joint_classes(made.classes, [(part.name, part.classes, part.rule) for part in made.parts])
 
 
 def _load(model: nn.Module, tensors: dict[str, Tensor], name: str, path: Path) -> None:

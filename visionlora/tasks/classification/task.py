@@ -23,7 +23,7 @@ from visionlora.models.joined_outputs import JoinLogits
 from visionlora.models.pinning import pinned
 from visionlora.models.stated import numbered_classes, stated
 from visionlora.tasks.about import ClassifierAbout, Rule
-from visionlora.tasks.base import Chosen, Member, Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.base import Chosen, Member, Metrics, PredictOptions, SetUp, Task, Told
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.examples import torchvision_example
@@ -110,7 +110,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
         model = Extended(base.model, {one.name: one.built.model for one in members}, JoinLogits(shifts))
         return replace(base, model=model, head=[])
 
-    def about_together(self, abouts: Sequence[Mapping[str, Any]], classes: list[str]) -> dict[str, Any]:
+    def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
         return {"multilabel": False}
 
     def rule(self, config: ClassificationConfig, classes: list[str]) -> Rule:

@@ -1,6 +1,6 @@
 """What detection knows: see ``tasks.base.Task``."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
@@ -21,7 +21,7 @@ from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinDetections
 from visionlora.models.pinning import pinned
 from visionlora.tasks.about import DetectorAbout, Rule
-from visionlora.tasks.base import AddLabels, Chosen, Member, Metrics, PredictOptions, SetUp, Task, model_of
+from visionlora.tasks.base import AddLabels, Chosen, Member, Metrics, PredictOptions, SetUp, Task, Told, model_of
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
@@ -156,8 +156,8 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
             start, first = start + above, first + len(own)
         raise KeyError(name)
 
-    def about_together(self, abouts: Sequence[Mapping[str, Any]], classes: list[str]) -> dict[str, Any]:
-        found = {name: score for about in abouts for name, score in about.get("thresholds", {}).items()}
+    def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
+        found = {name: score for about, _ in abouts for name, score in about.get("thresholds", {}).items()}
         return {"thresholds": {name: score for name, score in found.items() if name in classes}}
 
     def among(self, data: AnnotatedImages, classes: list[str]) -> AnnotatedImages:

@@ -74,6 +74,8 @@ def _depths(model: nn.Module) -> list[str]:
 
 def _extended(arguments: Namespace, base: nn.Module, stage: str) -> Extended:
     other, _ = _model(arguments, 10)
+    own = other.state_dict()
+    other.load_state_dict({**own, **{key: t for key, t in base.state_dict().items() if t.shape == own[key].shape}})
     vl.attach(other, vl.LoRAConfig(rank=8, exclude=[f"before:{stage}"]))
     for name, parameter in other.named_parameters():
         if "lora_B" in name:

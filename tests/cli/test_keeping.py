@@ -13,9 +13,12 @@ from torch import Tensor
 from helpers.new_classes import NEW, keeping, make_base, make_new
 from helpers.runs import COLOURS, make_config, make_images
 from helpers.squares import Command
+from visionlora.data.classification.transforms import eval_transform
+from visionlora.data.images import read_image
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
 from visionlora.models.extended import Extended
+from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import old_and_new
 from visionlora.tasks.trained import ADAPTER, load_trained, write_plain
 from visionlora.training.folder import REPORT
@@ -147,6 +150,32 @@ def test_a_third_set_goes_on_top_and_one_is_taken_off(
     assert torch.equal(found[2], torch.cat([found[0], found[1][:, 3:]], dim=1)) and torch.equal(found[3], found[1])
     assert visionlora("merge", (less), "--without", "second", "--out", (folder / "none.safetensors")).code == 2
     assert visionlora("merge", (first.folder), "--with", (first.folder), "--out", (folder / "no.safetensors")).code == 2
+
+
+def test_one_model_learns_old_classes_from_the_bases_answers(base: Path, new: Path, folder: Path) -> None:
+    result = train(keeping(new, base, folder / "distilled", "distill", epochs=8), quiet=True)
+    trained, known = load_trained(result.folder), load_trained(base)
+    assert trained.classes == [*OLD, *sorted(NEW)] and not isinstance(trained.model, Extended)
+    assert old_and_new(trained) == (OLD, sorted(NEW)) and result.scores["top1"] > 0.7
+    # The teacher's answers on the same images, counted here.
+    transform = eval_transform(trained.preprocessing)
+    images = torch.stack([transform(read_image(path)) for path in sorted((new / "val").rglob("*.png"))])
+    with torch.no_grad():
+        said, now = known.model(images).argmax(1), trained.model(images)[:, :3].argmax(1)
+    assert result.kept is not None and result.kept.agreement == pytest.approx((said == now).float().mean().item())
+    assert "of what the base says of its 3 classes" in str(result.kept)
+    # Before the first step its old rows are the base's, and so are their logits.
+    setup = task_of("classification").set_up(keeping(new, base, folder / "x", "distill"))
+    with torch.no_grad():
+        model = setup.built.model.eval()
+        torch.testing.assert_close(model(images)[:, :3], known.model(images), rtol=0, atol=1e-6)
+        batch = {"image": images[:2], "target": torch.tensor([3, 4])}
+        loss = setup.training.loss(model, batch)
+        assert setup.training.loss_parts["base"] < 1e-10
+        torch.testing.assert_close(loss, torch.nn.functional.cross_entropy(model(images[:2]), batch["target"]))
+        model.fc.bias += torch.tensor([1.0, -1, 1, 0, 0])
+        setup.training.loss(model, batch)
+        assert setup.training.loss_parts["base"].item() == pytest.approx(1.0, abs=1e-5)
 
 
 def test_what_can_not_be_kept_is_refused_in_one_line(

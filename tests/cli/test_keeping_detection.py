@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from torchvision.ops import box_iou
 
 from helpers.detection_runs import make_detection_config, make_scenes
 from helpers.squares import Command
@@ -14,6 +15,9 @@ from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.data.images import read_image
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
+from visionlora.tasks.detection.distilling import found_again
+from visionlora.tasks.detection.inference import predict_detections
+from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained
 from visionlora.training.run import Result, train
 
@@ -118,6 +122,48 @@ def test_one_exported_file_holds_both(
         assert found.about["thresholds"] == expected.about["thresholds"]
         heads = visionlora("export", finished.folder, "--to", "onnx-heads", "--out", folder / "heads")
         assert heads.code == 2 and "its base answers beside it; take --to onnx" in heads.err
+
+
+def test_one_detector_learns_old_classes_from_the_bases_boxes(folder: Path, scenes: Path, base: Path) -> None:
+    config = make_detection_config(
+        scenes,
+        folder / "distilled",
+        model={"checkpoint": str(base), **dict.fromkeys(LAYOUT)},
+        data={"leave_out": ["red"]},
+        keep_classes="distill",
+        **{**TRAIN, "epochs": 2, "evaluate_every": 2},
+    )
+    setup = task_of("detection").set_up(config)
+    known = load_trained(base)
+    assert setup.classes == ["red", "blue"] and setup.train is not None
+    threshold = known.about["thresholds"]["red"]
+    for image in setup.train.images:
+        own = [thing for thing in image.objects if not thing.label]
+        (found,) = predict_detections(known, [read_image(image.path)], [threshold], torch.device("cpu"))
+        overlaps = torch.tensor([thing.box for thing in image.objects if thing.label]).reshape(-1, 4)
+        apart = ~(box_iou(found["boxes"], overlaps) > 0.5).any(1)
+        boxes = torch.tensor([thing.box for thing in own]).reshape(-1, 4)
+        torch.testing.assert_close(boxes, found["boxes"][apart], rtol=0, atol=0.06)
+    assert setup.train.counts()[0] > 0
+    # It begins as the base: the class that both have has the base's rows.
+    rows, old = (
+        one.get_submodule("head.classification_head.cls_logits").bias.detach().view(-1, n)[:, 0]
+        for one, n in ((setup.built.model, 2), (known.model, 1))
+    )
+    assert torch.equal(rows, old)
+    result = train(config, quiet=True)
+    assert result.kept is not None and result.kept.agreement is not None and 0 <= result.kept.agreement <= 1
+    assert load_trained(result.folder).classes == ["red", "blue"]
+
+
+def test_boxes_found_again_are_of_the_same_label_and_near() -> None:
+    def found(*rows: tuple[int, list[float]]) -> dict[str, Tensor]:
+        boxes = torch.tensor([box for _, box in rows]).reshape(-1, 4)
+        return {"boxes": boxes, "labels": torch.tensor([label for label, _ in rows], dtype=torch.long)}
+
+    old = found((0, [0, 0, 10, 10]), (0, [20, 20, 30, 30]), (1, [40, 40, 50, 50]))
+    now = found((0, [1, 0, 10, 10]), (1, [20, 20, 30, 30]), (1, [46, 40, 56, 50]), (0, [80, 80, 90, 90]))
+    assert found_again([old, found()], [now, now]) == (1, 3)
 
 
 def test_a_backbone_is_no_detector_to_keep(folder: Path, scenes: Path) -> None:

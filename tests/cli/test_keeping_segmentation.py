@@ -21,8 +21,10 @@ TRAIN = {"epochs": 6, "evaluate_every": 6, "checkpoint_every": 100}
 def classes_of(known: str, as_ground: str) -> str:
     """A file of classes in which one colour of square is ground."""
     values = {"red": 7, "blue": 1}
-    names = [f"  - {{name: ground, value: 3}}\n  - {{name: {known}, value: {values[known]}}}\n"]
-    return f"classes:\n{names[0]}  - {{name: void, value: 9}}\nvalues: {{{values[as_ground]}: ground}}\nignore: void\n"
+    return (
+        f"classes: [ground, {known}, {{name: void, value: 9}}]\nignore: void\n"
+        f"values: {{3: ground, {values[as_ground]}: ground, {values[known]}: {known}}}\n"
+    )
 
 
 @pytest.fixture(scope="module")

@@ -67,6 +67,14 @@ class Together(BaseModel):
     parts: Annotated[list[Part], Field(min_length=1, max_length=100)]
 
 
+class Distilled(BaseModel):
+    """Of a model that learnt its base's classes from the base's answers: these."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    classes: Names
+
+
 class About(BaseModel):
     """What every task writes; a task's own ``ABOUT`` has more. Unknown entries are let pass.
 
@@ -83,6 +91,7 @@ class About(BaseModel):
     scores: dict[str, float] = {}
     keeps: Keeps | None = None
     together: Together | None = None
+    distilled: Distilled | None = None
 
 
 class ClassifierAbout(About):

@@ -241,6 +241,7 @@ class SetUp(Generic[BuiltT, ShownT, DataT]):
         keep_statistics: full fine-tuning too leaves BatchNorm's running statistics as they are.
         train: the images to train on, or the parts of them that the keys of ``training`` count. Without it a resumed
             run does not know them again, and a step that is skipped does not name its files.
+        about: what the model's file says besides.
     """
 
     built: BuiltT
@@ -254,6 +255,7 @@ class SetUp(Generic[BuiltT, ShownT, DataT]):
     faulty: list[str] = field(default_factory=list)
     keep_statistics: bool = False
     train: DataT | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -360,6 +362,18 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
         """How the answers of both become one, by images that show the classes of ``alone``."""
         del base, data, device
         return self.rule(config, alone.classes)
+
+    def agreement(
+        self,
+        base: Trained[BuiltT, ShownT],
+        trained: Trained[BuiltT, ShownT],
+        data: DataT,
+        config: ConfigT,
+        device: torch.device,
+    ) -> float:
+        """The share of what the base says of images that a model, whose classes begin with the base's, says, too."""
+        del base, data, config, device
+        raise TypeError(f"{self.noun}s are not compared with their base: {trained.path}")
 
     def among(self, data: DataT, classes: list[str]) -> DataT:
         """The same images with their classes in their places among these."""

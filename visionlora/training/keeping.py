@@ -12,10 +12,10 @@ from visionlora.errors import InputError, some
 from visionlora.models.joined_outputs import begins_with
 from visionlora.sections import RunConfig
 from visionlora.tasks.about import Keeps
-from visionlora.tasks.base import SetUp, Trained
+from visionlora.tasks.base import Metrics, SetUp, Trained
 from visionlora.tasks.evaluation import score, to_device
 from visionlora.tasks.registry import task_of
-from visionlora.tasks.together import build_base, head_fingerprint, joint_classes, old_and_new
+from visionlora.tasks.together import DISTILLED, build_base, head_fingerprint, joint_classes, old_and_new
 from visionlora.tasks.trained import ADAPTER, load_trained, write_keeps
 from visionlora.training.state import RunState
 
@@ -33,6 +33,8 @@ class Kept:
         groups: of ``old`` and ``new`` classes that these images show, the means of their scores.
         rule: by which the answers of both are one.
         compared: images on which the old classes' outputs were the base's, bit for bit.
+        agreement: of a model that learnt the old classes from the base's answers, the share of these that it still
+            gives on the validation images.
     """
 
     old: int
@@ -41,8 +43,12 @@ class Kept:
     groups: dict[str, dict[str, float]]
     rule: dict[str, Any] = field(default_factory=dict)
     compared: int = 0
+    agreement: float | None = None
 
     def __str__(self) -> str:
+        if self.agreement is not None:
+            kept = f"{self.agreement:.4f} of what the base says of its {self.old} classes"
+            return f"{kept} is what one model with {self.new} more says, on the validation images"
         told = "".join(f"  {name} {value:.4f}" for name, value in self.scores.items())
         same = f"; outputs of old ones are the base's, bit for bit, on {self.compared} images" * bool(self.compared)
         rule = "".join(f"  {name} {value:.4g}" for name, value in self.rule.items())
@@ -55,7 +61,11 @@ def check_keeping(config: RunConfig, setup: SetUp) -> None:
     """Raise InputError if ``train.keep_classes`` can't be had."""
     if config.train.keep_overlap is not None and not config.train.keep_classes:
         raise InputError("train.keep_overlap is of no use without train.keep_classes=true")
-    if config.train.keep_classes is not True:
+    if not config.train.keep_classes:
+        return
+    if config.train.keep_classes == "distill":
+        if DISTILLED not in setup.about:
+            raise InputError(f"train.keep_classes=distill is not for {task_of(config.task).noun}s")
         return
     if config.train.method == "full":
         raise InputError(
@@ -96,6 +106,17 @@ def keep(state: RunState, on_batch: Callable[[int], None]) -> Kept:
     groups = by_group(trained, metrics.per_class(), everything.counts())
     told = rule.model_dump(exclude_defaults=True)
     return Kept(len(base.classes), len(trained.classes) - len(base.classes), metrics.scores(), groups, told, compared)
+
+
+def compare_with_base(state: RunState, trained: Trained, metrics: Metrics) -> Kept:
+    """Of a model that learnt its base's classes from the base's answers, how many of these it still gives."""
+    config, data = state.config, state.setup.val
+    base = build_base(state.task, state.setup.settings, config.train.seed)
+    own = Trained(config.task, base.built, base.classes, trained.preprocessing, trained.path, base.about)
+    agreement = state.task.agreement(own, trained, data, config, state.device)
+    new = len(trained.classes) - len(base.classes)
+    groups = by_group(trained, metrics.per_class(), data.counts())
+    return Kept(len(base.classes), new, metrics.scores(), groups, agreement=agreement)
 
 
 def by_group(

@@ -43,7 +43,7 @@ from visionlora.training.checkpoint import (
 )
 from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
-from visionlora.training.keeping import Kept, check_keeping, keep
+from visionlora.training.keeping import Kept, check_keeping, compare_with_base, keep
 from visionlora.training.launch import wants_launch
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor, NoMonitor
@@ -345,7 +345,11 @@ def _report(
     """What the run came to, also as its report's file."""
     progress = state.progress
     _refuse_other_scores(trained, metrics.scores(), metrics.names, len(state.setup.val))
-    kept = keep(state, on_batch) if state.train.keep_classes is True else None
+    kept = None
+    if state.train.keep_classes == "distill":
+        kept = compare_with_base(state, trained, metrics)
+    elif state.train.keep_classes:
+        kept = keep(state, on_batch)
     result = Result(
         folder=state.folder,
         scores=metrics.scores(),

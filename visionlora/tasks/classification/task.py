@@ -26,6 +26,7 @@ from visionlora.tasks.about import ClassifierAbout, Rule
 from visionlora.tasks.base import Chosen, Member, Metrics, PredictOptions, SetUp, Task, Told
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
+from visionlora.tasks.classification.distilling import Teacher, copy_rows
 from visionlora.tasks.classification.examples import torchvision_example
 from visionlora.tasks.classification.figures import evaluation_figures
 from visionlora.tasks.classification.inference import (
@@ -38,6 +39,7 @@ from visionlora.tasks.classification.inference import (
 from visionlora.tasks.classification.metrics import ClassificationMetrics
 from visionlora.tasks.classification.training import ClassificationTraining
 from visionlora.tasks.extending import fit_shift
+from visionlora.tasks.together import DISTILLED, build_base, joint_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -57,21 +59,29 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
     def set_up(self, config: ClassificationConfig) -> SetUp[Classifier, Preprocessing, LabelledImages]:
         data = load_split(config.data, config.train.seed)
         torch.manual_seed(config.train.seed)
-        section = like_its_file(config.model)
-        classifier = self.build(section, data.train.classes)
-        preprocessing = Preprocessing.from_timm(classifier.data_config)
+        section, about, teacher = like_its_file(config.model), dict[str, Any](), None
         images = f"{len(data.train)} images of {len(data.train.classes)} classes, {len(data.val)} to validate"
+        if config.train.keep_classes == "distill":
+            base = build_base(self, section, config.train.seed)
+            classes = joint_classes(base.classes, [("data", data.train.classes, self.rule(config, []))])
+            data = replace(data, train=self.among(data.train, classes), val=self.among(data.val, classes))
+            teacher, about = Teacher(base.built.model), {DISTILLED: {"classes": base.classes}}
+        classifier = self.build(section, data.train.classes)
+        if teacher is not None:
+            copy_rows(classifier.model, teacher.model, classifier.head)
+        preprocessing = Preprocessing.from_timm(classifier.data_config)
         return SetUp(
             built=classifier,
             classes=data.train.classes,
             preprocessing=preprocessing,
-            training=ClassificationTraining(config, data, preprocessing),
+            training=ClassificationTraining(config, data, preprocessing, teacher),
             val=data.val,
             settings=section,
             description=f"{config.model.name} on {images}{f'; {data.advice}' if data.advice else ''}",
             skipped=data.skipped,
             faulty=data.faulty,
             train=data.train,
+            about=about,
         )
 
     def describe(self, data: LabelledImages, metrics: Metrics) -> dict[str, Any]:
@@ -134,6 +144,21 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             for one in (base, alone)
         )
         return Rule(shift=fit_shift(old, new))
+
+    def agreement(
+        self,
+        base: TrainedClassifier,
+        trained: TrainedClassifier,
+        data: LabelledImages,
+        config: ClassificationConfig,
+        device: torch.device,
+    ) -> float:
+        """Of the images, on which the likeliest of the base's classes is the one that the base says."""
+        before, now = (
+            logits_of(one, self.loader(one, data, config.train.batch_size, config.data.workers), device)
+            for one in (base, trained)
+        )
+        return float((before.argmax(1) == now[:, : before.shape[1]].argmax(1)).float().mean())
 
     def among(self, data: LabelledImages, classes: list[str]) -> LabelledImages:
         places = [classes.index(name) for name in data.classes]

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from visionlora.data.annotations.annotated import AnnotatedImages, among
-from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
+from visionlora.data.annotations.split import AnnotatedSplit, choose_part, load_annotated_split, read_annotated
 from visionlora.data.detection.transforms import DetectionEvalTransform
+from visionlora.data.images import read_image
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors
 from visionlora.models.detector import Detector, create_detector, own_classes
@@ -21,9 +22,21 @@ from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinDetections
 from visionlora.models.pinning import pinned
 from visionlora.tasks.about import DetectorAbout, Rule
-from visionlora.tasks.base import AddLabels, Chosen, Member, Metrics, PredictOptions, SetUp, Task, Told, model_of
+from visionlora.tasks.base import (
+    AddLabels,
+    Chosen,
+    Member,
+    Metrics,
+    PredictOptions,
+    SetUp,
+    Task,
+    Told,
+    Trained,
+    model_of,
+)
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
+from visionlora.tasks.detection.distilling import found_again, with_the_bases
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
 from visionlora.tasks.detection.examples import torchvision_code, torchvision_example
 from visionlora.tasks.detection.figures import evaluation_figures
@@ -40,6 +53,7 @@ from visionlora.tasks.detection.parity import detections_difference
 from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.detection.training import DetectionTraining, fitted
 from visionlora.tasks.outputs import Outputs
+from visionlora.tasks.together import DISTILLED, build_base, joint_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -62,6 +76,9 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
         data, section = load_annotated_split(config.data), like_its_file(config.model)
         if section.anchors == "fit":
             section = section.model_copy(update={"anchors": fitted(section, data.train, config.data)})
+        about: dict[str, Any] = {}
+        if config.train.keep_classes == "distill":
+            data, about = self._with_the_bases(data, section, config)
         torch.manual_seed(config.train.seed)
         detector = self.build(section, data.train.classes)
         shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
@@ -82,7 +99,25 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
             faulty=data.faulty,
             keep_statistics=True,  # a detector's batches are too small to measure them, as torchvision's own have it
             train=training.train_set.data,
+            about=about,
         )
+
+    def _with_the_bases(
+        self, data: AnnotatedSplit, section: DetectorSection, config: DetectionConfig
+    ) -> tuple[AnnotatedSplit, dict[str, Any]]:
+        """With what the base sees in the training images as labels, and what the model's file says of that."""
+        base = build_base(self, section, config.train.seed)
+        detector: Any = base.built
+        if detector.masks:
+            raise InputError("train.keep_classes=distill is for boxes, and this detector makes masks; take true")
+        classes = joint_classes(base.classes, [("data", data.train.classes, Rule())])
+        shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
+        path = section.checkpoint or config.out
+        teacher: TrainedDetector = Trained(config.task, detector, base.classes, shown, path, base.about)
+        train, val = among(data.train, classes), among(data.val, classes)
+        device = torch.device("cuda" if torch.cuda.is_available() and config.train.device != "cpu" else "cpu")
+        seen = with_the_bases(train, teacher, device)
+        return replace(data, train=seen, val=val), {DISTILLED: {"classes": base.classes}}
 
     def describe(self, data: AnnotatedImages, metrics: Metrics) -> dict[str, Any]:
         assert isinstance(metrics, DetectionEvaluation)
@@ -159,6 +194,25 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
         found = {name: score for about, _ in abouts for name, score in about.get("thresholds", {}).items()}
         return {"thresholds": {name: score for name, score in found.items() if name in classes}}
+
+    def agreement(
+        self,
+        base: TrainedDetector,
+        trained: TrainedDetector,
+        data: AnnotatedImages,
+        config: DetectionConfig,
+        device: torch.device,
+    ) -> float:
+        """Of the objects that the base finds, those that are still found; 1 where it finds none."""
+        same = many = 0
+        for model in (base.model, trained.model):
+            model.to(device)
+        for image in data.images:
+            pixels = [read_image(image.path)]
+            before, now = (predict_detections(one, pixels, thresholds_of(one), device) for one in (base, trained))
+            again, there = found_again(before, now)
+            same, many = same + again, many + there
+        return same / many if many else 1.0
 
     def among(self, data: AnnotatedImages, classes: list[str]) -> AnnotatedImages:
         return among(data, classes)

@@ -62,6 +62,8 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
     answer = "(H, W), each pixel's class: an index into model.classes"
 
     def set_up(self, config: SegmentationConfig) -> SetUp[Segmenter, SegmenterInput, SegmentedImages]:
+        if config.train.keep_classes == "distill":
+            raise InputError("train.keep_classes=distill is for classifiers and detectors; a segmenter takes true")
         data, section = load_segmented_split(config.data), like_its_file(config.model)
         torch.manual_seed(config.train.seed)
         segmenter = self.build(section, data.train.classes)

@@ -102,6 +102,28 @@ def test_eval_scores_old_and_new_and_both(
     assert old.code == 2 and "is not among the training classes" in old.err  # the base alone knows no new ones
 
 
+def test_retain_says_what_is_answered_on_the_bases_images(
+    finished: tuple[Result, str], base: Path, folder: Path, visionlora: Command
+) -> None:
+    result, _ = finished
+    old = make_images(folder / "retained", train=1) / "val"
+    out = folder / "answers"
+    outcome = visionlora("eval", result.folder, "--retain", old, "--retain-out", out)
+    assert not outcome.code, outcome.err
+    found = json.loads((out / "retained.json").read_text())
+    transform = eval_transform(load_trained(base).preprocessing)
+    images = torch.stack([transform(read_image(path)) for path in sorted(old.rglob("*.png"))])
+    truth = torch.arange(3).repeat_interleave(4)
+    with torch.no_grad():
+        said, says = (load_trained(path).model(images).argmax(1) for path in (base, result.folder))
+    expected = {"images": 12, "base": (said == truth), "now": (says == truth), "agreement": (said == says)}
+    shares = {key: value if key == "images" else value.float().mean().item() for key, value in expected.items()}
+    assert found == pytest.approx({**shares, "taken": (says > 2).float().mean().item()})
+    assert "agreement with the base" in outcome.out
+    refused = visionlora("eval", result.folder, "--retain", old, "--retain-at-least", 0.9, "--retain-out", folder / "n")
+    assert refused.code == 2 and "the base's classes are kept beside it" in refused.err
+
+
 def test_predict_names_both(finished: tuple[Result, str], new: Path, folder: Path, visionlora: Command) -> None:
     result, _ = finished
     out = folder / "found.json"

@@ -15,7 +15,7 @@ from visionlora.errors import InputError, some
 from visionlora.models.extended import Extended
 from visionlora.models.stated import stated
 from visionlora.models.weights import explain_mismatch
-from visionlora.sections import ModelSection
+from visionlora.sections import ModelSection, read_model_section
 from visionlora.tasks.about import Keeps, Part, Rule, Together
 from visionlora.tasks.base import Built, Member, Preprocessing, Task, Trained
 from visionlora.tasks.registry import task_of
@@ -164,6 +164,21 @@ def add_to(task: Task, trained: Trained, other: Trained) -> Trained:
     if not same or own.keys() != theirs.keys() or not all(torch.equal(own[key], theirs[key]) for key in own):
         raise InputError(f"{other.path}: stands beside another base than {trained.path}; train both on one")
     return put_together(task, trained, base, [*members, *more])
+
+
+def base_of(task: Task, trained: Trained, checkpoint: Path | None = None) -> Trained:
+    """The base of a model with new classes, with the classes of its own.
+
+    Raises:
+        InputError: it is not in the file, and can't be built.
+    """
+    if together_of(trained) is not None:
+        base, _ = taken_apart(task, trained)
+    else:
+        section: Any = read_model_section(task.SCHEMA, trained.about["model"])
+        section = section.model_copy(update={"checkpoint": checkpoint} if checkpoint else {})
+        base = build_base(task, section, trained.about.get("seed", 0))
+    return replace(trained, built=base.built, classes=base.classes, about=base.about)
 
 
 def take_off(task: Task, trained: Trained, name: str) -> Trained:

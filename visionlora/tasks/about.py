@@ -37,14 +37,14 @@ class Keeps(BaseModel):
 
     Attributes:
         classes: the base's, in the order of its outputs.
-        head: fingerprint of what of the base the adapter's file does not know otherwise.
+        head: fingerprints of those of the base's tensors that the file does not know otherwise, by name.
         rule: of the two.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
 
     classes: Names
-    head: Annotated[str, Field(pattern="^[0-9a-f]{16}$")]
+    head: Annotated[dict[Name, Annotated[str, Field(pattern="^[0-9a-f]{16}$")]], Field(max_length=10_000)]
     rule: Rule = Rule()
 
 

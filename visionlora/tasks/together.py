@@ -1,6 +1,5 @@
 """A base and models that were adapted from it, as one trained model that knows the classes of all."""
 
-import hashlib
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from visionlora.adapters.fingerprint import fingerprint
+from visionlora.adapters.fingerprint import fingerprints, has_fingerprint
 from visionlora.errors import InputError, some
 from visionlora.models.extended import Extended
 from visionlora.models.stated import stated
@@ -83,16 +82,12 @@ def new_classes(classes: Sequence[str], rule: Rule) -> list[str]:
     return [name for index, name in enumerate(classes) if index != rule.background]
 
 
-def head_fingerprint(model: nn.Module, known: Collection[str]) -> str:
-    """Of those of a base's tensors that an adapter's file does not know: its own head's."""
-    digest = hashlib.sha256()
-    for key, tensor in sorted(model.state_dict().items()):
-        if key not in known and not key.endswith("num_batches_tracked"):
-            digest.update(f"{key} {fingerprint(tensor)}\n".encode())
-    return digest.hexdigest()[:16]
+def head_fingerprints(model: nn.Module, known: Collection[str]) -> dict[str, str]:
+    """Of those of a base's tensors that an adapter's file does not know: its own head's, by name."""
+    return {key: digest for key, digest in fingerprints(model).items() if key not in known}
 
 
-def with_base(task: Task, alone: Trained, base: Base, keeps: Keeps, known: Collection[str]) -> Trained:
+def with_base(task: Task, alone: Trained, base: Base, keeps: Keeps) -> Trained:
     """A merged model beside the base that it was trained on.
 
     Args:
@@ -100,7 +95,6 @@ def with_base(task: Task, alone: Trained, base: Base, keeps: Keeps, known: Colle
         alone: the model with its own classes; what it has like the base is replaced by the base's.
         base: with its head.
         keeps: of the adapter's file.
-        known: names of the tensors that the file has fingerprints of.
 
     Raises:
         InputError: the base has other classes, or another head.
@@ -108,8 +102,10 @@ def with_base(task: Task, alone: Trained, base: Base, keeps: Keeps, known: Colle
     if base.classes != keeps.classes:
         what = "its classes in another order" if sorted(base.classes) == sorted(keeps.classes) else "other classes"
         raise InputError(f"{alone.path}: its base has {what}: {some(base.classes, 4)}, not {some(keeps.classes, 4)}")
-    if head_fingerprint(base.built.model, known) != keeps.head:
-        raise InputError(f"{alone.path}: its base has another head than when it was trained; give that one's file")
+    found = base.built.model.state_dict()
+    other = [key for key, digest in keeps.head.items() if key not in found or not has_fingerprint(found[key], digest)]
+    if other:
+        raise InputError(f"{alone.path}: its base has another head than when it was trained ({some(other, 2)} differ)")
     name = part_name(alone.path)
     member = Member(name, alone.built, alone.classes, keeps.rule, alone.about)
     return put_together(task, alone, base, [member])

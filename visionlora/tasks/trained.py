@@ -113,7 +113,7 @@ def load_trained(
     trained = Trained(name, built, classes, shown, path, about)
     if kept is None or base:
         return trained
-    return with_base(task, trained, build_base(task, section, about.get("seed", 0)), kept, header.base)
+    return with_base(task, trained, build_base(task, section, about.get("seed", 0)), kept)
 
 
 def write_plain(

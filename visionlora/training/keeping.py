@@ -15,7 +15,7 @@ from visionlora.tasks.about import Keeps
 from visionlora.tasks.base import Metrics, SetUp, Trained
 from visionlora.tasks.evaluation import score, to_device
 from visionlora.tasks.registry import task_of
-from visionlora.tasks.together import DISTILLED, build_base, head_fingerprint, joint_classes, old_and_new
+from visionlora.tasks.together import DISTILLED, build_base, head_fingerprints, joint_classes, old_and_new
 from visionlora.tasks.trained import ADAPTER, load_trained, write_keeps
 from visionlora.training.state import RunState
 
@@ -91,7 +91,7 @@ def keep(state: RunState, on_batch: Callable[[int], None]) -> Kept:
     rule = task.fit_rule(own, alone, data, config, state.device)
     known = read_header(path).base
     base.built.model.cpu()
-    write_keeps(path, Keeps(classes=base.classes, head=head_fingerprint(base.built.model, known), rule=rule))
+    write_keeps(path, Keeps(classes=base.classes, head=head_fingerprints(base.built.model, known), rule=rule))
     trained = load_trained(state.folder)
     everything = task.among(data, trained.classes)
     compared = _refuse_other_outputs(state, trained, own) if rule.overlap is None else 0

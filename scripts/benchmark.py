@@ -15,6 +15,8 @@ python scripts/benchmark.py pick annotations.json --days monday --val tuesday --
 python scripts/benchmark.py drift vtest.avi car_park/images --every 3 --scenes 500
 python scripts/benchmark.py recalibration ants_bees_256 --checkpoint tf_efficientnet_lite0.safetensors
 python scripts/benchmark.py fleet --model vit_small_patch16_224
+python scripts/benchmark.py extended --model mobilenetv2_100
+python scripts/benchmark.py keep-classes photos ants_bees_256 --checkpoint FILE --known imagenet_samples_256
 """
 
 import argparse
@@ -25,7 +27,9 @@ from benchmarks import (
     coverage,
     drift,
     export,
+    extended,
     fleet,
+    keep_classes,
     launches,
     load,
     loader,
@@ -54,6 +58,8 @@ COMMANDS = {
     "drift": drift,
     "recalibration": recalibration,
     "fleet": fleet,
+    "extended": extended,
+    "keep-classes": keep_classes,
 }
 """Name -> module with a docstring, ``add_arguments(parser)`` and ``run(arguments)``, the exit code."""
 

@@ -63,7 +63,9 @@ def run_blocks(document: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert count == len(fences) // 2 > 0, "a block was not understood"
 
 
-@pytest.mark.parametrize("name", ["tutorial", "detection", "segmentation", "export", "methods", "live", "fleet"])
+@pytest.mark.parametrize(
+    "name", ["tutorial", "detection", "segmentation", "export", "methods", "live", "fleet", "new-classes"]
+)
 def test_every_block_of_a_tutorial_runs(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     give_all_runs(lambda _task: ["train.epochs=1"], monkeypatch)  # what they learn is other tests' matter

@@ -7,7 +7,7 @@ import yaml
 from pydantic import ValidationError
 
 from visionlora.config_errors import explain, sections_of
-from visionlora.errors import InputError
+from visionlora.errors import InputError, shown
 from visionlora.plain_yaml import read_yaml
 from visionlora.sections import RunConfig
 from visionlora.tasks.registry import TASKS, schema_of
@@ -45,6 +45,7 @@ def parse_overrides(values: dict[str, Any], overrides: list[str]) -> dict[str, A
 def check_config(values: dict[str, Any], where: str = "config") -> RunConfig:
     """Plain data -> the config of its task; an InputError is one line that begins with ``where``."""
     schema = schema_of(values.get("task", next(iter(TASKS))), where)
+    values = _with_stage(values, where)
     try:
         return schema.model_validate(values)
     except ValidationError as error:
@@ -54,6 +55,20 @@ def check_config(values: dict[str, Any], where: str = "config") -> RunConfig:
 def dump_config(config: RunConfig) -> str:
     """The resolved config as YAML."""
     return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False)
+
+
+def _with_stage(values: dict[str, Any], where: str) -> dict[str, Any]:
+    """``lora.from`` is short for what it excludes."""
+    lora = values.get("lora")
+    if not isinstance(lora, dict) or "from" not in lora:
+        return values
+    stage, others = lora["from"], {key: value for key, value in lora.items() if key != "from"}
+    if not isinstance(stage, str) or not stage:
+        raise InputError(f"{where}: lora.from is {shown(stage)}; give a module's name, such as layer4 or blocks.9")
+    excluded = others.get("exclude", [])
+    if not isinstance(excluded, list):
+        return {**values, "lora": others}  # the schema says what is wrong with it
+    return {**values, "lora": {**others, "exclude": [*excluded, f"before:{stage}"]}}
 
 
 def _apply(values: dict[str, Any], override: str) -> None:

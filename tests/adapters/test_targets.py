@@ -4,6 +4,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
+import timm
 import torch
 import torchvision
 from torch import nn
@@ -402,3 +403,14 @@ def test_a_lazy_layer_that_is_left_out_stays_frozen_when_it_gets_its_shape() -> 
     assert not model[1].weight.requires_grad
     vl.detach(model)
     assert model[1].weight.requires_grad
+
+
+def test_what_lies_before_a_module_is_left_out() -> None:
+    model = timm.create_model("test_vit", num_classes=2)
+    targets, _, _ = resolve(model, vl.LoRAConfig(targets=["attn.qkv", "mlp.fc1"], exclude=["before:blocks.1"]))
+    first = min(int(target.path.split(".")[1]) for target in targets)
+    assert first == 1 and {target.path.split(".", 2)[2] for target in targets} == {"attn.qkv", "mlp.fc1"}
+    everything, _, _ = resolve(model, vl.LoRAConfig())
+    assert resolve(model, vl.LoRAConfig(exclude=["before:patch_embed"]))[0] == everything
+    with pytest.raises(vl.InputError, match="there is no module 'blocks.99' to begin at.*there are: .*blocks.1"):
+        resolve(model, vl.LoRAConfig(exclude=["before:blocks.99"]))

@@ -253,6 +253,14 @@ def test_inspecting_an_adapter_shows_what_is_new_in_it(visionlora: Command, trai
     assert missing.code == 2 and "test_vit: no such file or run folder" in missing.err
 
 
+def test_inspecting_counts_what_new_classes_beside_the_bases_cost(visionlora: Command) -> None:
+    lines = visionlora("inspect", "test_resnet", "--size", 32, "--extended").out.splitlines()
+    ratios = [float(line.split()[-1]) for line in lines if line.startswith("lora.from=")]
+    stages = [line.split()[0] for line in lines if line.startswith("lora.from=")]
+    assert stages == [f"lora.from={name}" for name in ("conv1", "layer1", "layer2", "layer3", "layer4")]
+    assert ratios[0] == 2 and sorted(ratios, reverse=True) == ratios and ratios[-1] > 1
+
+
 @pytest.mark.parametrize("command", ["", "train", "eval", "predict", "merge", "inspect", "compare", "demo"])
 def test_every_command_explains_itself(visionlora: Command, command: str) -> None:
     outcome = visionlora(*[command] if command else [], "--help")

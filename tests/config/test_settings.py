@@ -199,3 +199,15 @@ def test_the_saved_config_shows_every_setting(tmp_path: Path) -> None:
     for section in (fields["train"], fields["data"]):
         for name in section.annotation.model_fields:  # type: ignore[union-attr]
             assert f"  {name}:" in text
+
+
+def test_lora_from_leaves_out_what_is_before() -> None:
+    values = {
+        "model": {"name": "resnet50"},
+        "lora": {"from": "layer4", "exclude": ["*.downsample.*"], "targets": "conv"},
+    }
+    lora = check_config(values).lora
+    assert lora.exclude == ["*.downsample.*", "before:layer4"] and lora.targets == "conv"
+    assert check_config(check_config(values).model_dump(mode="json")).lora == lora
+    with pytest.raises(InputError, match="lora.from is 4; give a module's name, such as layer4 or blocks.9"):
+        check_config({"model": {"name": "resnet50"}, "lora": {"from": 4}})

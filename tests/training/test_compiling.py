@@ -23,9 +23,7 @@ def with_mode(config: RunConfig, mode: str) -> RunConfig:
     return check_config({**config.model_dump(mode="json"), "train": {**config.train.model_dump(), "compile": mode}})
 
 
-def test_a_run_is_compiled_once_and_its_file_is_the_plain_runs(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_run_is_compiled_once_and_its_file_is_the_plain_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     images = make_images(tmp_path / "images", train=2, val=2)
     train(make_config(images, tmp_path / "plain", epochs=1), quiet=True)
     calls: list[str] = []

@@ -39,7 +39,8 @@ class LoRAConfig:
             optionally with parts of a fused projection (``"blocks.*.attn.qkv:q,v"``: rows of one update,
             which share its ``lora_A``), or a preset:
             ``"all"``, ``"attention"``, ``"conv"``, ``"linear"``.
-        exclude: patterns of layers to leave out.
+        exclude: patterns of layers to leave out; ``"before:blocks.9"`` is all that is defined before that module (in a
+            run's config ``lora.from=blocks.9``).
         unfreeze: names of modules that train fully (a new head), or of parameters (``pos_embed``); they belong to the
             adapter. ``"norms"`` is the weight and bias of every normalisation layer, ``"biases"`` every bias. None is
             nothing for ``attach``, and the model's head in a run.

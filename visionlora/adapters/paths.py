@@ -7,6 +7,7 @@ from typing import Any
 from torch import nn
 
 _WRAPPED = "_orig_mod"
+_NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 def named_modules(model: nn.Module) -> Iterator[tuple[str, Any]]:
@@ -36,3 +37,12 @@ def unwrapped(model: nn.Module) -> nn.Module:
 def join(path: str, name: str) -> str:
     """The name of a module's part, ``path`` being empty for the model itself."""
     return f"{path}.{name}" if path else name
+
+
+def numbered(path: str) -> tuple[str, int] | None:
+    """``blocks.3.attn.qkv`` -> (``blocks.``, 3); None without a number that ends a part of the name before the last."""
+    parts = path.split(".")
+    for index, part in enumerate(parts[:-1]):
+        if found := _NUMBERED.fullmatch(part):
+            return ".".join([*parts[:index], found[1]]), int(found[2])
+    return None

@@ -12,11 +12,13 @@ from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.layer import LayerAdapters
 from visionlora.adapters.methods.registry import method_of
 from visionlora.adapters.norm import has_running_stats
-from visionlora.adapters.paths import join, named_modules, plain
+from visionlora.adapters.paths import join, named_modules, numbered, plain
 from visionlora.adapters.qkv import PARTS, part_rows
 from visionlora.errors import InputError, did_you_mean, some
 
 PRESETS = ("all", "attention", "conv", "linear")
+BEFORE = "before:"
+"""And a module's name: all that is defined before it."""
 UNFREEZE_PRESETS = ("norms", "biases")
 CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
 ADAPTABLE = (nn.Linear, *CONVS, nn.MultiheadAttention)
@@ -105,7 +107,7 @@ def resolve(model: nn.Module, config: LoRAConfig) -> tuple[list[Target], list[st
             )
     excluded = [path for path in chosen if any(pattern_matches(p, path, modules) for p in config.exclude)]
     for pattern in config.exclude:
-        if not any(pattern_matches(pattern, path, modules) for path in layers):
+        if not any(pattern_matches(pattern, path, modules) for path in layers) and not pattern.startswith(BEFORE):
             raise InputError(f"exclude '{pattern}' matches no layer{did_you_mean(pattern, layers)}")
 
     targets = [
@@ -135,17 +137,19 @@ def resolve(model: nn.Module, config: LoRAConfig) -> tuple[list[Target], list[st
 def split_parts(target: str) -> tuple[str, str]:
     """``"attn.qkv:q,v"`` -> ``("attn.qkv", "q,v")``; a regular expression keeps its colons."""
     found = _PARTS_SUFFIX.fullmatch(target)
-    return (found[1], found[2]) if found and found[1] != "re" else (target, "")
+    return (found[1], found[2]) if found and found[1] not in ("re", "before") else (target, "")
 
 
 def pattern_matches(pattern: str, path: str, modules: dict[str, nn.Module]) -> bool:
-    """Whether a preset, a regular expression, a glob or a name matches a layer's name.
+    """Whether a preset, ``before:`` and a module, a regular expression, a glob or a name matches a layer's name.
 
     A name stands for that module, or, where there is none, for every module whose name ends so.
     """
     pattern = plain(pattern)
     if pattern in PRESETS and pattern not in modules:
         return _in_preset(pattern, path, modules)
+    if pattern.startswith(BEFORE):
+        return _is_before(pattern.removeprefix(BEFORE), path, modules)
     if pattern.startswith("re:"):
         try:
             return re.fullmatch(pattern[3:], path) is not None
@@ -315,6 +319,19 @@ def _in_preset(preset: str, path: str, modules: dict[str, nn.Module]) -> bool:
     if preset == "linear":
         return isinstance(layer, nn.Linear)
     return _is_attention_projection(path, modules)
+
+
+def _is_before(stage: str, path: str, modules: dict[str, nn.Module]) -> bool:
+    names = list(modules)
+    first = next((name for name in names if name == stage), None)
+    first = first or next((name for name in names if name.endswith(f".{stage}")), None)
+    if first is None:
+        numbers = dict.fromkeys(f"{at[0]}{at[1]}" for name in names if (at := numbered(f"{name}.")))
+        raise InputError(
+            f"there is no module '{stage}' to begin at{did_you_mean(stage, names)}; there are: "
+            f"{some(numbers or names[1:], 12)}"
+        )
+    return names.index(path) < names.index(first)
 
 
 def _is_attention_projection(path: str, modules: dict[str, nn.Module]) -> bool:

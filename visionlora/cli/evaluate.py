@@ -1,6 +1,7 @@
 """``visionlora eval``."""
 
 from pathlib import Path
+from typing import Any
 
 from visionlora.cli.forgetting import Retain, show_retained
 from visionlora.cli.show import check_out, print_table, progress, say
@@ -13,8 +14,10 @@ from visionlora.sections import RunConfig
 from visionlora.tasks.base import Trained
 from visionlora.tasks.evaluation import score
 from visionlora.tasks.registry import task_of
+from visionlora.tasks.together import old_and_new
 from visionlora.tasks.trained import load_trained
 from visionlora.training.folder import CONFIG
+from visionlora.training.keeping import by_group
 from visionlora.training.run import pick_device
 
 
@@ -56,13 +59,22 @@ def evaluate(
     print_table(["score", "value"], [[name, f"{value:.4f}"] for name, value in scores.items()])
     columns = list(dict.fromkeys(name for values in per_class.values() for name in values))
     rows = []
-    for name, count in zip(trained.classes, data.counts(), strict=True):
+    counts = data.counts()
+    groups = by_group(trained, per_class, counts)
+    for name, count in zip(trained.classes, counts, strict=True):
+        if groups and not count:
+            continue  # a base may know a thousand classes that these images don't show
         values = per_class.get(name, {})
         rows.append([name, str(count), *(f"{values[key]:.3f}" if key in values else "-" for key in columns)])
+    for group, names in zip(groups, old_and_new(trained) or (), strict=True):
+        many = sum(count for name, count in zip(trained.classes, counts, strict=True) if name in set(names))
+        means = [f"{groups[group][key]:.3f}" if key in groups[group] else "-" for key in columns]
+        rows.append([f"{group}: mean of those of {len(names)} that are shown", str(many), *means])
     print_table(["class", task.counted, *columns], rows)
     if out is not None:
+        grouped = {"groups": groups} if groups else {}
         counted = {"images": len(data), "skipped": [str(path) for path in chosen.skipped], "faulty": chosen.faulty}
-        write_json(out, {**counted, "scores": scores, "per_class": per_class, **metrics.details()})
+        write_json(out, {**counted, "scores": scores, "per_class": per_class, **grouped, **metrics.details()})
     if retain is not None:
         show_retained(retain, trained, data, config, checkpoint, device)
 
@@ -73,5 +85,7 @@ def config_for(run: Path, trained: Trained, overrides: list[str]) -> RunConfig:
     if saved.is_file():
         return load_config(saved, overrides)
     data = task_of(trained.task).settings_of(trained)
-    values = {"task": trained.task, "model": trained.about["model"], "data": data}
+    values: dict[str, Any] = {"task": trained.task, "model": trained.about["model"], "data": data}
+    if old_and_new(trained):
+        values["train"] = {"keep_classes": True}  # the images may show only some of the classes
     return check_config(parse_overrides(values, overrides))

@@ -10,6 +10,9 @@ from visionlora.files import new_folder, write_json
 from visionlora.sections import RunConfig
 from visionlora.studies.forgetting import figure_of, retained, write_scaled
 from visionlora.tasks.base import Trained
+from visionlora.tasks.classification.retaining import answers_on
+from visionlora.tasks.registry import task_of
+from visionlora.tasks.together import base_of, old_and_new
 from visionlora.training.run import pick_device
 
 PICTURE, TABLE, ADAPTER = "retained.png", "retained.json", "adapter.safetensors"
@@ -47,6 +50,9 @@ def show_retained(
     device: str,
 ) -> None:
     """Print the curve, and write it and the adapter that keeps enough, if asked."""
+    if old_and_new(trained):
+        _show_answers(asked, trained, config, checkpoint, device)
+        return
     found = retained(
         trained.path, trained, target, asked.images, config, pick_device(device), checkpoint, progress=progress
     )
@@ -67,3 +73,25 @@ def show_retained(
             f"{chosen.target:.4f} here: {asked.out / ADAPTER}"
         )
     say(f"the curve is in {asked.out}")
+
+
+def _show_answers(asked: Retain, trained: Trained, config: RunConfig, checkpoint: Path | None, device: str) -> None:
+    """Of a model that has new classes and its base's."""
+    if trained.task != "classification":
+        raise InputError(
+            f"--retain is for classifiers, and {trained.path} is for {trained.task}; eval shows old classes by labels"
+        )
+    if asked.at_least is not None:
+        raise InputError("--retain-at-least scales an adapter's update, and here the base's classes are kept beside it")
+    base = base_of(task_of(trained.task), trained, checkpoint)
+    found = answers_on(asked.images, trained, base, config, pick_device(device))
+    rows = [["top1 by labels", f"{found.base:.4f}", f"{found.now:.4f}"]] if found.base is not None else []
+    rows += [
+        ["agreement with the base", "", f"{found.agreement:.4f}"],
+        ["a new class answers", "", f"{found.taken:.4f}"],
+    ]
+    print_table([f"{found.images} images", "base", "with new classes"], rows)
+    if asked.out is not None:
+        with new_folder(asked.out) as folder:
+            write_json(folder / TABLE, asdict(found))
+        say(f"the shares are in {asked.out}")

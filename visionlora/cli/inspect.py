@@ -5,7 +5,9 @@ from dataclasses import dataclass, replace
 
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.model import attach
+from visionlora.adapters.paths import numbered
 from visionlora.adapters.report import collapse, table
+from visionlora.adapters.targets import is_under
 from visionlora.models.classifier import create_classifier
 from visionlora.studies.costs import METHODS, Cost, costs_of, prepared, time_steps
 from visionlora.studies.plan import parse_seconds
@@ -16,7 +18,9 @@ BATCHES = (1, 2, 4, 8, 16, 32, 64, 128)
 
 @dataclass(frozen=True)
 class Asked:
-    """What else to show: costs of each method, of each layer, and of steps that are timed for so long, as text."""
+    """What else to show: costs of each method, of each layer, and of steps that are timed for so long, as text; and of
+    a base that answers beside the adapted model, by where the adapter begins.
+    """
 
     costs: bool
     layers: bool
@@ -24,6 +28,7 @@ class Asked:
     size: int | None
     batch: int
     images: int
+    extended: bool = False
 
 
 def inspect(name: str, rank: int, targets: list[str], classes: int, asked: Asked) -> None:
@@ -41,6 +46,23 @@ def inspect(name: str, rank: int, targets: list[str], classes: int, asked: Asked
     print(report)
     if asked.costs or asked.layers or asked.trial:
         _show_costs(name, config, classes, asked, seconds)
+    if asked.extended:
+        _show_extended(name, classes, asked.size)
+
+
+def _show_extended(name: str, classes: int, size: int | None) -> None:
+    """What lies below the adapter is computed once, what lies above it twice."""
+    costs = costs_of(name, LoRAConfig(rank=1), classes, size)["frozen"]
+    done = {path: layer.operations for path, layer in costs.layers.items()}
+    order = list(done)
+    total = sum(done.values())
+    rows, stages = [], dict.fromkeys(f"{at[0]}{at[1]}" for path in order if (at := numbered(path)))
+    for stage in stages:
+        first = next(index for index, path in enumerate(order) if is_under(path, [stage]))
+        twice = sum(done[path] for path in order[first:])
+        rows.append((f"lora.from={stage}", f"{(total + twice) / 1e9:.3f}", f"{(total + twice) / total:.2f}"))
+    print(f"\none image, with new classes beside the base's (train.keep_classes=true; base {total / 1e9:.3f} GFLOP):")
+    print(table(("", "GFLOP forward", "of the base's"), rows))
 
 
 def _show_costs(name: str, config: LoRAConfig, classes: int, asked: Asked, seconds: float) -> None:

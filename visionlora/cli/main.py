@@ -202,11 +202,15 @@ def merge(
     checkpoint: Checkpoint = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the file if there is one.")] = False,
     download: Download = False,
+    with_: Annotated[
+        list[Path] | None, typer.Option("--with", help="Of runs that keep the base's classes: another one's, too.")
+    ] = None,
+    without: Annotated[str, typer.Option(help="Of such: take the one of this name off again.")] = "",
 ) -> None:
     """Write the adapted model as plain weights, with the base's names."""
     from visionlora.cli.merge import merge as run_merge
 
-    run_merge(run, out, checkpoint, overwrite, download)
+    run_merge(run, out, checkpoint, overwrite, download, with_ or [], without)
 
 
 @app.command()
@@ -396,6 +400,9 @@ def inspect(
     size: Annotated[int | None, typer.Option(min=1, help="Pixels of an image's side; by default the model's.")] = None,
     batch: Annotated[int, typer.Option(min=2, help="Images in a timed step.")] = 16,
     images: Annotated[int, typer.Option(min=1, help="Of an epoch whose minutes are shown.")] = 1000,
+    extended: Annotated[
+        bool, typer.Option("--extended", help="Count what new classes beside the base's cost, by lora.from.")
+    ] = False,
     directions: Annotated[
         bool,
         typer.Option("--directions", help="Of a trained adapter: how much of each update is new to its frozen weight."),
@@ -412,7 +419,9 @@ def inspect(
         from visionlora.cli.inspect import Asked
         from visionlora.cli.inspect import inspect as run_inspection
 
-        run_inspection(model, rank, targets or ["all"], classes, Asked(costs, layers, trial, size, batch, images))
+        run_inspection(
+            model, rank, targets or ["all"], classes, Asked(costs, layers, trial, size, batch, images, extended)
+        )
 
 
 @app.command()

@@ -7,6 +7,8 @@ from typing import Any
 from visionlora.exports.card_metrics import metrics, table
 from visionlora.exports.result import Exported
 from visionlora.exports.source import Source
+from visionlora.tasks.base import Trained
+from visionlora.tasks.together import old_and_new, together_of
 from visionlora.training.folder import FIGURES
 
 _LISTED = 100
@@ -30,7 +32,7 @@ def write_card(source: Source, to: str, loader: str, example: str, result: Expor
         f"## Use\n\nIn this folder, with {needs}:\n\n```python\n{_imports_first(loader, example)}\n```",
         _base(source),
         _data(source),
-        _classes(source.trained.classes),
+        _classes(source.trained),
         metrics(source, result.scores),
         _cost(source),
         _check(result),
@@ -98,10 +100,19 @@ def _plain(value: Any) -> Any:
     return value.name if isinstance(value, Path) else value
 
 
-def _classes(classes: list[str]) -> str:
+def _classes(trained: Trained) -> str:
+    parts = old_and_new(trained)
+    if parts is None:
+        return f"## Classes\n\n{_listed(trained.classes)}"
+    old, new = parts
+    kept = "whose outputs are the base's own" if together_of(trained) else "learnt again from the base's answers"
+    return f"## Classes\n\n{len(new)} new:\n\n{_listed(new)}\n\n{len(old)} of the base, {kept}:\n\n{_listed(old)}"
+
+
+def _listed(classes: list[str]) -> str:
     listed = "\n".join(f"{index}. {word}" for index, word in enumerate(classes[:_LISTED]))
     more = f"\n\nand {len(classes) - _LISTED} more, which the model's files name" if len(classes) > _LISTED else ""
-    return f"## Classes\n\n{listed}{more}"
+    return f"{listed}{more}"
 
 
 def _cost(source: Source) -> str:

@@ -66,7 +66,7 @@ def export_fleet(
     refuse_folder(out)
     import_onnx()
     files = adapter_files(folder)
-    first = load_trained(next(iter(files.values())), checkpoint, base=True, download=download)
+    first = load_trained(next(iter(files.values())), checkpoint, base=True, download=download, alone=True)
     if first.task != TASK:
         raise InputError(
             f"{folder}: its cameras are {task_of(first.task).noun}s, and only classifiers can be chosen by an index in "

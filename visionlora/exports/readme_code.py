@@ -5,12 +5,13 @@ from typing import Any
 
 from visionlora.tasks.base import Trained
 from visionlora.tasks.registry import task_of
+from visionlora.tasks.together import together_of
 
 
 def loading_code(trained: Trained, file: Path) -> str:
     """Python that makes the plain ``model`` from its merged weights, by its library alone."""
     where = repr(str(file))
-    creation = task_of(trained.task).creation_code(trained)
+    creation = "" if together_of(trained) else task_of(trained.task).creation_code(trained)
     if not creation:
         return (
             f"from pathlib import Path\nfrom visionlora import load_trained\nmodel = load_trained(Path({where})).model"

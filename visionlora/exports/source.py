@@ -14,6 +14,7 @@ from visionlora.errors import InputError
 from visionlora.sections import RunConfig, read_model_section
 from visionlora.tasks.base import Task, Trained
 from visionlora.tasks.registry import task_of
+from visionlora.tasks.together import together_of
 from visionlora.tasks.trained import load_trained
 from visionlora.training.folder import CONFIG, REPORT
 
@@ -24,8 +25,8 @@ class Source:
 
     Attributes:
         trained: merged.
-        adapted: with its adapter still on it; None if every weight was trained.
-        base: without; None likewise.
+        adapted: with its adapter still on it; None if every weight was trained, or the base answers beside it.
+        base: without; None if every weight was trained.
         config: of the run; None for a file alone.
         report: of the run; empty for a file alone, or before its end.
         folder: of the run; None for a file alone.
@@ -50,7 +51,10 @@ class Source:
 
     @property
     def library(self) -> str:
-        """Whose code builds the plain model: ``timm`` or ``torchvision``; else ``visionlora``, over timm's backbone."""
+        """Whose code builds the plain model: ``timm`` or ``torchvision``; else ``visionlora``, over timm's backbone, or
+        of a base with new classes beside it."""
+        if together_of(self.trained):
+            return "visionlora"
         section = read_model_section(self.task.SCHEMA, self.trained.about["model"])
         return self.task.library(section)
 
@@ -80,9 +84,12 @@ def load_source(path: Path, trained: Trained, checkpoint: Path | None, download:
     with safe_open(trained.path, framework="pt") as file:
         is_adapter = (file.metadata() or {}).get("format") == FORMAT
     if is_adapter:
-        adapted = load_trained(path, checkpoint, merged=False, download=download).model
+        if not together_of(trained):
+            adapted = load_trained(path, checkpoint, merged=False, download=download).model
         base = load_trained(path, checkpoint, base=True, download=download).model
     report = _report(folder / REPORT) if config is not None else None
+    if report and report.get("kept") and together_of(trained):
+        report = {**report, "scores": report["kept"]["scores"], "per_class": report["kept"]["groups"]}
     return Source(trained, adapted, base, config, report, folder if config is not None else None)
 
 

@@ -12,6 +12,7 @@ from visionlora.exports.readme_code import run_loader
 from visionlora.exports.source import Source
 from visionlora.exports.weights import write_weights
 from visionlora.files import tensor_errors
+from visionlora.tasks.together import together_of
 from visionlora.tasks.trained import MODEL
 
 FILE = MODEL
@@ -22,6 +23,8 @@ def refuse(source: Source) -> None:
     task, library, name = source.trained.task, source.library, source.trained.about["model"]["name"]
     if not isinstance(source.trained.preprocessing, Preprocessing):
         raise InputError(f"--to timm is for classifiers, and {name} is for {task}; take --to torchvision or --to onnx")
+    if together_of(source.trained):
+        raise InputError(f"--to timm: timm knows no {name} with classes beside its own; take --to torchvision or onnx")
     if library != "timm":
         raise InputError(f"--to timm is for timm's models, and {name} is {library}'s; take --to torchvision")
 

@@ -10,7 +10,7 @@ from torch import nn
 
 from visionlora.errors import InputError, did_you_mean
 from visionlora.models import timm_models, torchvision_models
-from visionlora.models.weights import check_checkpoint, first_line
+from visionlora.models.weights import check_checkpoint, first_line, head_outputs, read_state_dict
 
 
 @dataclass(frozen=True)
@@ -77,6 +77,14 @@ def own_outputs(name: str) -> int:
     """Classes of the head that the model's published weights have, as its library says; ImageNet's where it doesn't."""
     config = timm_models.published(name)
     return config.num_classes if config is not None and config.num_classes else 1000
+
+
+def stored_outputs(name: str, pretrained: bool, checkpoint: Path | None) -> int:
+    """Classes of the head that a model's weights have, in a local file or as its library says; 0 if it has none."""
+    if checkpoint is None:
+        return own_outputs(name) if pretrained else 0
+    check_checkpoint(checkpoint)
+    return head_outputs(read_state_dict(checkpoint), _library(name).head_name(name))
 
 
 def creation_code(name: str, num_classes: int, img_size: tuple[int, int]) -> str:

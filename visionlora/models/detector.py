@@ -101,7 +101,8 @@ def create_detector(
         pretrained: take weights from the library's hub, unless there is a ``checkpoint``: the whole detector's, or
             the backbone's.
         checkpoint: a local file of the same (safetensors or pth). A file of a whole detector may have COCO's
-            91 outputs, or as many as ``classes`` need: it is then taken as made for them.
+            91 outputs, or as many as ``classes`` need: it is then taken as made for them, unless it states others.
+            Over a ``backbone`` too it may be a whole detector's that ``visionlora merge`` or ``export`` wrote.
         size: pixels of an image's longest side. By default 640 over a timm backbone, and for torchvision's what
             gives a frame of 16:9 the scale that they were trained at. SSD then scales both sides to its fixed size.
         data_config: ``mean`` and ``std`` that replace the weights' own.
@@ -129,11 +130,21 @@ def create_detector(
             raise InputError(f"model {name} has its own {some(layout)}; leave them out, or choose a model.backbone")
         built = torchvision_detectors.create(name.removeprefix(PREFIX), classes, pretrained, checkpoint)
     else:
-        built = timm_detectors.create(name, len(classes), backbone, pretrained, checkpoint, Layout(**layout))
+        built = timm_detectors.create(name, classes, backbone, pretrained, checkpoint, Layout(**layout))
     config = _set_transform(built.model, size or built.size, data_config or {})
     _tell_strides(built.model)
     masks = isinstance(built.model, MaskRCNN)
     return Detector(built.model, built.head, built.unused, list(classes), built.labels, masks, config)
+
+
+def own_classes(name: str, backbone: str | None, pretrained: bool, checkpoint: Path | None) -> list[str]:
+    """The classes that a detector's weights know; empty where they are a backbone's alone, or none."""
+    check_checkpoint(checkpoint)
+    if (own := torchvision_detectors.stated_detector(checkpoint)) is not None:
+        return own
+    if backbone is not None:
+        return []
+    return torchvision_detectors.own_classes(name.removeprefix(PREFIX), pretrained, checkpoint)
 
 
 def detector_names() -> list[str]:

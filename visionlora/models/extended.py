@@ -42,14 +42,14 @@ class Extended(nn.Module):
         del mode
         return super().train(False)
 
-    def forward(self, *inputs: Any) -> Any:
-        """What ``join`` makes of all outputs for the inputs that the base takes."""
+    def forward(self, images: Any) -> Any:
+        """What ``join`` makes of all outputs for what the base takes."""
         with _recorded(self.base, {path for taken in self._taken.values() for path in taken.paths}) as outputs:
-            base = self.base(*inputs)
+            base = self.base(images)
         found = {}
         for name, other in self.others.items():
             with self._taken[name].replayed(other, outputs):
-                found[name] = other(*inputs)
+                found[name] = other(images)
         return self.join(base, found)
 
     def without(self, name: str) -> "Extended":

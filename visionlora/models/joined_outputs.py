@@ -79,3 +79,14 @@ class JoinPixels:
             joined.append(highest + torch.cat([margin[:, :column], margin[:, column + 1 :]], dim=1))
             highest = torch.maximum(highest, joined[-1].amax(dim=1, keepdim=True))
         return torch.cat(joined, dim=1)
+
+
+def begins_with(found: Any, base: Any) -> bool:
+    """Whether joined outputs begin with the base's, bit for bit: logits, or each image's objects."""
+    if isinstance(base, Tensor):
+        return torch.equal(found[:, : base.shape[1]], base)
+    return len(found) == len(base) and all(
+        key in one and torch.equal(one[key][: len(value)], value)
+        for one, alone in zip(found, base, strict=True)
+        for key, value in alone.items()
+    )

@@ -59,7 +59,8 @@ def create_segmenter(
         pretrained: take weights from the library's hub, unless there is a ``checkpoint``: the whole segmenter's, or
             the backbone's.
         checkpoint: a local file of the same (safetensors or pth). A file of a whole segmenter with as many outputs
-            as there are ``classes`` is taken as made for them.
+            as there are ``classes`` is taken as made for them, unless it states others. Over a ``backbone`` too it may
+            be a whole segmenter's that ``visionlora merge`` or ``export`` wrote.
         data_config: ``mean`` and ``std`` that replace the weights' own.
         channels: width of the decoder, a multiple of 16; by default 64. U-Net has so many at a stride of 4, and in
             proportion to the stride elsewhere.
@@ -72,12 +73,18 @@ def create_segmenter(
         plain = name.removeprefix(PREFIX)
         model, head, unused, config = torchvision_segmenters.create(plain, classes, pretrained, checkpoint)
     else:
-        model, head, unused, config = timm_segmenters.create(
-            name, len(classes), backbone, pretrained, checkpoint, channels
-        )
+        model, head, unused, config = timm_segmenters.create(name, classes, backbone, pretrained, checkpoint, channels)
     replaced = data_config or {}
     config = {key: tuple(replaced.get(key) or config[key]) for key in ("mean", "std")}
     return Segmenter(model, head, unused, list(classes), config)
+
+
+def own_classes(name: str, backbone: str | None, pretrained: bool, checkpoint: Path | None) -> list[str]:
+    """The classes that a segmenter's weights know; empty where they are a backbone's alone, or none."""
+    check_checkpoint(checkpoint)
+    if (own := timm_segmenters.stated_segmenter(checkpoint)) is not None:
+        return own
+    return [] if backbone else torchvision_segmenters.own_classes(name.removeprefix(PREFIX), pretrained, checkpoint)
 
 
 def segmenter_names() -> list[str]:

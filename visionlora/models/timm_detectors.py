@@ -14,10 +14,12 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import MultiScaleRoIAlign
 
 from visionlora.errors import InputError, some
+from visionlora.models import torchvision_detectors
 from visionlora.models.anchors import Anchors, default_anchors
 from visionlora.models.built import BuiltDetector
 from visionlora.models.pyramids import COARSEST, TimmPyramid, build_pyramid
 from visionlora.models.timm_features import create_body
+from visionlora.models.weights import explain_mismatch, read_state_dict
 
 NAMES = ("faster_rcnn", "mask_rcnn", "retinanet", "fcos")
 GROUP = 8
@@ -49,11 +51,13 @@ class Layout:
 
 
 def create(
-    name: str, num_classes: int, backbone: str, pretrained: bool, checkpoint: Path | None, layout: Layout
+    name: str, classes: Sequence[str], backbone: str, pretrained: bool, checkpoint: Path | None, layout: Layout
 ) -> BuiltDetector:
     """The detector ``name`` over ``backbone``; see ``create_detector``."""
+    num_classes = len(classes)
     _check(name, layout, num_classes)
-    body = create_body(backbone, pretrained, checkpoint)
+    own = torchvision_detectors.stated_detector(checkpoint)
+    body = create_body(backbone, *((False, None) if own else (pretrained, checkpoint)))
     pyramid, unused = build_pyramid(backbone, body, layout.levels, layout.fpn_channels)
     image = {"image_mean": list(body.data_config["mean"]), "image_std": list(body.data_config["std"])}
     build = {"retinanet": _retinanet, "fcos": _fcos, "faster_rcnn": _faster_rcnn, "mask_rcnn": _mask_rcnn}[name]
@@ -63,7 +67,26 @@ def create(
     labels = tuple(range(first, first + num_classes))
     for layer in unused:
         body.model.get_submodule(layer).requires_grad_(False)
-    return BuiltDetector(model, ["backbone.fpn", *head], [f"backbone.body.{layer}" for layer in unused], labels, SIZE)
+    new = ["backbone.fpn", *head]
+    if own is not None:
+        assert checkpoint is not None
+        new = _load_whole(model, name, classes, own, first, checkpoint)
+    return BuiltDetector(model, new, [f"backbone.body.{layer}" for layer in unused], labels, SIZE)
+
+
+def _load_whole(
+    model: nn.Module, name: str, classes: Sequence[str], own: list[str], first: int, checkpoint: Path
+) -> list[str]:
+    """Fill the model from a file of a whole detector of ``own`` classes; names of its modules that stay new."""
+    tensors = read_state_dict(checkpoint)
+    new = [] if own == list(classes) else list(torchvision_detectors.predictors(model))
+    if new:
+        tensors |= torchvision_detectors.rows_of_same_names(model, tensors, classes, own, first)
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(explain_mismatch(checkpoint, name, model, tensors, error)) from error
+    return new
 
 
 def _check(name: str, layout: Layout, num_classes: int) -> None:

@@ -53,7 +53,7 @@ def create(
     if img_size is not None and config is not None and config.fixed_input_size:
         kwargs["img_size"] = img_size
     if checkpoint is not None:
-        model = _from_file(name, config, checkpoint, kwargs)
+        model = _from_file(name, checkpoint, kwargs)
         new_head = model.num_classes != num_classes
         if new_head:
             model.reset_classifier(num_classes)  # type: ignore[operator]
@@ -73,14 +73,21 @@ def creation_code(name: str, num_classes: int, img_size: tuple[int, int]) -> str
     return f"import timm\nmodel = timm.create_model({name!r}, num_classes={num_classes}{size})"
 
 
-def _from_file(name: str, config: PretrainedCfg | None, checkpoint: Path, kwargs: dict[str, Any]) -> nn.Module:
+def head_name(name: str) -> str | None:
+    """The layer that tells classes apart, as timm says."""
+    config = published(name)
+    classifier = config.classifier if config else _own_config(name)["classifier"]
+    found: str | None = classifier[0] if isinstance(classifier, tuple | list) else classifier
+    return found
+
+
+def _from_file(name: str, checkpoint: Path, kwargs: dict[str, Any]) -> nn.Module:
     """timm's own loading converts layouts and resamples position embeddings.
 
     It is strict only while the head fits, hence the model is made with the file's own head first.
     """
     tensors = read_state_dict(checkpoint)
-    classifier = config.classifier if config else _own_config(name)["classifier"]
-    outputs = head_outputs(tensors, classifier[0] if isinstance(classifier, tuple | list) else classifier)
+    outputs = head_outputs(tensors, head_name(name))
     # A hub or a folder as the source would go before the file.
     overlay = {"file": str(checkpoint), "source": "", "num_classes": outputs}
     try:

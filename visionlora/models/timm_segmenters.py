@@ -1,6 +1,7 @@
 """A timm backbone with a decoder, for a class per pixel."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,9 @@ from torch import Tensor, nn
 
 from visionlora.errors import InputError, some
 from visionlora.models.decoders import GROUP, DeepLabV3Plus, Linear, Multilevel, SegFormer, SemanticFPN, Unet, UperNet
+from visionlora.models.stated import stated
 from visionlora.models.timm_features import Body, create_body, feature_maps, probe
+from visionlora.models.weights import explain_mismatch, read_state_dict
 
 OVER_PYRAMIDS = ("unet", "fpn", "deeplabv3plus", "upernet", "segformer")
 """Over a CNN or a transformer with maps of several strides."""
@@ -53,11 +56,12 @@ class TimmSegmenter(nn.Module):
 
 
 def create(
-    name: str, num_classes: int, backbone: str, pretrained: bool, checkpoint: Path | None, channels: int | None
+    name: str, classes: Sequence[str], backbone: str, pretrained: bool, checkpoint: Path | None, channels: int | None
 ) -> tuple[nn.Module, list[str], list[str], dict[str, Any]]:
     """The decoder ``name`` over ``backbone``: model, head, unused, data config; see ``create_segmenter``."""
     _check(name, channels)
-    body = create_body(backbone, pretrained, checkpoint)
+    own = stated_segmenter(checkpoint)
+    body = create_body(backbone, *((False, None) if own else (pretrained, checkpoint)))
     plain = len(body.strides) > 1 and len(set(body.strides)) == 1
     fitting = OVER_PLAIN if plain else OVER_PYRAMIDS
     if name not in fitting:
@@ -67,9 +71,46 @@ def create(
     unused = probe(backbone, body, maps, plain)
     for layer in unused:
         body.model.get_submodule(layer).requires_grad_(False)
-    decoder = _decoder(name, body, maps, channels or CHANNELS, num_classes)
-    model = TimmSegmenter(body.model, maps, decoder, plain, body.strides[maps[-1]])
-    return model, ["decoder"], [f"backbone.{layer}" for layer in unused], body.data_config
+    decoder = _decoder(name, body, maps, channels or CHANNELS, len(classes))
+    model, new = TimmSegmenter(body.model, maps, decoder, plain, body.strides[maps[-1]]), ["decoder"]
+    if own is not None:
+        assert checkpoint is not None
+        other = _decoder(name, body, maps, channels or CHANNELS, len(classes) + 1)
+        new = _load_whole(model, name, classes, own, _of_classes(decoder, other), checkpoint)
+    return model, new, [f"backbone.{layer}" for layer in unused], body.data_config
+
+
+def stated_segmenter(checkpoint: Path | None) -> list[str] | None:
+    """The classes of a whole segmenter that ``merge`` or ``export`` wrote; None of any other file."""
+    said = stated(checkpoint)
+    return said.classes if said is not None and said.about.get("task") == "segmentation" else None
+
+
+def _of_classes(decoder: nn.Module, other: nn.Module) -> list[str]:
+    """The layers whose rows belong to classes: those that differ from the other's, which is for one class more."""
+    shapes = {key: tensor.shape for key, tensor in other.state_dict().items()}
+    differ = [key for key, tensor in decoder.state_dict().items() if shapes[key] != tensor.shape]
+    return list(dict.fromkeys(f"decoder.{key.rpartition('.')[0]}" for key in differ))
+
+
+def _load_whole(
+    model: nn.Module, name: str, classes: Sequence[str], own: list[str], layers: list[str], checkpoint: Path
+) -> list[str]:
+    """Fill the model from a file of a whole segmenter of ``own`` classes; names of its modules that stay new."""
+    tensors = read_state_dict(checkpoint)
+    new = [] if own == list(classes) else layers
+    for key, fresh in model.state_dict().items():
+        stored = tensors.get(key)
+        if key.rpartition(".")[0] in new and stored is not None and len(stored) == len(own):
+            tensors[key] = fresh.clone()
+            for index, word in enumerate(classes):
+                if word in own:
+                    tensors[key][index] = stored[own.index(word)]
+    try:
+        model.load_state_dict(tensors)
+    except RuntimeError as error:
+        raise InputError(explain_mismatch(checkpoint, name, model, tensors, error)) from error
+    return new
 
 
 def _check(name: str, channels: int | None) -> None:

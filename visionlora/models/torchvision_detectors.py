@@ -11,6 +11,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 
 from visionlora.errors import InputError
 from visionlora.models.built import BuiltDetector
+from visionlora.models.stated import numbered_classes, stated
 from visionlora.models.weights import explain_mismatch, from_torchvisions_hub, read_state_dict
 
 PREFIX = "torchvision/"
@@ -50,7 +51,10 @@ def create(name: str, classes: Sequence[str], pretrained: bool, checkpoint: Path
     tensors = read_state_dict(checkpoint) if checkpoint else from_torchvisions_hub(name, weights)
     categories = weights.meta["categories"]
     stored = _stored_outputs(model, tensors, outputs)
-    if stored == len(categories):
+    own = stated_detector(checkpoint)
+    if own is not None and stored == len(own) + background and own != list(classes):
+        tensors |= rows_of_same_names(model, tensors, classes, own, background)
+    elif stored == len(categories):
         known = {_plain(category): label for label, category in enumerate(categories) if label and category != "N/A"}
         matches = {index: known[_plain(word)] for index, word in enumerate(classes) if _plain(word) in known}
         if len(classes) == len(known) == len(set(matches.values())):
@@ -58,7 +62,7 @@ def create(name: str, classes: Sequence[str], pretrained: bool, checkpoint: Path
             labels = tuple(matches[index] for index in range(len(classes)))
         else:
             kept = {labels[index]: label for index, label in matches.items()} | ({0: 0} if background else {})
-            tensors |= _kept_rows(model, tensors, outputs, stored, kept)
+            tensors |= kept_rows(model, tensors, outputs, stored, kept)
     elif stored == outputs:
         head = []
     else:
@@ -67,6 +71,21 @@ def create(name: str, classes: Sequence[str], pretrained: bool, checkpoint: Path
     if name in _ZERO_EPS:
         _set_eps(model)
     return BuiltDetector(model, head, [], labels, _native_size(model))
+
+
+def stated_detector(checkpoint: Path | None) -> list[str] | None:
+    """The classes of a whole detector that ``merge`` or ``export`` wrote; None of any other file."""
+    said = stated(checkpoint)
+    return said.classes if said is not None and said.about.get("task") == "detection" else None
+
+
+def rows_of_same_names(
+    model: nn.Module, tensors: dict[str, Tensor], classes: Sequence[str], own: Sequence[str], background: int
+) -> dict[str, Tensor]:
+    """The model's predictors for ``classes``, with the rows of those that the tensors' ``own`` classes have, too."""
+    kept = {index + background: own.index(name) + background for index, name in enumerate(classes) if name in own}
+    kept |= {0: 0} if background else {}
+    return kept_rows(model, tensors, len(classes) + background, len(own) + background, kept)
 
 
 def predictors(model: nn.Module) -> dict[str, int]:
@@ -96,7 +115,7 @@ def _stored_outputs(model: nn.Module, tensors: dict[str, Tensor], outputs: int) 
     return bias.shape[0] // (anchors * rows)
 
 
-def _kept_rows(
+def kept_rows(
     model: nn.Module, tensors: dict[str, Tensor], outputs: int, stored: int, kept: dict[int, int]
 ) -> dict[str, Tensor]:
     """The model's predictors, with the rows of what is ``kept`` (its label -> label in the tensors) from there."""
@@ -110,6 +129,21 @@ def _kept_rows(
             per_class[:, list(kept)] = old.view(-1, stored, rows, *old.shape[1:])[:, list(kept.values())].to(fresh)
             found[f"{layer}.{name}"] = fresh
     return found
+
+
+def own_classes(name: str, pretrained: bool, checkpoint: Path | None) -> list[str]:
+    """Of the weights of the detector ``name``; empty where they have no head, or none are asked for."""
+    weights = torchvision.models.get_model_weights(name).DEFAULT
+    categories = weights.meta["categories"]
+    if checkpoint is None and not pretrained:
+        return []
+    background = int(not name.startswith(WITHOUT_BACKGROUND))
+    stored = len(categories)
+    if checkpoint is not None:
+        stored = _stored_outputs(_untrained(name, 2), read_state_dict(checkpoint), 2)
+    if stored == len(categories):
+        return [word for word in categories[1:] if word != "N/A"]
+    return numbered_classes(stored - background) if stored > background else []
 
 
 def _load(model: nn.Module, name: str, source: Path | str, tensors: dict[str, Tensor]) -> None:

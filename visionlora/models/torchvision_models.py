@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import Any
 
+import torch
 import torchvision
 from torch import nn
 from torchvision.models.vision_transformer import VisionTransformer, interpolate_embeddings
@@ -71,6 +72,14 @@ def creation_code(name: str, num_classes: int, img_size: tuple[int, int]) -> str
     if name.startswith("vit_"):
         options += f", image_size={img_size[0]}"
     return f"import torchvision\nmodel = torchvision.models.get_model({name!r}, {options})"
+
+
+def head_name(name: str) -> str:
+    """The layer that tells classes apart."""
+    with torch.device("meta"):
+        model = torchvision.models.get_model(name.removeprefix(PREFIX), weights=None)
+    _drop_auxiliary_heads(model)
+    return _last_layer(model)[0]
 
 
 def _load(model: nn.Module, name: str, checkpoint: Path, tensors: dict[str, Any]) -> None:

@@ -12,6 +12,7 @@ from torchvision.models.segmentation.lraspp import LRASPPHead
 
 from visionlora.errors import InputError
 from visionlora.models.decoders import classifier
+from visionlora.models.stated import numbered_classes, stated
 from visionlora.models.weights import explain_mismatch, from_torchvisions_hub, head_outputs, read_state_dict
 
 PREFIX = "torchvision/"
@@ -62,7 +63,11 @@ def create(
     tensors = read_state_dict(checkpoint) if checkpoint else from_torchvisions_hub(name, weights)
     tensors = {key: value for key, value in tensors.items() if not key.startswith("aux_classifier.")}
     stored, categories = head_outputs(tensors, head[0]), [_plain(word) for word in weights.meta["categories"]]
-    if checkpoint is not None and stored == len(classes):
+    own = said.classes if (said := stated(checkpoint)) is not None and len(said.classes) == stored else None
+    if own is not None and own != list(classes):
+        same = {index: own.index(word) for index, word in enumerate(classes) if word in own}
+        tensors |= _new_head(model, tensors, head, same)
+    elif checkpoint is not None and stored == len(classes):
         head = []
     else:
         rows = {
@@ -77,6 +82,18 @@ def create(
         source = checkpoint or Path(weights.url).name
         raise InputError(explain_mismatch(source, name, model, tensors, error)) from error
     return model, head, [], config
+
+
+def own_classes(name: str, pretrained: bool, checkpoint: Path | None) -> list[str]:
+    """Of the weights of the segmenter ``name``; empty where they have no head, or none are asked for."""
+    categories = [_plain(word) for word in torchvision.models.get_model_weights(name).DEFAULT.meta["categories"]]
+    if checkpoint is None:
+        return categories if pretrained else []
+    plain = torchvision.models.get_model(name, weights=None, weights_backbone=None)
+    stored = head_outputs(
+        read_state_dict(checkpoint), predictors(TorchvisionSegmenter(plain.backbone, plain.classifier))[0]
+    )
+    return categories if stored == len(categories) else numbered_classes(stored)
 
 
 def predictors(model: nn.Module) -> list[str]:

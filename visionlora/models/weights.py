@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torchvision.models import WeightsEnum
 
 from visionlora.errors import InputError, some
+from visionlora.models.stated import stated
 
 
 def read_state_dict(checkpoint: Path) -> dict[str, Tensor]:
@@ -88,9 +89,10 @@ def from_torchvisions_hub(name: str, weights: WeightsEnum) -> dict[str, Tensor]:
 
 
 def check_checkpoint(checkpoint: Path | None) -> None:
-    """Raises InputError if there is no such file."""
+    """Raises InputError if there is no such file, or it holds no base."""
     if checkpoint is not None and not checkpoint.is_file():
         raise InputError(f"model.checkpoint {checkpoint}: no such file")
+    stated(checkpoint)
 
 
 def first_line(error: BaseException) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from visionlora.adapters.methods.registry import METHODS, method_of
+from visionlora.adapters.paths import numbered
 from visionlora.adapters.targets import resolve
 from visionlora.config import check_config, parse_overrides
 from visionlora.errors import InputError, did_you_mean, some
@@ -26,7 +27,6 @@ _WHOLE = {
 PEFT = "peft"
 """PEFT's own LoRA."""
 LAST_STAGE = "-last-stage"
-_NUMBERED = re.compile(r"(.*?)(\d+)")
 
 
 @dataclass(frozen=True)
@@ -139,7 +139,7 @@ def _last_stage(config: RunConfig, built: Built) -> list[str]:
     unfreeze = built.head if lora.unfreeze is None else lora.unfreeze
     exclude = [*lora.exclude, *built.unused]
     targets, _, _ = resolve(built.model, type(lora)(**{**lora.to_dict(), "unfreeze": unfreeze, "exclude": exclude}))
-    places = {target: place for target in targets if (place := _numbered(target.path))}
+    places = {target: place for target in targets if (place := numbered(target.path))}
     if not places:
         raise InputError("the model has no numbered stages or blocks; name layers with lora.targets instead")
     family, _ = Counter(family for family, _ in places.values()).most_common(1)[0]
@@ -147,12 +147,3 @@ def _last_stage(config: RunConfig, built: Built) -> list[str]:
     last = set(numbers[-math.ceil(len(numbers) / 4) :])
     chosen = [target for target, (own, number) in places.items() if own == family and number in last]
     return list(dict.fromkeys(f"{t.path}:{t.parts}" if t.parts else t.path for t in chosen))
-
-
-def _numbered(path: str) -> tuple[str, int] | None:
-    """``blocks.3.attn.qkv`` -> (``blocks.``, 3); None without a number that ends a part of the name."""
-    parts = path.split(".")
-    for index, part in enumerate(parts[:-1]):
-        if found := _NUMBERED.fullmatch(part):
-            return ".".join([*parts[:index], found[1]]), int(found[2])
-    return None

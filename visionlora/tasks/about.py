@@ -13,6 +13,68 @@ from visionlora.plain_json import read_json
 Name = Annotated[str, Field(max_length=1000)]
 
 
+Names = Annotated[list[Name], Field(min_length=1)]
+
+
+class Rule(BaseModel):
+    """How what an adapter answers and what its base answers become one answer.
+
+    Attributes:
+        shift: of a classifier, what is added to the adapter's logits.
+        overlap: of a detector, the IoU above which of two boxes the one with the lower score goes; None for never.
+        background: of a segmenter, which of the adapter's classes stands for whatever the base sees there.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    shift: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    overlap: Annotated[float, Field(ge=0, lt=1)] | None = None
+    background: Annotated[int, Field(ge=0)] | None = None
+
+
+class Keeps(BaseModel):
+    """In an adapter's file: its base answers beside it.
+
+    Attributes:
+        classes: the base's, in the order of its outputs.
+        head: fingerprints of those of the base's tensors that the file does not know otherwise, by name.
+        rule: of the two.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    classes: Names
+    head: Annotated[dict[Name, Annotated[str, Field(pattern="^[0-9a-f]{16}$")]], Field(max_length=10_000)]
+    rule: Rule = Rule()
+
+
+class Part(BaseModel):
+    """One of the models that answer beside a base: its name, all of its classes, and the rule."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    name: Annotated[str, Field(pattern="^[^.]+$", max_length=200)]
+    classes: Names
+    rule: Rule = Rule()
+
+
+class Together(BaseModel):
+    """A base and models that were adapted from it, as one model: the base's classes, and the others in turn."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    classes: Names
+    parts: Annotated[list[Part], Field(min_length=1, max_length=100)]
+
+
+class Distilled(BaseModel):
+    """Of a model that learnt its base's classes from the base's answers: these."""
+
+    model_config = ConfigDict(strict=True, extra="forbid")
+
+    classes: Names
+
+
 class About(BaseModel):
     """What every task writes; a task's own ``ABOUT`` has more. Unknown entries are let pass.
 
@@ -27,6 +89,9 @@ class About(BaseModel):
     model: dict[str, Any]
     seed: Annotated[int, Field(ge=0, lt=1 << 63)] = 0
     scores: dict[str, float] = {}
+    keeps: Keeps | None = None
+    together: Together | None = None
+    distilled: Distilled | None = None
 
 
 class ClassifierAbout(About):

@@ -14,8 +14,9 @@ from torch.utils.data import DataLoader
 
 from visionlora.data.loading import Key
 from visionlora.errors import InputError
+from visionlora.models.extended import Extended
 from visionlora.sections import ModelSection, RunConfig
-from visionlora.tasks.about import About
+from visionlora.tasks.about import About, Rule
 from visionlora.tasks.outputs import Outputs, logits_difference
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 Batch = dict[str, Any]
 """``image`` and ``target``: tensors, or lists of them."""
 Scores = dict[str, float]
+Told = tuple[Mapping[str, Any], list[str]]
+"""What a model says of itself, and the classes that it is about."""
 
 
 class Built(Protocol):
@@ -129,6 +132,25 @@ def load_backbone(model: nn.Module, source: nn.Module, head: Sequence[str]) -> N
     tensors = {key: tensor for key, tensor in source.state_dict().items() if not in_head(key)}
     missing = model.load_state_dict(tensors, strict=False).missing_keys
     assert all(map(in_head, missing)), missing
+
+
+@dataclass(frozen=True)
+class Member(Generic[BuiltT]):
+    """A model that answers beside the base that it was adapted from.
+
+    Attributes:
+        name: what it is called there.
+        built: plain, in eval mode.
+        classes: all of its own.
+        rule: how its answers and the base's become one.
+        about: what its file says.
+    """
+
+    name: str
+    built: BuiltT
+    classes: list[str]
+    rule: Rule
+    about: dict[str, Any]
 
 
 class Training(Protocol):
@@ -254,6 +276,7 @@ class SetUp(Generic[BuiltT, ShownT, DataT]):
         keep_statistics: full fine-tuning too leaves BatchNorm's running statistics as they are.
         train: the images to train on, or the parts of them that the keys of ``training`` count. Without it a resumed
             run does not know them again, and a step that is skipped does not name its files.
+        about: what the model's file says besides.
     """
 
     built: BuiltT
@@ -267,6 +290,7 @@ class SetUp(Generic[BuiltT, ShownT, DataT]):
     faulty: list[str] = field(default_factory=list)
     keep_statistics: bool = False
     train: DataT | None = None
+    about: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -336,6 +360,64 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
 
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> BuiltT:
         """What ``build`` makes, around a model that does the same work: an exported one."""
+
+    # to answer beside its base
+
+    def own_classes(self, section: SectionT) -> list[str]:
+        """The classes of the head that the base of a config's section came with. InputError if it has none."""
+        del section
+        raise InputError(f"train.keep_classes is not for {self.noun}s")
+
+    def together(self, base: BuiltT, classes: list[str], members: Sequence[Member[BuiltT]]) -> BuiltT:
+        """A base and models that were adapted from it, as one that knows all ``classes``."""
+        raise TypeError(f"{self.noun}s do not answer together: {classes} of {base} and {members}")
+
+    def apart(self, built: BuiltT, name: str, classes: list[str]) -> BuiltT:
+        """Of what ``together`` made, the model of this name with its own classes; the base where it is empty."""
+        del classes
+        return replace(built, model=model_of(built, name))
+
+    def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
+        """What models say of themselves, each with its classes, as one with all of these says it; the base is first."""
+        del abouts, classes
+        return {}
+
+    def rule(self, config: ConfigT, classes: list[str]) -> Rule:
+        """What the settings say of how answers become one, before anything is trained for these classes.
+
+        Raises:
+            InputError: with them it can't be had.
+        """
+        del config, classes
+        return Rule()
+
+    def fit_rule(
+        self,
+        base: Trained[BuiltT, ShownT],
+        alone: Trained[BuiltT, ShownT],
+        data: DataT,
+        config: ConfigT,
+        device: torch.device,
+    ) -> Rule:
+        """How the answers of both become one, by images that show the classes of ``alone``."""
+        del base, data, device
+        return self.rule(config, alone.classes)
+
+    def agreement(
+        self,
+        base: Trained[BuiltT, ShownT],
+        trained: Trained[BuiltT, ShownT],
+        data: DataT,
+        config: ConfigT,
+        device: torch.device,
+    ) -> float:
+        """The share of what the base says of images that a model, whose classes begin with the base's, says, too."""
+        del base, data, config, device
+        raise TypeError(f"{self.noun}s are not compared with their base: {trained.path}")
+
+    def among(self, data: DataT, classes: list[str]) -> DataT:
+        """The same images with their classes in their places among these."""
+        raise TypeError(f"images of {self.noun}s are not known by other classes: {classes} of {data}")
 
     # to be evaluated
 
@@ -450,3 +532,9 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
     def as_ours(self, model: nn.Module) -> nn.Module:
         """A model as its library makes it -> one with the plain model's interface."""
         return model
+
+
+def model_of(built: Built, name: str) -> nn.Module:
+    """The model of this name in what ``Task.together`` made; the base where it is empty."""
+    assert isinstance(built.model, Extended)
+    return built.model.others[name] if name else built.model.base

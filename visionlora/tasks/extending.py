@@ -7,7 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.fleet.loading import counts_of
-from visionlora.adapters.header import read_file
+from visionlora.adapters.header import read_file, read_header
 from visionlora.adapters.io import load_read
 from visionlora.adapters.model import merge
 from visionlora.adapters.targets import base_modules, is_under
@@ -27,13 +27,14 @@ def extend(model: nn.Module, *paths: str | Path, shifts: dict[str, float] | None
     Args:
         model: a plain classifier with its head, or an ``Extended`` one; it stays as it is.
         paths: adapters' files, with heads of their own; they are called by the files' names.
-        shifts: by these names, what is added to an adapter's logits: see ``fit_shift``.
+        shifts: by these names, what is added to an adapter's logits: see ``fit_shift``. By default what its file says
+            (``train.keep_classes=true``), or nothing.
 
     Raises:
         InputError: a file can't be read, belongs to another base, is none of a classifier's, holds no head, or bears
             the name of one before.
     """
-    base, others, join = model, dict[str, nn.Module](), JoinLogits(shifts or {})
+    base, others, join = model, dict[str, nn.Module](), JoinLogits(dict(shifts or {}))
     if isinstance(model, Extended):
         if not isinstance(model.join, JoinLogits):
             raise InputError("only classifiers are extended by an adapter's file; give Extended the merged model")
@@ -44,6 +45,8 @@ def extend(model: nn.Module, *paths: str | Path, shifts: dict[str, float] | None
         if name in others:
             raise InputError(f"{path}: there is a '{name}' already; give the file another name")
         others[name] = _adapted(base, path)
+        kept = read_header(path).extra.get("keeps") or {}
+        join.shifts.setdefault(name, float(kept.get("rule", {}).get("shift", 0.0)))
     if unknown := [name for name in join.shifts if name not in others]:
         raise InputError(f"shifts are for {unknown}, and there are: {list(others)}")
     return Extended(base, others, join)

@@ -18,10 +18,12 @@ from visionlora.errors import InputError
 from visionlora.files import write_atomic
 from visionlora.models.timm_models import HUBS
 from visionlora.models.weights import explain_mismatch
+from visionlora.plain_json import read_json
 from visionlora.sections import ModelSection, read_model_section
-from visionlora.tasks.about import check_about, read_plain_fields, refuse_many_classes
+from visionlora.tasks.about import Keeps, Together, check_about, read_plain_fields, refuse_many_classes
 from visionlora.tasks.base import Task, Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
+from visionlora.tasks.together import ENTRY, KEEPS, build_base, build_together, state_of, with_base
 from visionlora.tensor_files import open_tensors, shapes_of, write_tensors
 
 ADAPTER, MODEL = "adapter.safetensors", "model.safetensors"
@@ -33,7 +35,12 @@ CONFIG = "config.yaml"
 
 
 def load_trained(
-    path: Path, checkpoint: Path | None = None, merged: bool = True, base: bool = False, download: bool = False
+    path: Path,
+    checkpoint: Path | None = None,
+    merged: bool = True,
+    base: bool = False,
+    download: bool = False,
+    alone: bool = False,
 ) -> Trained:
     """Load what a run trained: the base by its name, and the adapter (or the whole model) on it.
 
@@ -44,6 +51,8 @@ def load_trained(
         base: load the base alone, without the adapter, to compare with.
         download: fetch the base's weights from the hub that a file names. A run folder's own settings have said so
             already; a file that lies in none may come from anybody.
+        alone: of an adapter whose base answers beside it, only what it was trained for. So it is also where it is not
+            merged; ``base`` is then the base with the classes of its own.
 
     Raises:
         InputError: there is nothing to load, it is damaged, its base must be fetched and nobody said so, or the
@@ -78,6 +87,15 @@ def load_trained(
         raise InputError(f"{path}: its base's weights are not at {section.checkpoint}; say where with --checkpoint")
     if not download and not (path.parent / CONFIG).is_file():
         _refuse_download(section, path)
+    kept = _kept(about) if adapted and merged and not alone else None
+    if kept is not None and base:
+        own = build_base(task, section, about.get("seed", 0))
+        told = {**own.about, "task": name, "model": about["model"], "seed": about.get("seed", 0)}
+        return Trained(name, own.built, own.classes, shown, path, told)
+    if not adapted and (made := about.get(ENTRY)) is not None:
+        if base:
+            raise InputError(f"{path}: holds several models together; give --base the run of one of them")
+        return build_together(name, section, Together.model_validate(made), shown, about, path)
     with torch.random.fork_rng():
         # A base without pretrained weights is what its seed makes of it.
         torch.manual_seed(about.get("seed", 0))
@@ -92,7 +110,10 @@ def load_trained(
     if not adapted:
         _load_all(model, section.name, path)
     model.eval()
-    return Trained(name, built, classes, shown, path, about)
+    trained = Trained(name, built, classes, shown, path, about)
+    if kept is None or base:
+        return trained
+    return with_base(task, trained, build_base(task, section, about.get("seed", 0)), kept)
 
 
 def write_plain(
@@ -109,7 +130,20 @@ def write_plain(
     """
     fields = {"classes": classes, "preprocessing": preprocessing, "extra": about}
     header = {"format": "pt", **(more or {}), **{key: json.dumps(value) for key, value in fields.items()}}
-    write_atomic(path, lambda temporary: write_tensors(model.state_dict(), temporary, header))
+    write_atomic(path, lambda temporary: write_tensors(state_of(model), temporary, header))
+
+
+def write_keeps(path: Path, keeps: Keeps) -> None:
+    """Say in an adapter's file that its base answers beside it; it is replaced as a whole."""
+    fields = read_metadata(path)
+    extra = {**read_json(fields["extra"]), KEEPS: keeps.model_dump(exclude_defaults=True)}
+    tensors = load_file(path)
+    changed = {**fields, "extra": json.dumps(extra)}
+    write_atomic(path, lambda temporary: write_tensors(tensors, temporary, changed))
+
+
+def _kept(about: dict[str, Any]) -> Keeps | None:
+    return Keeps.model_validate(about[KEEPS]) if about.get(KEEPS) else None
 
 
 def _refuse_download(section: ModelSection, path: Path) -> None:

@@ -140,6 +140,7 @@ class RunState:
         about: dict[str, Any] = {
             "task": self.config.task,
             **self.task.describe(setup.val, metrics),
+            **setup.about,
             "model": setup.settings.model_dump(mode="json"),
             "seed": self.train.seed,
             "scores": metrics.scores(),

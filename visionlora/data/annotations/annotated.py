@@ -99,3 +99,14 @@ class AnnotatedImages:
     def subset(self, indices: Iterable[int]) -> "AnnotatedImages":
         """These images, in this order; the classes stay."""
         return replace(self, images=[self.images[i] for i in indices])
+
+
+def among(data: AnnotatedImages, classes: list[str]) -> AnnotatedImages:
+    """The same images with their classes in their places among these."""
+    images = [replace(image, objects=relabelled(image.objects, data.classes, classes)) for image in data.images]
+    return AnnotatedImages(images, classes)
+
+
+def relabelled(objects: Iterable[LabelledObject], classes: list[str], others: list[str]) -> tuple[LabelledObject, ...]:
+    """Objects whose labels count ``classes`` -> the same, counting ``others``, which have all of their names."""
+    return tuple(replace(thing, label=others.index(classes[thing.label])) for thing in objects)

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from visionlora.data.annotations.annotated import LabelledObject
-from visionlora.data.segmentation.class_map import IGNORE, ClassMap
+from visionlora.data.segmentation.class_map import IGNORE, ClassMap, Color
 
 Fitted = Literal["", "scaled", "turned"]
 
@@ -63,3 +63,27 @@ class SegmentedImages:
     def subset(self, indices: Iterable[int]) -> "SegmentedImages":
         """These images, in this order; the classes stay."""
         return replace(self, images=[self.images[i] for i in indices])
+
+
+def among(data: SegmentedImages, classes: list[str], colors: tuple[Color, ...] | None = None) -> SegmentedImages:
+    """The same images with their classes in their places among these; what has none there is ignored."""
+    places = [classes.index(name) if name in classes else IGNORE for name in data.classes]
+
+    def place(label: int) -> int:
+        return label if label == IGNORE else places[label]
+
+    def moved(image: SegmentedImage) -> SegmentedImage:
+        pixels = [0] * len(classes)
+        for label, count in zip(places, image.pixels, strict=True):
+            if label != IGNORE:
+                pixels[label] += count
+        mask = image.mask
+        if not isinstance(mask, Path):
+            mask = tuple(replace(thing, label=place(thing.label)) for thing in mask)
+        return replace(image, mask=mask, pixels=tuple(pixels))
+
+    given = data.class_map
+    values = tuple((value, place(label)) for value, label in given.values)
+    codes = tuple((code, place(label)) for code, label in given.codes)
+    class_map = replace(given, names=tuple(classes), colors=colors, values=values, codes=codes)
+    return SegmentedImages([moved(image) for image in data.images], class_map, place(data.ground))

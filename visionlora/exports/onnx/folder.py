@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from visionlora.exports.onnx.graph import import_onnx, write_dense, write_detector
 from visionlora.exports.onnx.session import FILE, read_onnx
 from visionlora.exports.source import Source
+from visionlora.tasks.together import DISTILLED, ENTRY
 
 
 def refuse(source: Source) -> None:
@@ -35,11 +36,12 @@ def has_attention(model: nn.Module) -> bool:
 def fields_of(source: Source) -> dict[str, Any]:
     """What one must know of the model: field -> value, as ``read_onnx`` and predict.py read it."""
     trained, about = source.trained, source.public_about()
+    more = {key: about[key] for key in (ENTRY, DISTILLED) if key in about}
     return {
         "task": trained.task,
         "classes": trained.classes,
         "preprocessing": trained.preprocessing.to_dict(),
-        "about": {**source.task.reading(trained), "model": about["model"]},
+        "about": {**source.task.reading(trained), **more, "model": about["model"]},
     }
 
 

@@ -8,6 +8,7 @@ from visionlora.errors import InputError
 from visionlora.exports.onnx.folder import FILE, example, fields_of, load, loader, write_script
 from visionlora.exports.onnx.heads import is_one_stage, write_heads
 from visionlora.exports.source import Source
+from visionlora.tasks.together import together_of
 
 __all__ = ["FILE", "example", "load", "loader", "refuse", "write"]
 
@@ -17,6 +18,8 @@ def refuse(source: Source) -> None:
     task, name = source.trained.task, source.trained.about["model"]["name"]
     if not source.task.takes_lists:
         raise InputError(f"--to onnx-heads is for detectors, and {name} is for {task}; take --to onnx")
+    if together_of(source.trained):
+        raise InputError(f"--to onnx-heads is for one {name} alone, and its base answers beside it; take --to onnx")
     if not is_one_stage(source.trained.model):
         raise InputError(
             f"--to onnx-heads is for detectors of one stage (RetinaNet, FCOS, SSD), and {name} has two; take --to onnx"

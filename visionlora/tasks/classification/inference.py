@@ -1,6 +1,6 @@
 """A trained classifier at work on images."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +10,7 @@ from torch import Tensor
 
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.models.classifier import Classifier
-from visionlora.tasks.base import Prediction, Trained
+from visionlora.tasks.base import Batch, Prediction, Trained
 
 TrainedClassifier = Trained[Classifier, Preprocessing]
 
@@ -31,6 +31,13 @@ def classify(
     device, transform = device or torch.device("cpu"), eval_transform(trained.preprocessing)
     logits = trained.model.to(device)(torch.stack([transform(image) for image in images]).to(device))
     return predict_labels(logits, trained.classes, is_multilabel(trained), top)
+
+
+@torch.no_grad()
+def logits_of(trained: TrainedClassifier, batches: Iterable[Batch], device: torch.device) -> Tensor:
+    """The logits of all images of ``Task.loader``'s batches, (N, classes), on the CPU."""
+    model = trained.model.to(device)
+    return torch.cat([model(batch["image"].to(device)).float().cpu() for batch in batches])
 
 
 def predict_labels(logits: Tensor, classes: list[str], multilabel: bool, top: int) -> list[Ranked]:

@@ -1,6 +1,7 @@
 """What classification knows: see ``tasks.base.Task``."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,17 +17,30 @@ from visionlora.data.classification.transforms import Preprocessing, eval_transf
 from visionlora.data.loading import batches, make_loader
 from visionlora.errors import InputError, some
 from visionlora.models import timm_models
-from visionlora.models.classifier import Classifier, create_classifier, creation_code
+from visionlora.models.classifier import Classifier, create_classifier, creation_code, stored_outputs
+from visionlora.models.extended import Extended
+from visionlora.models.joined_outputs import JoinLogits
 from visionlora.models.pinning import pinned
-from visionlora.tasks.about import ClassifierAbout
-from visionlora.tasks.base import Chosen, Known, Metrics, PredictOptions, SetUp, Task
+from visionlora.models.stated import numbered_classes, stated
+from visionlora.tasks.about import ClassifierAbout, Rule
+from visionlora.tasks.base import Chosen, Known, Member, Metrics, PredictOptions, SetUp, Task, Told
+from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
+from visionlora.tasks.classification.distilling import Teacher, copy_rows
 from visionlora.tasks.classification.examples import torchvision_example
 from visionlora.tasks.classification.figures import evaluation_figures
-from visionlora.tasks.classification.inference import ImageClasses, TrainedClassifier, classify, is_multilabel
+from visionlora.tasks.classification.inference import (
+    ImageClasses,
+    TrainedClassifier,
+    classify,
+    is_multilabel,
+    logits_of,
+)
 from visionlora.tasks.classification.knowledge import as_base, known_of, outputs_of, read_knowledge, refuse_no_head
 from visionlora.tasks.classification.metrics import ClassificationMetrics
 from visionlora.tasks.classification.training import ClassificationTraining
+from visionlora.tasks.extending import fit_shift
+from visionlora.tasks.together import DISTILLED, build_base, joint_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,20 +60,29 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
     def set_up(self, config: ClassificationConfig) -> SetUp[Classifier, Preprocessing, LabelledImages]:
         data = load_split(config.data, config.train.seed)
         torch.manual_seed(config.train.seed)
-        classifier = self.build(config.model, data.train.classes)
-        preprocessing = Preprocessing.from_timm(classifier.data_config)
+        section, about, teacher = like_its_file(config.model), dict[str, Any](), None
         images = f"{len(data.train)} images of {len(data.train.classes)} classes, {len(data.val)} to validate"
+        if config.train.keep_classes == "distill":
+            base = build_base(self, section, config.train.seed)
+            classes = joint_classes(base.classes, [("data", data.train.classes, self.rule(config, []))])
+            data = replace(data, train=self.among(data.train, classes), val=self.among(data.val, classes))
+            teacher, about = Teacher(base.built.model), {DISTILLED: {"classes": base.classes}}
+        classifier = self.build(section, data.train.classes)
+        if teacher is not None:
+            copy_rows(classifier.model, teacher.model, classifier.head)
+        preprocessing = Preprocessing.from_timm(classifier.data_config)
         return SetUp(
             built=classifier,
             classes=data.train.classes,
             preprocessing=preprocessing,
-            training=ClassificationTraining(config, data, preprocessing),
+            training=ClassificationTraining(config, data, preprocessing, teacher),
             val=data.val,
-            settings=config.model,
+            settings=section,
             description=f"{config.model.name} on {images}{f'; {data.advice}' if data.advice else ''}",
             skipped=data.skipped,
             faulty=data.faulty,
             train=data.train,
+            about=about,
         )
 
     def known(self, config: ClassificationConfig, images: Path, device: torch.device) -> Known:
@@ -94,6 +117,65 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Classifier:
         return Classifier(model, [], {})
 
+    def own_classes(self, section: ClassifierSection) -> list[str]:
+        if (said := stated(section.checkpoint)) is not None:
+            return said.classes
+        outputs = stored_outputs(section.name, section.pretrained, section.checkpoint)
+        if not outputs:
+            where = f"model.checkpoint {section.checkpoint}" if section.checkpoint else f"model {section.name}"
+            raise InputError(f"{where}: holds no head, so there are no classes of it to keep (train.keep_classes)")
+        return numbered_classes(outputs)
+
+    def together(self, base: Classifier, classes: list[str], members: Sequence[Member[Classifier]]) -> Classifier:
+        shifts = {one.name: one.rule.shift for one in members}
+        model = Extended(base.model, {one.name: one.built.model for one in members}, JoinLogits(shifts))
+        return replace(base, model=model, head=[])
+
+    def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
+        return {"multilabel": False}
+
+    def rule(self, config: ClassificationConfig, classes: list[str]) -> Rule:
+        if config.data.multilabel:
+            raise InputError("train.keep_classes is for one label per image; leave out data.multilabel")
+        if config.train.keep_overlap is not None:
+            raise InputError("train.keep_overlap is for detectors; leave it out")
+        return Rule()
+
+    def fit_rule(
+        self,
+        base: TrainedClassifier,
+        alone: TrainedClassifier,
+        data: LabelledImages,
+        config: ClassificationConfig,
+        device: torch.device,
+    ) -> Rule:
+        """The least shift of ``extending.fit_shift``."""
+        old, new = (
+            logits_of(one, self.loader(one, data, config.train.batch_size, config.data.workers), device)
+            for one in (base, alone)
+        )
+        return Rule(shift=fit_shift(old, new))
+
+    def agreement(
+        self,
+        base: TrainedClassifier,
+        trained: TrainedClassifier,
+        data: LabelledImages,
+        config: ClassificationConfig,
+        device: torch.device,
+    ) -> float:
+        """Of the images, on which the likeliest of the base's classes is the one that the base says."""
+        before, now = (
+            logits_of(one, self.loader(one, data, config.train.batch_size, config.data.workers), device)
+            for one in (base, trained)
+        )
+        return float((before.argmax(1) == now[:, : before.shape[1]].argmax(1)).float().mean())
+
+    def among(self, data: LabelledImages, classes: list[str]) -> LabelledImages:
+        places = [classes.index(name) for name in data.classes]
+        labels = [tuple(places[label] for label in one) for one in data.labels]
+        return replace(data, labels=labels, classes=classes)
+
     def images(self, config: ClassificationConfig, part: str, classes: list[str]) -> Chosen[LabelledImages]:
         data = config.data
         if chosen := part or (None if data.hold_out else data.val):
@@ -103,6 +185,8 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             skipped = sorted(unreadable) if data.faulty == "refuse" else []
             return Chosen(images.without(unreadable), skipped, faulty)
         split = load_split(data, config.train.seed)
+        if config.train.keep_classes and set(split.val.classes) <= set(classes):
+            return Chosen(self.among(split.val, classes), split.skipped, split.faulty)
         if split.val.classes != classes:
             raise InputError(
                 f"the data's classes ({some(split.val.classes)}) are not the model's ({some(classes)}); "

@@ -14,6 +14,7 @@ from visionlora.data.loading import Key, balanced_order, batches, epoch_order, m
 from visionlora.errors import InputError
 from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.classification.config import ClassificationConfig, ClassificationTrain
+from visionlora.tasks.classification.distilling import Teacher
 
 
 class ClassificationTraining(Training):
@@ -23,10 +24,14 @@ class ClassificationTraining(Training):
         config: model, data and training settings.
         data: the images to train and validate on.
         preprocessing: the model's.
+        teacher: says what the logits of the base's classes should be, if anyone does.
     """
 
-    def __init__(self, config: ClassificationConfig, data: Split, preprocessing: Preprocessing) -> None:
+    def __init__(
+        self, config: ClassificationConfig, data: Split, preprocessing: Preprocessing, teacher: Teacher | None = None
+    ) -> None:
         self.loss_parts: dict[str, Tensor] = {}
+        self._teacher = teacher
         self._data, self._train = config.data, config.train
         self._multilabel, self._classes = data.train.multilabel, len(data.train.classes)
         transform = train_transform(preprocessing, config.data.augment)
@@ -53,7 +58,12 @@ class ClassificationTraining(Training):
         logits = model(images)
         if self._multilabel:
             return F.binary_cross_entropy_with_logits(logits, labels)
-        return F.cross_entropy(logits, labels, label_smoothing=self._train.label_smoothing)
+        loss = F.cross_entropy(logits, labels, label_smoothing=self._train.label_smoothing)
+        if self._teacher is None:
+            return loss
+        parts = {"labels": loss, "base": self._teacher.loss(images, logits)}
+        self.loss_parts = {name: part.detach() for name, part in parts.items()}
+        return parts["labels"] + parts["base"]
 
 
 def mixing(

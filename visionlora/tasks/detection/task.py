@@ -11,16 +11,32 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from visionlora.data.annotations.annotated import AnnotatedImages
-from visionlora.data.annotations.split import choose_part, load_annotated_split, read_annotated
+from visionlora.data.annotations.annotated import AnnotatedImages, among
+from visionlora.data.annotations.split import AnnotatedSplit, choose_part, load_annotated_split, read_annotated
 from visionlora.data.detection.transforms import DetectionEvalTransform
+from visionlora.data.images import read_image
 from visionlora.errors import InputError
 from visionlora.models.anchors import Anchors
-from visionlora.models.detector import Detector, create_detector
+from visionlora.models.detector import Detector, create_detector, own_classes
+from visionlora.models.extended import Extended
+from visionlora.models.joined_outputs import JoinDetections
 from visionlora.models.pinning import pinned
-from visionlora.tasks.about import DetectorAbout
-from visionlora.tasks.base import AddLabels, Chosen, Metrics, PredictOptions, SetUp, Task
+from visionlora.tasks.about import DetectorAbout, Rule
+from visionlora.tasks.base import (
+    AddLabels,
+    Chosen,
+    Member,
+    Metrics,
+    PredictOptions,
+    SetUp,
+    Task,
+    Told,
+    Trained,
+    model_of,
+)
+from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
+from visionlora.tasks.detection.distilling import found_again, with_the_bases
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
 from visionlora.tasks.detection.examples import torchvision_code, torchvision_example
 from visionlora.tasks.detection.figures import evaluation_figures
@@ -37,6 +53,7 @@ from visionlora.tasks.detection.parity import detections_difference
 from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.detection.training import DetectionTraining, fitted
 from visionlora.tasks.outputs import Outputs
+from visionlora.tasks.together import DISTILLED, build_base, joint_classes
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -56,9 +73,12 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     answer = "[{class, score, box}, ...], boxes in pixels of the image"
 
     def set_up(self, config: DetectionConfig) -> SetUp[Detector, DetectorInput, AnnotatedImages]:
-        data, section = load_annotated_split(config.data), config.model
+        data, section = load_annotated_split(config.data), like_its_file(config.model)
         if section.anchors == "fit":
             section = section.model_copy(update={"anchors": fitted(section, data.train, config.data)})
+        about: dict[str, Any] = {}
+        if config.train.keep_classes == "distill":
+            data, about = self._with_the_bases(data, section, config)
         torch.manual_seed(config.train.seed)
         detector = self.build(section, data.train.classes)
         shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
@@ -79,7 +99,25 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
             faulty=data.faulty,
             keep_statistics=True,  # a detector's batches are too small to measure them, as torchvision's own have it
             train=training.train_set.data,
+            about=about,
         )
+
+    def _with_the_bases(
+        self, data: AnnotatedSplit, section: DetectorSection, config: DetectionConfig
+    ) -> tuple[AnnotatedSplit, dict[str, Any]]:
+        """With what the base sees in the training images as labels, and what the model's file says of that."""
+        base = build_base(self, section, config.train.seed)
+        detector: Any = base.built
+        if detector.masks:
+            raise InputError("train.keep_classes=distill is for boxes, and this detector makes masks; take true")
+        classes = joint_classes(base.classes, [("data", data.train.classes, Rule())])
+        shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
+        path = section.checkpoint or config.out
+        teacher: TrainedDetector = Trained(config.task, detector, base.classes, shown, path, base.about)
+        train, val = among(data.train, classes), among(data.val, classes)
+        device = torch.device("cuda" if torch.cuda.is_available() and config.train.device != "cpu" else "cpu")
+        seen = with_the_bases(train, teacher, device)
+        return replace(data, train=seen, val=val), {DISTILLED: {"classes": base.classes}}
 
     def describe(self, data: AnnotatedImages, metrics: Metrics) -> dict[str, Any]:
         assert isinstance(metrics, DetectionEvaluation)
@@ -115,6 +153,69 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
 
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Detector:
         return Detector(model, [], [], classes, tuple(about["model_labels"]), about["masks"], {})
+
+    def own_classes(self, section: DetectorSection) -> list[str]:
+        own = own_classes(section.name, section.backbone, section.pretrained, section.checkpoint)
+        if not own:
+            where = f"model.checkpoint {section.checkpoint}" if section.checkpoint else f"model {section.name}"
+            raise InputError(
+                f"{where}: holds no whole detector, so there are no classes of it to keep (train.keep_classes); give "
+                "what visionlora merge makes of a run"
+            )
+        return own
+
+    def rule(self, config: DetectionConfig, classes: list[str]) -> Rule:
+        return Rule(overlap=config.train.keep_overlap)
+
+    def together(self, base: Detector, classes: list[str], members: Sequence[Member[Detector]]) -> Detector:
+        overlaps = {one.rule.overlap for one in members}
+        if len(overlaps) > 1:
+            told = ", ".join(f"{one.name} {one.rule.overlap}" for one in members)
+            raise InputError(f"what stands beside the base was made with different train.keep_overlap: {told}")
+        above = {name: max(one.model_labels) + 1 for name, one in [("", base), *((m.name, m.built) for m in members)]}
+        labels, start = list(base.model_labels), above[""]
+        for one in members:
+            labels += [start + label for label in one.built.model_labels]
+            start += above[one.name]
+        join = JoinDetections(above, overlaps.pop())
+        model = Extended(base.model, {one.name: one.built.model for one in members}, join)
+        return replace(base, model=model, head=[], unused=[], classes=classes, model_labels=tuple(labels))
+
+    def apart(self, built: Detector, name: str, classes: list[str]) -> Detector:
+        assert isinstance(built.model, Extended) and isinstance(built.model.join, JoinDetections)
+        start, first = 0, 0
+        for each, above in built.model.join.labels.items():
+            own = [label - start for label in built.model_labels[first:] if label < start + above]
+            if each == name:
+                return replace(built, model=model_of(built, name), classes=classes, model_labels=tuple(own))
+            start, first = start + above, first + len(own)
+        raise KeyError(name)
+
+    def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
+        found = {name: score for about, _ in abouts for name, score in about.get("thresholds", {}).items()}
+        return {"thresholds": {name: score for name, score in found.items() if name in classes}}
+
+    def agreement(
+        self,
+        base: TrainedDetector,
+        trained: TrainedDetector,
+        data: AnnotatedImages,
+        config: DetectionConfig,
+        device: torch.device,
+    ) -> float:
+        """Of the objects that the base finds, those that are still found; 1 where it finds none."""
+        same = many = 0
+        for model in (base.model, trained.model):
+            model.to(device)
+        for image in data.images:
+            pixels = [read_image(image.path)]
+            before, now = (predict_detections(one, pixels, thresholds_of(one), device) for one in (base, trained))
+            again, there = found_again(before, now)
+            same, many = same + again, many + there
+        return same / many if many else 1.0
+
+    def among(self, data: AnnotatedImages, classes: list[str]) -> AnnotatedImages:
+        return among(data, classes)
 
     def images(self, config: DetectionConfig, part: str, classes: list[str]) -> Chosen[AnnotatedImages]:
         data = config.data
@@ -191,7 +292,8 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
         return outputs
 
     def difference(self, found: Outputs, expected: Outputs, image: Tensor, model: nn.Module) -> float:
-        suppressing: Any = model.roi_heads if hasattr(model, "roi_heads") else model
+        one = model.base if isinstance(model, Extended) else model
+        suppressing: Any = one.roi_heads if hasattr(one, "roi_heads") else one
         return detections_difference(found, expected, max(image.shape[1:]), suppressing.nms_thresh)
 
     def amount(self, outputs: Sequence[Outputs]) -> str:

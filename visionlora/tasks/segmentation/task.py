@@ -10,13 +10,19 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from visionlora.data.segmentation.segmented import SegmentedImages
+from visionlora.data.segmentation.class_map import MOST_CLASSES
+from visionlora.data.segmentation.segmented import SegmentedImages, among
 from visionlora.data.segmentation.split import load_segmented_split, read_segmented_part
 from visionlora.data.segmentation.transforms import whole_image
+from visionlora.errors import InputError, some
+from visionlora.models.extended import Extended
+from visionlora.models.joined_outputs import JoinPixels
 from visionlora.models.pinning import pinned
-from visionlora.models.segmenter import Segmenter, create_segmenter
-from visionlora.tasks.about import SegmenterAbout
-from visionlora.tasks.base import Chosen, Metrics, PredictOptions, SetUp, Task
+from visionlora.models.segmenter import Segmenter, create_segmenter, own_classes
+from visionlora.tasks.about import Rule, SegmenterAbout
+from visionlora.tasks.base import Chosen, Member, Metrics, PredictOptions, SetUp, Task, Told, model_of
+from visionlora.tasks.base_settings import like_its_file
+from visionlora.tasks.drawing import class_color
 from visionlora.tasks.example_code import model_code
 from visionlora.tasks.outputs import Outputs
 from visionlora.tasks.segmentation.config import SegmentationConfig, SegmenterSection
@@ -56,7 +62,9 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
     answer = "(H, W), each pixel's class: an index into model.classes"
 
     def set_up(self, config: SegmentationConfig) -> SetUp[Segmenter, SegmenterInput, SegmentedImages]:
-        data, section = load_segmented_split(config.data), config.model
+        if config.train.keep_classes == "distill":
+            raise InputError("train.keep_classes=distill is for classifiers and detectors; a segmenter takes true")
+        data, section = load_segmented_split(config.data), like_its_file(config.model)
         torch.manual_seed(config.train.seed)
         segmenter = self.build(section, data.train.classes)
         refuse_single_images(config, segmenter)
@@ -98,12 +106,69 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
     def around(self, model: nn.Module, classes: list[str], about: dict[str, Any]) -> Segmenter:
         return Segmenter(model, [], [], classes, {})
 
+    def own_classes(self, section: SegmenterSection) -> list[str]:
+        own = own_classes(section.name, section.backbone, section.pretrained, section.checkpoint)
+        if not own:
+            where = f"model.checkpoint {section.checkpoint}" if section.checkpoint else f"model {section.name}"
+            raise InputError(
+                f"{where}: holds no whole segmenter, so there are no classes of it to keep (train.keep_classes); give "
+                "what visionlora merge makes of a run"
+            )
+        return own
+
+    def rule(self, config: SegmentationConfig, classes: list[str]) -> Rule:
+        if config.train.keep_overlap is not None:
+            raise InputError("train.keep_overlap is for detectors; leave it out")
+        if config.data.background not in classes:
+            raise InputError(
+                f"train.keep_classes needs a class of the data for whatever the base sees, and data.background="
+                f"{config.data.background} is none of {some(classes)}"
+            )
+        return Rule(background=classes.index(config.data.background))
+
+    def together(self, base: Segmenter, classes: list[str], members: Sequence[Member[Segmenter]]) -> Segmenter:
+        if len(classes) > MOST_CLASSES:
+            raise InputError(f"base and new ones have {len(classes)} classes together, and {MOST_CLASSES} is the most")
+        backgrounds = {one.name: one.rule.background for one in members if one.rule.background is not None}
+        if missing := [one.name for one in members if one.name not in backgrounds]:
+            raise InputError(f"{missing[0]}: does not say which of its classes stands for what the base sees")
+        others = {one.name: one.built.model for one in members}
+        model = Extended(base.model, others, JoinPixels(backgrounds))
+        return replace(base, model=model, head=[], unused=[], classes=classes)
+
+    def apart(self, built: Segmenter, name: str, classes: list[str]) -> Segmenter:
+        return replace(built, model=model_of(built, name), classes=classes)
+
+    def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
+        """With the colours of each, and values that count the classes: those of each may be others'."""
+        known: dict[str, Any] = {}
+        for about, own in abouts:
+            known = dict(zip(own, about.get("colors") or (), strict=False)) | known
+        colors = [known.get(name, list(class_color(index))) for index, name in enumerate(classes)]
+        return {"colors": colors, "values": list(range(len(classes)))}
+
+    def among(self, data: SegmentedImages, classes: list[str]) -> SegmentedImages:
+        return among(data, classes)
+
     def images(self, config: SegmentationConfig, part: str, classes: list[str]) -> Chosen[SegmentedImages]:
+        if config.train.keep_classes:
+            return self._images_among(config, part, classes)
         if part:
             faulty: list[str] = []
             return Chosen(*read_segmented_part(config.data, part, classes, faulty), faulty)
         split = load_segmented_split(config.data, classes)
         return Chosen(split.val, split.skipped, split.faulty)
+
+    def _images_among(self, config: SegmentationConfig, part: str, classes: list[str]) -> Chosen[SegmentedImages]:
+        """Of data that have only some of the classes, and maybe a background that is none of them."""
+        split = load_segmented_split(config.data)
+        found, skipped, faulty = split.val, split.skipped, split.faulty
+        if unknown := [name for name in found.classes if name not in (*classes, config.data.background)]:
+            raise InputError(f"the data's {some(unknown, 3)} are none of the model's classes ({some(classes)})")
+        if part:
+            faulty = []
+            found, skipped = read_segmented_part(config.data, part, found.classes, faulty)
+        return Chosen(among(found, classes), skipped, faulty)
 
     def loader(
         self, trained: TrainedSegmenter, data: SegmentedImages, batch_size: int, workers: int

@@ -1,0 +1,239 @@
+"""New classes beside a base's: what is kept and what is learnt, against training on both at once, fine-tuning and
+distillation.
+"""
+
+import json
+import statistics
+import tempfile
+import time
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from visionlora.config import load_config
+from visionlora.data.classification.transforms import eval_transform
+from visionlora.data.images import read_image
+from visionlora.models.joined_outputs import begins_with
+from visionlora.sections import RunConfig
+from visionlora.tasks.base import Trained
+from visionlora.tasks.evaluation import score
+from visionlora.tasks.registry import task_of
+from visionlora.tasks.trained import load_trained, write_plain
+from visionlora.training.run import Result, train
+
+_CONFIGS = Path(__file__).parents[2] / "configs"
+_BATCH = 20
+_TIMED = 15
+"""Images of the test days that detectors are timed on."""
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    """The command's own options."""
+    parser.add_argument("what", choices=["photos", "boxes"])
+    parser.add_argument("data", type=Path, help="photos: an image folder; boxes: a COCO json whose images have a day")
+    parser.add_argument("--checkpoint", type=Path, required=True, help="of the classifier, or of the backbone")
+    parser.add_argument("--model", default="mobilenet_v2", help="photos: of the checkpoint (default: %(default)s)")
+    parser.add_argument("--known", type=Path, help="photos: a folder of one for each of the base's classes, in order")
+    parser.add_argument("--root", type=Path, help="boxes: the folder of the images (default: images beside the json)")
+    parser.add_argument("--old", default="jimmy_johns", help="boxes: the base's class (default: %(default)s)")
+    parser.add_argument("--new", default="fedex_truck", help="boxes: the one that comes (default: %(default)s)")
+    parser.add_argument("--days", nargs="+", default=["20171027", "20171030"], help="boxes: to train on")
+    parser.add_argument("--val", nargs="+", default=["20171101"], help="boxes: to choose the epoch by")
+    parser.add_argument("--test", nargs="+", default=["20171103", "20171108"], help="boxes: to score")
+    parser.add_argument("--from", dest="stages", nargs="+", default=[""], help="boxes: lora.from of adapters to try")
+    parser.add_argument("--ways", nargs="+", help="boxes: of keep, distill, full and both (default: all)")
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
+    parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further settings of all runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, after each run")
+
+
+def run(arguments: Namespace) -> int:
+    """Seed by seed, so that what there is when it is stopped can be compared."""
+    console, rows = Console(), list[dict[str, Any]]()
+    with tempfile.TemporaryDirectory() as folder:
+        for seed in arguments.seeds:
+            way = _photos if arguments.what == "photos" else _boxes
+
+            def take(row: dict[str, Any], seed: int = seed) -> None:
+                rows.append({"seed": seed, **row})
+                console.print(f"seed {seed}, " + "  ".join(f"{key} {_text(value)}" for key, value in row.items()))
+                if arguments.json:
+                    arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+
+            way(arguments, seed, Path(folder) / str(seed), take)
+    _show(rows, console)
+    return 0
+
+
+Take = Callable[[dict[str, Any]], None]
+
+
+def _photos(arguments: Namespace, seed: int, folder: Path, take: Take) -> None:
+    def config(out: str, *settings: str) -> RunConfig:
+        given = [f"model.name={arguments.model}", f"model.checkpoint={arguments.checkpoint}", *arguments.set]
+        given += [f"data.root={arguments.data}", f"train.seed={seed}", f"out={folder / out}", *settings]
+        return load_config(_CONFIGS / "classification_efficientnet_lite0.yaml", given)
+
+    # The run trains the adapter that it would train without keep_classes, and scores it alone and beside the base.
+    result = train(config("keep", "train.keep_classes=true"), quiet=True)
+    assert result.kept is not None
+    base, kept = load_trained(result.folder, base=True), load_trained(result.folder)
+    known = _known(arguments, base, base)
+    take({"way": "ordinary adapter", "new": result.scores["top1"]})
+    told = _known(arguments, base, kept)
+    take({"way": "base beside it", "new": result.kept.scores["top1"], **told})
+    distilled = train(config("distill", "train.keep_classes=distill"), quiet=True)
+    assert distilled.kept is not None
+    take(
+        {
+            "way": "distilled",
+            "new": distilled.scores["top1"],
+            "agreement": distilled.kept.agreement,
+            **_known(arguments, base, load_trained(distilled.folder)),
+        }
+    )
+    take({"way": "base", **known})
+
+
+@torch.no_grad()
+def _known(arguments: Namespace, base: Trained, trained: Trained) -> dict[str, Any]:
+    """On a photo of each of the base's classes: right answers, those by a new class, and whether logits are equal."""
+    if arguments.known is None:
+        return {}
+    paths = sorted(arguments.known.glob("*.jpg"))
+    transform, many, right, taken, same = eval_transform(trained.preprocessing), len(base.classes), 0, 0, True
+    for start in range(0, len(paths), _BATCH):
+        images = torch.stack([transform(read_image(path)) for path in paths[start : start + _BATCH]])
+        logits: Tensor = trained.model(images)
+        answers = logits.argmax(dim=1)
+        right += int((answers == torch.arange(start, start + len(images))).sum())
+        taken += int((answers >= many).sum())
+        same = same and begins_with(logits, base.model(images))
+    return {"known": right / len(paths), "taken": taken / len(paths), "identical": same}
+
+
+def _boxes(arguments: Namespace, seed: int, folder: Path, take: Take) -> None:
+    folder.mkdir()
+    old, new = arguments.old, arguments.new
+    everything = json.loads(arguments.data.read_text(encoding="utf-8"))
+    files = {name: _only(everything, names, folder / f"{name}.json") for name, names in _named(old, new).items()}
+
+    def config(out: str, data: str, *settings: str) -> RunConfig:
+        days = [
+            f"data.{part}.day=[{','.join(days)}]" for part, days in (("train", arguments.days), ("val", arguments.val))
+        ]
+        given = [f"data.annotations={files[data]}", f"data.root={_root(arguments)}", *days, f"train.seed={seed}"]
+        given += [f"out={folder / out}", "model.size=480", "train.epochs=15", "train.evaluate_every=3"]
+        given += ["train.lr=1e-3", "train.head_lr=1e-3", *arguments.set, *settings]
+        return load_config(_CONFIGS / "detection_retinanet_efficientnet_lite0.yaml", given)
+
+    def scored(way: str, result: Result, settings: RunConfig, **more: Any) -> None:
+        take({"way": way, **_scores(arguments, result, settings, files["both"]), **more})
+
+    ways = arguments.ways or ["keep", "distill", "full", "both"]
+    start = f"model.checkpoint={arguments.checkpoint}"
+    settings = config("base", "old", start)
+    trained = train(settings, quiet=True)
+    known = load_trained(trained.folder)
+    base = folder / "base.safetensors"
+    write_plain(known.model, base, known.classes, known.preprocessing.to_dict(), known.about)
+    scored("base", trained, settings)
+    whole = f"model.checkpoint={base}"
+    for stage in arguments.stages if "keep" in ways else []:
+        begins = [f"lora.from={stage}"] if stage else []
+        settings = config(f"keep_{stage}", "new", whole, "train.keep_classes=true", *begins)
+        result = train(settings, quiet=True)
+        told = _beside(arguments, load_trained(result.folder), known, everything)
+        scored(f"base beside it{f', from {stage}' if stage else ''}", result, settings, **told)
+    if "distill" in ways:
+        settings = config("distill", "new", whole, "train.keep_classes=distill")
+        scored("distilled", train(settings, quiet=True), settings)
+    if "full" in ways:
+        settings = config("full", "new_of_both", whole, "train.method=full", "train.lr=3e-4")
+        scored("fine-tuned on the new", train(settings, quiet=True), settings)
+    if "both" in ways:
+        settings = config("both", "both", start)
+        scored("both at once", train(settings, quiet=True), settings)
+
+
+def _named(old: str, new: str) -> dict[str, tuple[list[str], list[str]]]:
+    """Name of a file -> its classes, and those of them whose objects it has."""
+    both = [old, new]
+    return {"old": ([old], [old]), "new": ([new], [new]), "new_of_both": (both, [new]), "both": (both, both)}
+
+
+def _only(document: dict[str, Any], names: tuple[list[str], list[str]], path: Path) -> Path:
+    classes, shown = names
+    number = {category["name"]: category["id"] for category in document["categories"]}
+    ids = {number[name] for name in shown}
+    things = [thing for thing in document["annotations"] if thing["category_id"] in ids]
+    categories = [category for name in classes for category in document["categories"] if category["name"] == name]
+    path.write_text(json.dumps({**document, "annotations": things, "categories": categories}), encoding="utf-8")
+    return path
+
+
+def _root(arguments: Namespace) -> Path:
+    root: Path = arguments.root or arguments.data.parent / "images"
+    return root
+
+
+def _scores(arguments: Namespace, result: Result, config: RunConfig, both: Path) -> dict[str, Any]:
+    """AP50 of each class on the test days."""
+    trained, task = load_trained(result.folder), task_of(config.task)
+    data = config.data.model_copy(update={"annotations": both, "leave_out": _unknown(arguments, trained)})
+    test = task.images(config.model_copy(update={"data": data}), f"day={','.join(arguments.test)}", trained.classes)
+    per_class = score(trained, test.data, 8, 0, torch.device("cpu")).per_class()
+    names = {"old AP50": arguments.old, "new AP50": arguments.new}
+    return {key: per_class[name]["AP50"] for key, name in names.items() if "AP50" in per_class.get(name, {})}
+
+
+def _unknown(arguments: Namespace, trained: Trained) -> list[str]:
+    return [name for name in (arguments.old, arguments.new) if name not in trained.classes]
+
+
+@torch.no_grad()
+def _beside(arguments: Namespace, trained: Trained, base: Trained, document: dict[str, Any]) -> dict[str, Any]:
+    """Whether all of the base's boxes and scores of the test days are equal, and the time of an image against its."""
+    task, same, ratios = task_of(trained.task), True, []
+    chosen = [image["file_name"] for image in document["images"] if image["day"] in arguments.test]
+    for index, name in enumerate(chosen):
+        image = [task.to_input(read_image(_root(arguments) / name), trained.preprocessing)]
+        begun = time.perf_counter()
+        found = trained.model(image)
+        between = time.perf_counter()
+        alone = base.model(image)
+        if 2 <= index < _TIMED:
+            ratios.append((between - begun) / (time.perf_counter() - between))
+        same = same and begins_with(found, alone)
+    return {"identical": same, "time / base": statistics.median(ratios) if ratios else None}
+
+
+def _show(rows: list[dict[str, Any]], console: Console) -> None:
+    """Means over the seeds, way by way."""
+    columns = [key for key in dict.fromkeys(key for row in rows for key in row) if key not in ("seed", "way")]
+    table = Table("", *columns)
+    for way in dict.fromkeys(row["way"] for row in rows):
+        own = [row for row in rows if row["way"] == way]
+        cells = [[row[key] for row in own if row.get(key) is not None] for key in columns]
+        table.add_row(way, *(_mean(values) for values in cells))
+    console.print(table)
+    console.print(f"{torch.get_num_threads()} threads, torch {torch.__version__}")
+
+
+def _mean(values: list[Any]) -> str:
+    if not values:
+        return "-"
+    if isinstance(values[0], bool):
+        return "yes" if all(values) else "no"
+    spread = f" ± {statistics.stdev(values):.4f}" if len(values) > 1 else ""
+    return f"{statistics.mean(values):.4f}{spread}"
+
+
+def _text(value: Any) -> str:
+    return f"{value:.4f}" if isinstance(value, float) else str(value)

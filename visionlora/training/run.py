@@ -1,0 +1,465 @@
+"""A whole run: from a config to a run folder."""
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack, nullcontext
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import nn
+from torch.nn.modules.batchnorm import _NormBase
+
+from visionlora.adapters import norm
+from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.fingerprint import fingerprints
+from visionlora.adapters.folding import fold_batchnorm
+from visionlora.adapters.io import restore_adapter
+from visionlora.adapters.model import attach, set_memory
+from visionlora.adapters.report import Report
+from visionlora.data.faults import tell_left_out
+from visionlora.data.images import passing
+from visionlora.errors import InputError, did_you_mean, printable, some
+from visionlora.files import write_json
+from visionlora.sections import RunConfig
+from visionlora.stopping import Interrupted, stop_requests
+from visionlora.tasks.base import Metrics, Scores, SetUp, Trained
+from visionlora.tasks.evaluation import evaluation_copy, example, score
+from visionlora.tasks.registry import task_of
+from visionlora.tasks.trained import ADAPTER, MODEL, load_trained, read_metadata
+from visionlora.training.auto_rank import with_ranks
+from visionlora.training.average import Average
+from visionlora.training.batch_size import with_batch_size
+from visionlora.training.checkpoint import (
+    Checkpoint,
+    changing,
+    checkpoints,
+    load_checkpoint,
+    newest_checkpoint,
+    set_aside,
+    unreadable_images,
+)
+from visionlora.training.compiling import check_compile, compile_steps
+from visionlora.training.data_start import EVA, start_adapter, with_known_ranks
+from visionlora.training.distributed import ALONE, Processes, joined
+from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
+from visionlora.training.gate import gate_of
+from visionlora.training.keeping import Kept, check_keeping, compare_with_base, keep
+from visionlora.training.launch import wants_launch
+from visionlora.training.loop import autocast_context, fit, steps_per_epoch
+from visionlora.training.monitor import Monitor, NoMonitor
+from visionlora.training.optimizer import build_optimizer
+from visionlora.training.quarantine import reasons
+from visionlora.training.random_states import seed_process
+from visionlora.training.resuming import changed_settings, data_fingerprint, fixed_settings
+from visionlora.training.sharded import ShardedBase, refuse_sharding
+from visionlora.training.state import RunState, as_trained
+
+_ROUNDING = 0.01
+"""By so much, or one image, a score of the same model on the same images may differ."""
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a run came to.
+
+    Attributes:
+        folder: of the run.
+        scores: of the best epoch's model on the validation images.
+        best_epoch: from 1.
+        trainable: parameters that trained.
+        saved_bytes: size of the file that holds them.
+        seconds: spent, evaluation included, over all starts.
+        per_class: scores of each class.
+        details: what else the task reports: a confusion matrix, or score thresholds.
+        skipped: unreadable images that were left out.
+        faulty: faults of the annotations that were mended or left out, as asked.
+        skipped_steps: those that were left out because loss or gradient was not finite.
+        unreadable: a line for each training image that could be read when the run began, and later could not.
+        spent: seconds since the last start by what they went into: see ``Stopwatch``.
+        retained: the share of the base's score on ``train.retain`` that the best epoch keeps.
+        kept: what became of the base's classes, where they are kept.
+    """
+
+    folder: Path
+    scores: dict[str, float]
+    best_epoch: int
+    trainable: int
+    saved_bytes: int
+    seconds: float
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
+    details: dict[str, Any] = field(default_factory=dict)
+    skipped: list[str] = field(default_factory=list)
+    faulty: list[str] = field(default_factory=list)
+    skipped_steps: int = 0
+    unreadable: list[str] = field(default_factory=list)
+    spent: dict[str, float] = field(default_factory=dict)
+    retained: float | None = None
+    kept: Kept | None = None
+
+
+def train(
+    config: RunConfig,
+    resume: bool = False,
+    overwrite: bool = False,
+    console: Console | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Adapt a model as ``config`` says, and leave a run folder.
+
+    Args:
+        config: the whole run; ``config.out`` is the folder.
+        resume: go on where the run in that folder was stopped, bit for bit.
+        overwrite: replace the run in that folder.
+        console: where progress is shown; by default the terminal.
+        quiet: show the progress bar, and no text.
+
+    Raises:
+        InputError: anything about the input that can't be used.
+        visionlora.stopping.Interrupted: Ctrl+C, SIGTERM or SIGHUP; a checkpoint is written.
+        visionlora.stopping.Lost, SaidElsewhere: of one of several processes; see ``distributed.joined``.
+    """
+    if wants_launch(config.train):
+        raise InputError(
+            f"train.devices={config.train.devices} is for the command line; start a program of your own with torchrun"
+        )
+    with joined() as processes:
+        return _train(config, resume, overwrite, console or Console(), quiet, processes)
+
+
+def _train(
+    config: RunConfig, resume: bool, overwrite: bool, console: Console, quiet: bool, processes: Processes
+) -> Result:
+    refuse_sharding(config, processes)
+    device = pick_device(processes.device(config.train.device))
+    check_compile(config.train, device)
+
+    def say(text: str) -> None:
+        if processes.main and not quiet:
+            console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+
+    if processes.several and config.train.batch_size == "auto":
+        raise InputError(f"train.batch_size=auto is for one process, and there are {processes.size}; give a number")
+    config = with_batch_size(config, device, resume, lambda tried: run_to_try(tried, device), say)
+    ranked = processes.from_main(lambda: with_ranks(config, resume, lambda tried: run_to_try(tried, device), say).lora)
+    config = config.model_copy(update={"lora": ranked} if config.lora.rank == "auto" else {})
+    known = processes.from_main(lambda: with_known_ranks(config, resume).lora)
+    config = config.model_copy(update={"lora": known} if config.lora.init == EVA else {})
+    left_out = processes.from_main(lambda: unreadable_images(config.out / CHECKPOINTS) if resume else [])
+    with passing(left_out):
+        setup = task_of(config.task).set_up(config)
+    score_name = monitored(config, setup, device)
+    check_keeping(config, setup)
+    model = setup.built.model
+    report = prepare(config, setup)
+    config = start_adapter(config, setup, torch.device("cpu") if config.train.shard_base else device, say)
+    gate = gate_of(config, device)
+    if processes.several:
+        _refuse_own_statistics(model)
+
+    with ExitStack() as opened:
+        if note := processes.from_main(lambda: opened.enter_context(open_folder(config, resume, overwrite))):
+            say(note)
+        say(setup.description)
+        if setup.skipped:
+            say(f"left out because they can't be read: {some(setup.skipped)}")
+        if setup.faulty:
+            say(tell_left_out(setup.faulty, f"all are in {REPORT}"))
+        say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
+        if told := told_of_processes(config, processes, device):
+            say(told)
+        state = begin(config, setup, score_name, device, processes, folds=report is not None)
+        if state.sharded:
+            say(str(state.sharded))
+        if gate is not None:
+            say(str(gate))
+            state.gate, state.data = gate, {**state.data, "retain": gate.fingerprint(config)}
+        if resume:
+            go_on(state, say)
+        compile_steps(state.model, config.task, config.train)
+        processes.from_main(lambda: write_config(config))
+        total = steps_per_epoch(setup.training, config.train) * config.train.epochs
+        with (
+            stop_requests(patience=2 if processes.several else 1) as asked,
+            Monitor(state.folder, state.progress, total, console, quiet) if processes.main else NoMonitor() as monitor,
+        ):
+            stop = processes.agreed(asked)
+            fit(state, monitor, stop)
+            result = _conclude(state, stop)
+            monitor.hyperparameters(_settings(config), result.scores)
+    if result.unreadable:
+        say(f"{len(result.unreadable)} training images could not be read to the end; all are in {REPORT}")
+    if gate is not None and not gate.passes(result.retained):
+        say(
+            f"no epoch keeps {gate.at_least:g} of what the base knew (train.retain_at_least): the one that keeps most "
+            "was taken; lower train.lr or lora.rank, or see eval --retain-at-least for less of its update"
+        )
+    say(
+        f"best epoch {result.best_epoch}: "
+        + ("  ".join(f"{name} {value:.4f}" for name, value in result.scores.items()) or "no score")
+        + ("" if result.retained is None else f"  retained {result.retained:.4f}")
+        + f"\n{result.trainable:,} parameters trained, {result.saved_bytes / 1e6:.2f} MB saved, "
+        f"{result.seconds:.0f} s ({state.watch}); all of it is in {result.folder}"
+    )
+    if result.kept:
+        say(str(result.kept))
+    return result
+
+
+def ready_to_try(config: RunConfig, say: Callable[[str], None] = lambda _text: None) -> RunState:
+    """As ``run_to_try``, with a number of images and ranks for ``auto``.
+
+    Raises:
+        InputError: as ``train``.
+    """
+    refuse_sharding(config, ALONE)
+    device = pick_device(config.train.device)
+    config = with_batch_size(config, device, False, lambda tried: run_to_try(tried, device), say)
+    return run_to_try(with_ranks(config, False, lambda tried: run_to_try(tried, device), say), device)
+
+
+def run_to_try(config: RunConfig, device: torch.device) -> RunState:
+    """A run before its first step, which will not be trained to its end; it writes nothing."""
+    setup = task_of(config.task).set_up(config)
+    return begin(config, setup, "", device, ALONE, folds=prepare(config, setup) is not None)
+
+
+def begin(
+    config: RunConfig, setup: SetUp, monitor: str, device: torch.device, processes: Processes, folds: bool
+) -> RunState:
+    """The run before its first step; the model, which goes to its device, is folded where it has an adapter."""
+    model = setup.built.model
+    shards = config.train.shard_base
+    memory_format = torch.channels_last if config.train.channels_last else torch.preserve_format
+    if not shards:  # else the whole might not fit
+        model.to(device, memory_format=memory_format)
+    at = torch.device("cpu") if shards else device
+    one = example(as_trained(config, setup, model), setup.val, at) if folds else None
+    if folds:
+        fold_batchnorm(model, one)
+    base = json.dumps(sorted(fingerprints(model, "default").items())) if folds else ""
+    sharded = ShardedBase(model, processes, device, one) if shards else None
+    optimizer = build_optimizer(model, setup.built.head, config.train)
+    scaler = torch.amp.GradScaler(device.type, enabled=config.train.autocast == "fp16")
+    data = data_fingerprint(task_of(config.task), setup)
+    if processes.several:
+        processes.refuse_differences({"settings": fixed_settings(config), "data": data, "base weights": base})
+        processes.as_in_main(changing(model))
+        if not processes.main:
+            seed_process(config.train.seed, 0, processes.rank)
+    average = Average(model, config.train.ema)
+    return RunState(
+        config, setup, monitor, device, optimizer, scaler, base, data, average, processes=processes, sharded=sharded
+    )
+
+
+def go_on(state: RunState, say: Callable[[str], None]) -> None:
+    """Bring the run to where its last checkpoint was written, if there is one."""
+    processes, train = state.processes, state.train
+    newest, faults = processes.from_main(lambda: newest_checkpoint(state.folder / CHECKPOINTS, state.folder / METRICS))
+    if newest is None:
+        return
+    if not processes.main:
+        seed_process(train.seed, newest.progress.step, processes.rank)  # unless its own state was kept
+    progress = load_checkpoint(
+        newest, state.model, state.optimizer, state.scaler, state.base, state.data, processes.rank, state.average
+    )
+    if train.epochs < progress.epoch:
+        raise InputError(
+            f"train.epochs is {train.epochs}, and the run in {state.folder} has done {progress.epoch}; give more"
+        )
+    progress.finished = 0 < train.patience <= progress.stale
+    state.progress = progress
+    processes.from_main(lambda: _tell_of_resuming(state, newest, faults, say))
+
+
+def _tell_of_resuming(state: RunState, newest: Checkpoint, faults: list[str], say: Callable[[str], None]) -> None:
+    """Look at what else is there, put damaged checkpoints aside, and say from where the run goes on."""
+    for name in (ADAPTER, MODEL):
+        if (state.folder / name).exists():
+            read_metadata(state.folder / name)  # the best epoch's; else the end would find that it is damaged
+    progress = state.progress
+    for fault in faults:
+        say(f"{fault}; the checkpoint before is used")
+    for path in checkpoints(state.folder / CHECKPOINTS):
+        if path.name > newest.path.name:
+            set_aside(path)
+    say(f"resumed from step {progress.step}, epoch {progress.epoch + 1}")
+    if changed := changed_settings(settings_before(state.folder), state.config):
+        say(f"from now on with other settings: {some(changed)}")
+
+
+def prepare(config: RunConfig, setup: SetUp) -> Report | None:
+    """Freeze and adapt the model as ``train.method`` says; the adapter's report, None for full fine-tuning."""
+    method, lora = config.train.method, config.lora
+    if method == "full":
+        setup.built.model.requires_grad_()
+        for name in setup.built.unused:
+            setup.built.model.get_submodule(name).requires_grad_(False)
+        for module in setup.built.model.modules():
+            if setup.keep_statistics and norm.has_running_stats(module):
+                norm.freeze(module)
+        return None
+    if method == "lora" and not lora.targets:
+        raise InputError("lora.targets is empty; name some layers, or train the head alone with train.method=head")
+    unfreeze = setup.built.head if lora.unfreeze is None else lora.unfreeze
+    if method == "head":
+        return attach(setup.built.model, LoRAConfig(targets=[], unfreeze=unfreeze))
+    lora = replace(lora, unfreeze=unfreeze, exclude=[*lora.exclude, *setup.built.unused])
+    if lora.init == EVA:  # which ``start_adapter`` is for
+        lora = replace(lora, init="kaiming")
+    report = attach(setup.built.model, lora)
+    set_memory(setup.built.model, config.train.memory)
+    return report
+
+
+def pick_device(name: str) -> torch.device:
+    """``auto`` is the first GPU, or else the CPU.
+
+    Raises:
+        InputError: there is no such device.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise InputError(f"device '{name}' can't be used here; give auto, cpu or cuda:0") from error
+    if device.type == "meta":
+        raise InputError("device 'meta' computes nothing; give auto, cpu or cuda:0")
+    return device
+
+
+def monitored(config: RunConfig, setup: SetUp, device: torch.device) -> str:
+    """The score that decides. InputError unless ``train.monitor`` is one of the task's."""
+    trained = as_trained(config, setup, setup.built.model)
+    known = task_of(config.task).metrics(trained, setup.val, device).names
+    monitor = config.train.monitor or known[0]
+    if monitor not in known:
+        nearest = did_you_mean(monitor, known)
+        raise InputError(f"train.monitor is '{monitor}'; choose from {some(known, 16)}{nearest}")
+    return monitor
+
+
+def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
+    """Evaluate the best epoch's file as anyone would load it, and write the report."""
+
+    def on_batch(_images: int) -> None:
+        if number := stop():
+            raise Interrupted("in the last evaluation", number)
+
+    started = time.perf_counter()
+    config, processes = state.config, state.processes
+    trained = _best(state)
+    metrics = score(
+        trained,
+        state.setup.val,
+        config.train.batch_size,
+        config.data.workers,
+        state.device,
+        lambda _what, _images: nullcontext(on_batch),
+        autocast_context(config.train, state.device),
+        (processes.rank, processes.size),
+        state.in_step,
+    )
+    processes.add_up(metrics)
+    state.watch.lap("evaluation")
+    return processes.from_main(lambda: _report(state, trained, metrics, started, on_batch))
+
+
+def _best(state: RunState) -> Trained:
+    """The best epoch's model from its file, as anyone would load it, or put into a model whose base is sharded."""
+    processes = state.processes
+    if state.sharded is not None:
+        about = processes.from_main(lambda: restore_adapter(state.model, state.folder / ADAPTER).extra)
+        processes.as_in_main(changing(state.model))
+        trained = as_trained(state.config, state.setup, state.model.eval())
+        return replace(trained, path=state.folder / ADAPTER, about=about)
+    if processes.main:
+        trained = load_trained(state.folder, alone=True)
+    else:
+        trained = as_trained(state.config, state.setup, evaluation_copy(state.model))
+    if processes.several:
+        processes.as_in_main(trained.model.to(state.device).state_dict())
+    return trained
+
+
+def _report(
+    state: RunState, trained: Trained, metrics: Metrics, started: float, on_batch: Callable[[int], None]
+) -> Result:
+    """What the run came to, also as its report's file."""
+    progress = state.progress
+    _refuse_other_scores(trained, metrics.scores(), metrics.names, len(state.setup.val))
+    kept = None
+    if state.train.keep_classes == "distill":
+        kept = compare_with_base(state, trained, metrics)
+    elif state.train.keep_classes:
+        kept = keep(state, on_batch)
+    result = Result(
+        folder=state.folder,
+        scores=metrics.scores(),
+        best_epoch=progress.best_epoch + 1,
+        retained=progress.retained,
+        trainable=_trainable(state.model),
+        saved_bytes=trained.path.stat().st_size,
+        seconds=progress.seconds + time.perf_counter() - started,
+        per_class=metrics.per_class(),
+        details=metrics.details(),
+        skipped=[str(path) for path in state.setup.skipped],
+        faulty=state.setup.faulty,
+        skipped_steps=progress.skipped,
+        unreadable=reasons(progress.unreadable),
+        spent=dict(state.watch.seconds),
+        kept=kept,
+    )
+    plain = asdict(result)
+    details = plain.pop("details")
+    write_json(state.folder / REPORT, {**plain, **details, "folder": str(state.folder)})
+    return result
+
+
+def _refuse_other_scores(trained: Trained, found: Scores, names: Sequence[str], images: int) -> None:
+    """Raise InputError unless a file's model scores as it did when it was written: then the data, the file's base or
+    the program have changed since. Rounding, as of another device, may move an image from right to wrong.
+    """
+    before = trained.about.get("scores", {})
+    for name in names:
+        if name in before and name in found:
+            allowed = max(_ROUNDING, 1.5 / images) * max(1.0, abs(before[name]))
+            if not abs(found[name] - before[name]) <= allowed:
+                raise InputError(
+                    f"{trained.path}: its model has {name} {found[name]:.4f} on the validation images, and had "
+                    f"{before[name]:.4f} when it was written; bring the images and labels of then back, or train again"
+                )
+
+
+def _refuse_own_statistics(model: nn.Module) -> None:
+    """Raise InputError if BatchNorm would measure its statistics: each process would, over its share alone."""
+    for name, module in model.named_modules():
+        if isinstance(module, _NormBase) and norm.has_running_stats(module) and not norm.is_frozen(module):
+            raise InputError(
+                f"{name} would measure the statistics of BatchNorm in each process alone; freeze it (train.method=lora "
+                "or head with lora.batchnorm=frozen), or train in one process"
+            )
+
+
+def told_of_processes(config: RunConfig, processes: Processes, device: torch.device) -> str:
+    """A line about several processes, or about GPUs that are left idle; empty where there is nothing to say."""
+    if processes.several:
+        each = config.train.batch_size / processes.size
+        return f"{processes.size} processes share each batch of {config.train.batch_size} images, {each:g} each"
+    there = torch.cuda.device_count() if device.type == "cuda" else 1
+    return f"1 of {there} GPUs is used; train.devices={there} trains on all of them" if there > 1 else ""
+
+
+def _trainable(model: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+
+
+def _settings(config: RunConfig) -> dict[str, Any]:
+    sections = config.model_dump(mode="json")
+    flat = {f"{s}.{k}": v for s, values in sections.items() if isinstance(values, dict) for k, v in values.items()}
+    return {key: value for key, value in flat.items() if value not in (None, [], {})}

@@ -183,7 +183,8 @@ class TrainSection(Section):
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
     ``keep_classes=true`` has the base answer its own classes beside the new ones, as it did before, bit for bit;
     ``distill`` trains one model on both, with the base as teacher. ``keep_overlap`` is for detectors: where a new
-    class's box and an old one's overlap by a larger IoU, the one with the lower score goes (docs/new-classes.md).
+    class's box and an old one's overlap by a larger IoU, the one with the lower score goes. ``merge_classes`` takes new
+    classes that bear an old one's name for that class (docs/new-classes.md).
     ``devices`` GPUs, or processes on the CPU, share each batch (docs/scaling.md); ``batch_size`` is that of all. With
     ``shard_base`` each of them keeps a part of the frozen weights, for a base that does not fit on one.
     """
@@ -216,6 +217,7 @@ class TrainSection(Section):
     retain_at_least: Annotated[float, Field(gt=0, le=1)] = 0.98
     keep_classes: bool | Literal["distill"] = False
     keep_overlap: Fraction | None = None
+    merge_classes: bool = False
     log_every: AtLeastOne = 10
     checkpoint_every: AtLeastOne = 200
     max_skipped_steps: Annotated[int, Field(ge=0)] = 3

@@ -211,6 +211,22 @@ def test_a_new_class_takes_pixels_only_where_it_beats_its_background() -> None:
     assert torch.equal(won, expected)
 
 
+def test_classes_of_one_name_are_one() -> None:
+    torch.manual_seed(0)
+    old, new = torch.randn(5, 4), torch.randn(5, 3)
+    found = JoinLogits({"new": 0.5}, {"new": [4, 2, 5]})(old, {"new": new})
+    assert found.shape == (5, 6) and torch.equal(found[:, [0, 1, 3]], old[:, [0, 1, 3]])
+    assert torch.equal(found[:, 2], torch.maximum(old[:, 2], new[:, 1] + 0.5))
+    assert torch.equal(found[:, 4:], new[:, [0, 2]] + 0.5)
+    maps, more = torch.randn(2, 3, 4, 4), torch.randn(2, 3, 4, 4)
+    answer = JoinPixels({"new": 0}, {"new": [1, 3]})(maps, {"new": more}).argmax(1)
+    wins, best = more[:, 1:].amax(1) > more[:, 0], more[:, 1:].argmax(1)
+    assert torch.equal(answer, torch.where(wins, torch.tensor([1, 3])[best], maps.argmax(1)))
+    one = {"boxes": torch.rand(3, 4), "labels": torch.tensor([1, 2, 1]), "scores": torch.rand(3)}
+    (both,) = JoinDetections({"": 3, "new": 3}, same={"new": {2: 1}})([one], {"new": [one]})
+    assert both["labels"].tolist() == [1, 2, 1, 4, 1, 4]
+
+
 def test_the_least_shift_with_which_new_classes_win_on_their_own_images() -> None:
     torch.manual_seed(0)
     old, new = 5 + torch.randn(40, 10), torch.randn(40, 3)

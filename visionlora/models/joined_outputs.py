@@ -14,13 +14,19 @@ class JoinLogits:
 
     Attributes:
         shifts: what is added to another's logits, by its name, so that they can be compared with the base's.
+        places: the column of each of another's logits, by its name; without, they follow. Where one is there already,
+            the higher logit counts.
     """
 
     shifts: dict[str, float] = field(default_factory=dict)
+    places: dict[str, list[int]] = field(default_factory=dict)
 
     def __call__(self, base: Tensor, others: dict[str, Tensor]) -> Tensor:
         """Logits (N, old) and, by name, (N, new)."""
-        return torch.cat([base, *(logits + self.shifts.get(name, 0.0) for name, logits in others.items())], dim=1)
+        joined = base
+        for name, logits in others.items():
+            joined = _placed(joined, logits + self.shifts.get(name, 0.0), self.places.get(name))
+        return joined
 
 
 @dataclass(frozen=True)
@@ -31,10 +37,12 @@ class JoinDetections:
         labels: how many labels the base has, and by name each other: the least number above all of them.
         overlap: where an other's box overlaps a box before it by a larger IoU, the one with the lower score goes; None
             keeps both, and so the base's as they are.
+        same: by name of an other, which of its labels are labels of what is before it.
     """
 
     labels: dict[str, int]
     overlap: float | None = None
+    same: dict[str, dict[int, int]] = field(default_factory=dict)
 
     def __call__(self, base: list[dict[str, Tensor]], others: dict[str, list[dict[str, Tensor]]]) -> Any:
         """As torchvision's detectors answer: of each image boxes (K, 4), labels (K,), scores (K,), maybe masks."""
@@ -42,7 +50,10 @@ class JoinDetections:
         for place, found in enumerate(base):
             offset, joined = self.labels[""], found
             for name, theirs in others.items():
-                shifted = {**theirs[place], "labels": theirs[place]["labels"] + offset}
+                labels = theirs[place]["labels"] + offset
+                for own, known in self.same.get(name, {}).items():
+                    labels = torch.where(labels == own + offset, known, labels)
+                shifted = {**theirs[place], "labels": labels}
                 offset += self.labels[name]
                 joined = self._joined(joined, shifted)
             images.append(joined)
@@ -65,20 +76,33 @@ class JoinPixels:
 
     Attributes:
         backgrounds: the column of the background in each other's logits, by its name.
+        places: of the other columns, as ``JoinLogits`` has them.
     """
 
     backgrounds: dict[str, int]
+    places: dict[str, list[int]] = field(default_factory=dict)
 
     def __call__(self, base: Tensor, others: dict[str, Tensor]) -> Tensor:
         """Logits (N, old, H, W) and, by name, (N, background + new, H, W) -> (N, old + new, H, W)."""
-        joined = [base]
-        highest = base.amax(dim=1, keepdim=True)
+        joined, highest = base, base.amax(dim=1, keepdim=True)
         for name, logits in others.items():
             column = self.backgrounds[name]
             margin = logits - logits[:, column : column + 1]
-            joined.append(highest + torch.cat([margin[:, :column], margin[:, column + 1 :]], dim=1))
-            highest = torch.maximum(highest, joined[-1].amax(dim=1, keepdim=True))
-        return torch.cat(joined, dim=1)
+            new = highest + torch.cat([margin[:, :column], margin[:, column + 1 :]], dim=1)
+            joined = _placed(joined, new, self.places.get(name))
+            highest = torch.maximum(highest, new.amax(dim=1, keepdim=True))
+        return joined
+
+
+def _placed(joined: Tensor, new: Tensor, places: list[int] | None) -> Tensor:
+    """(N, old, ...) and (N, new, ...) -> (N, all, ...), each new column in its place."""
+    width = joined.shape[1]
+    behind = [column for column in range(new.shape[1]) if places is None or places[column] >= width]
+    for column, place in enumerate(places or ()):
+        if place < width:
+            higher = torch.maximum(joined[:, place : place + 1], new[:, column : column + 1])
+            joined = torch.cat([joined[:, :place], higher, joined[:, place + 1 :]], dim=1)
+    return torch.cat([joined, new if len(behind) == new.shape[1] else new[:, behind]], dim=1)
 
 
 def begins_with(found: Any, base: Any) -> bool:

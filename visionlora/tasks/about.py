@@ -23,6 +23,7 @@ class Rule(BaseModel):
         shift: of a classifier, what is added to the adapter's logits.
         overlap: of a detector, the IoU above which of two boxes the one with the lower score goes; None for never.
         background: of a segmenter, which of the adapter's classes stands for whatever the base sees there.
+        merge: a class of the adapter's that bears the name of one before is that class: either may answer it.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid")
@@ -30,6 +31,7 @@ class Rule(BaseModel):
     shift: Annotated[float, Field(allow_inf_nan=False)] = 0.0
     overlap: Annotated[float, Field(ge=0, lt=1)] | None = None
     background: Annotated[int, Field(ge=0)] | None = None
+    merge: bool = False
 
 
 class Keeps(BaseModel):

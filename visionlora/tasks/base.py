@@ -316,6 +316,7 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
         takes_lists: its models take lists of images, (3, H, W) each, and return a list of dicts of tensors, as
             torchvision's detectors do; else they take (N, 3, H, W) and return one tensor.
         any_size: its models see images of any size.
+        has_background: one of the classes may stand for whatever the others are not.
         answer: in words, what an exported predict.py gives for an image.
     """
 
@@ -328,6 +329,7 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
     pipeline: str = ""
     takes_lists: bool = False
     any_size: bool = False
+    has_background: bool = False
     answer: str = "the model's raw outputs"
 
     # to be trained
@@ -538,3 +540,9 @@ def model_of(built: Built, name: str) -> nn.Module:
     """The model of this name in what ``Task.together`` made; the base where it is empty."""
     assert isinstance(built.model, Extended)
     return built.model.others[name] if name else built.model.base
+
+
+def places_of(member: Member[Any], classes: list[str]) -> list[int]:
+    """Where each of a member's classes is among those of all, without what stands for whatever the base sees."""
+    background = member.rule.background
+    return [classes.index(name) for index, name in enumerate(member.classes) if index != background]

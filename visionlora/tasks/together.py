@@ -68,12 +68,14 @@ def joint_classes(base: Sequence[str], parts: Sequence[tuple[str, Sequence[str],
     found = list(base)
     for name, classes, rule in parts:
         new = new_classes(classes, rule)
-        if twice := [word for word in new if word in found]:
+        twice = [word for word in new if word in found]
+        if twice and not rule.merge:
+            there = "are classes" if len(twice) > 1 else "is a class"
             raise InputError(
-                f"{name}: {some(twice, 3)} {'are classes' if len(twice) > 1 else 'is a class'} already that is there "
-                "without it; give the new one another name in the data"
+                f"{name}: {some(twice, 3)} {there} already without it; give the new one another name in the data, or "
+                "make them one with train.merge_classes=true"
             )
-        found += new
+        found += [word for word in new if word not in twice]
     return found
 
 
@@ -120,6 +122,10 @@ def put_together(task: Task, like: Trained, base: Base, members: Sequence[Member
     names = [member.name for member in members]
     if twice := [name for name in names if names.count(name) > 1]:
         raise InputError(f"two of the models are called '{twice[0]}'; give one's file or folder another name")
+    for one in members:
+        last = len(one.classes) if task.has_background else 0
+        if one.rule.background is not None and one.rule.background >= last:
+            raise InputError(f"{like.path}: the rule of '{one.name}' names a background that is none; save it again")
     classes = joint_classes(base.classes, [(one.name, one.classes, one.rule) for one in members])
     built = task.together(base.built, classes, members)
     parts = [Part(name=one.name, classes=list(one.classes), rule=one.rule) for one in members]
@@ -219,7 +225,13 @@ def state_of(model: nn.Module) -> dict[str, Tensor]:
 
 
 def build_together(
-    name: str, section: Any, made: Together, shown: Preprocessing, about: dict[str, Any], path: Path
+    name: str,
+    section: Any,
+    made: Together,
+    classes: list[str],
+    shown: Preprocessing,
+    about: dict[str, Any],
+    path: Path,
 ) -> Trained:
     """What ``state_of`` wrote, built again.
 
@@ -227,6 +239,7 @@ def build_together(
         name: of the task.
         section: the settings of the base.
         made: what it is made of.
+        classes: of all.
         shown: how images reach it.
         about: what the file says of itself.
         path: the file.
@@ -234,7 +247,10 @@ def build_together(
     Raises:
         InputError: its tensors are not those of these models.
     """
-    task, tensors = task_of(name), load_file(path)
+    task = task_of(name)
+    if joint_classes(made.classes, [(part.name, part.classes, part.rule) for part in made.parts]) != classes:
+        raise InputError(f"{path}: its classes are not those of its models together; save it again")
+    tensors = load_file(path)
     plain = task.without_base(section, path)
     if plain.checkpoint is not None:
         raise InputError(f"{path}: {section.name} with weights of its own can't be built without them; export to ONNX")

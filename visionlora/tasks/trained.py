@@ -95,7 +95,7 @@ def load_trained(
     if not adapted and (made := about.get(ENTRY)) is not None:
         if base:
             raise InputError(f"{path}: holds several models together; give --base the run of one of them")
-        return build_together(name, section, Together.model_validate(made), shown, about, path)
+        return build_together(name, section, Together.model_validate(made), classes, shown, about, path)
     with torch.random.fork_rng():
         # A base without pretrained weights is what its seed makes of it.
         torch.manual_seed(about.get("seed", 0))

@@ -59,8 +59,9 @@ class Kept:
 
 def check_keeping(config: RunConfig, setup: SetUp) -> None:
     """Raise InputError if ``train.keep_classes`` can't be had."""
-    if config.train.keep_overlap is not None and not config.train.keep_classes:
-        raise InputError("train.keep_overlap is of no use without train.keep_classes=true")
+    for name in ("keep_overlap", "merge_classes"):
+        if getattr(config.train, name) not in (None, False) and not config.train.keep_classes:
+            raise InputError(f"train.{name} is of no use without train.keep_classes")
     if not config.train.keep_classes:
         return
     if config.train.keep_classes == "distill":
@@ -94,7 +95,8 @@ def keep(state: RunState, on_batch: Callable[[int], None]) -> Kept:
     write_keeps(path, Keeps(classes=base.classes, head=head_fingerprints(base.built.model, known), rule=rule))
     trained = load_trained(state.folder)
     everything = task.among(data, trained.classes)
-    compared = _refuse_other_outputs(state, trained, own) if rule.overlap is None else 0
+    untouched = rule.overlap is None and not rule.merge
+    compared = _refuse_other_outputs(state, trained, own) if untouched else 0
     metrics = score(
         trained,
         everything,

@@ -23,7 +23,7 @@ from visionlora.models.joined_outputs import JoinLogits
 from visionlora.models.pinning import pinned
 from visionlora.models.stated import numbered_classes, stated
 from visionlora.tasks.about import ClassifierAbout, Rule
-from visionlora.tasks.base import Chosen, Known, Member, Metrics, PredictOptions, SetUp, Task, Told
+from visionlora.tasks.base import Chosen, Known, Member, Metrics, PredictOptions, SetUp, Task, Told, places_of
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.distilling import Teacher, copy_rows
@@ -128,7 +128,8 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
 
     def together(self, base: Classifier, classes: list[str], members: Sequence[Member[Classifier]]) -> Classifier:
         shifts = {one.name: one.rule.shift for one in members}
-        model = Extended(base.model, {one.name: one.built.model for one in members}, JoinLogits(shifts))
+        join = JoinLogits(shifts, {one.name: places_of(one, classes) for one in members})
+        model = Extended(base.model, {one.name: one.built.model for one in members}, join)
         return replace(base, model=model, head=[])
 
     def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
@@ -139,7 +140,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             raise InputError("train.keep_classes is for one label per image; leave out data.multilabel")
         if config.train.keep_overlap is not None:
             raise InputError("train.keep_overlap is for detectors; leave it out")
-        return Rule()
+        return Rule(merge=config.train.merge_classes)
 
     def fit_rule(
         self,
@@ -154,7 +155,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             logits_of(one, self.loader(one, data, config.train.batch_size, config.data.workers), device)
             for one in (base, alone)
         )
-        return Rule(shift=fit_shift(old, new))
+        return Rule(shift=fit_shift(old, new), merge=config.train.merge_classes)
 
     def agreement(
         self,

@@ -33,6 +33,7 @@ from visionlora.tasks.base import (
     Told,
     Trained,
     model_of,
+    places_of,
 )
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
@@ -110,7 +111,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
         detector: Any = base.built
         if detector.masks:
             raise InputError("train.keep_classes=distill is for boxes, and this detector makes masks; take true")
-        classes = joint_classes(base.classes, [("data", data.train.classes, Rule())])
+        classes = joint_classes(base.classes, [("data", data.train.classes, self.rule(config, []))])
         shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
         path = section.checkpoint or config.out
         teacher: TrainedDetector = Trained(config.task, detector, base.classes, shown, path, base.about)
@@ -165,7 +166,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
         return own
 
     def rule(self, config: DetectionConfig, classes: list[str]) -> Rule:
-        return Rule(overlap=config.train.keep_overlap)
+        return Rule(overlap=config.train.keep_overlap, merge=config.train.merge_classes)
 
     def together(self, base: Detector, classes: list[str], members: Sequence[Member[Detector]]) -> Detector:
         overlaps = {one.rule.overlap for one in members}
@@ -173,23 +174,21 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
             told = ", ".join(f"{one.name} {one.rule.overlap}" for one in members)
             raise InputError(f"what stands beside the base was made with different train.keep_overlap: {told}")
         above = {name: max(one.model_labels) + 1 for name, one in [("", base), *((m.name, m.built) for m in members)]}
-        labels, start = list(base.model_labels), above[""]
+        labels, start, same = list(base.model_labels), above[""], dict[str, dict[int, int]]()
         for one in members:
-            labels += [start + label for label in one.built.model_labels]
+            own = dict(zip(one.built.model_labels, places_of(one, classes), strict=True))
+            same[one.name] = {label: labels[place] for label, place in own.items() if place < len(labels)}
+            labels += [start + label for label in own if label not in same[one.name]]
             start += above[one.name]
-        join = JoinDetections(above, overlaps.pop())
+        join = JoinDetections(above, overlaps.pop(), same)
         model = Extended(base.model, {one.name: one.built.model for one in members}, join)
         return replace(base, model=model, head=[], unused=[], classes=classes, model_labels=tuple(labels))
 
     def apart(self, built: Detector, name: str, classes: list[str]) -> Detector:
         assert isinstance(built.model, Extended) and isinstance(built.model.join, JoinDetections)
-        start, first = 0, 0
-        for each, above in built.model.join.labels.items():
-            own = [label - start for label in built.model_labels[first:] if label < start + above]
-            if each == name:
-                return replace(built, model=model_of(built, name), classes=classes, model_labels=tuple(own))
-            start, first = start + above, first + len(own)
-        raise KeyError(name)
+        above = built.model.join.labels[name]
+        own = range(above - len(classes), above) if name else built.model_labels[: len(classes)]
+        return replace(built, model=model_of(built, name), classes=classes, model_labels=tuple(own))
 
     def about_together(self, abouts: Sequence[Told], classes: list[str]) -> dict[str, Any]:
         found = {name: score for about, _ in abouts for name, score in about.get("thresholds", {}).items()}

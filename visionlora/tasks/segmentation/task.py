@@ -20,7 +20,7 @@ from visionlora.models.joined_outputs import JoinPixels
 from visionlora.models.pinning import pinned
 from visionlora.models.segmenter import Segmenter, create_segmenter, own_classes
 from visionlora.tasks.about import Rule, SegmenterAbout
-from visionlora.tasks.base import Chosen, Member, Metrics, PredictOptions, SetUp, Task, Told, model_of
+from visionlora.tasks.base import Chosen, Member, Metrics, PredictOptions, SetUp, Task, Told, model_of, places_of
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.drawing import class_color
 from visionlora.tasks.example_code import model_code
@@ -59,6 +59,7 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
     found = "classes with most pixels"
     pipeline = "image-segmentation"
     any_size = True
+    has_background = True
     answer = "(H, W), each pixel's class: an index into model.classes"
 
     def set_up(self, config: SegmentationConfig) -> SetUp[Segmenter, SegmenterInput, SegmentedImages]:
@@ -124,7 +125,7 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
                 f"train.keep_classes needs a class of the data for whatever the base sees, and data.background="
                 f"{config.data.background} is none of {some(classes)}"
             )
-        return Rule(background=classes.index(config.data.background))
+        return Rule(background=classes.index(config.data.background), merge=config.train.merge_classes)
 
     def together(self, base: Segmenter, classes: list[str], members: Sequence[Member[Segmenter]]) -> Segmenter:
         if len(classes) > MOST_CLASSES:
@@ -133,7 +134,8 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
         if missing := [one.name for one in members if one.name not in backgrounds]:
             raise InputError(f"{missing[0]}: does not say which of its classes stands for what the base sees")
         others = {one.name: one.built.model for one in members}
-        model = Extended(base.model, others, JoinPixels(backgrounds))
+        places = {one.name: places_of(one, classes) for one in members}
+        model = Extended(base.model, others, JoinPixels(backgrounds, places))
         return replace(base, model=model, head=[], unused=[], classes=classes)
 
     def apart(self, built: Segmenter, name: str, classes: list[str]) -> Segmenter:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from visionlora.studies.compare import Comparison
 from visionlora.studies.methods import PEFT
-from visionlora.studies.plan import labels_word
 from visionlora.studies.table import Row
 
 
@@ -44,7 +43,7 @@ def advice(rows: Sequence[Row], found: Comparison) -> str:
         return "No method can be recommended. Every run diverged; lower train.lr."
     scored = _candidates(rows, found)
     best = max(scored, key=lambda row: row.score or 0.0)
-    labels = f"{chosen.images} training images" if chosen.shots is None else labels_word(chosen.shots)
+    labels = f"{chosen.images} training images" if chosen.shots is None else found.plan.labels(chosen.shots)
     first = f"Take {chosen.variant.label}: with {labels} it reaches {found.score} {_score(chosen)}"
     if chosen is best:
         near = [row.variant.label for row in scored if row is not best and not apart(best, row, found.tested)]
@@ -77,13 +76,14 @@ def _score(row: Row) -> str:
 
 def caveats(rows: Sequence[Row], found: Comparison) -> list[str]:
     """What speaks against taking the table for more than it is, a line each."""
-    plan, step = found.plan, 1 / found.tested
+    plan = found.plan
+    single = f": a single one is {1 / found.tested:.4f} of an accuracy" if plan.of_each_class else ""
     told = [
-        f"Scores are of {found.tested} images: a single one is {step:.4f} of an accuracy. They are the last epoch's; "
-        "no epoch and no learning rate was chosen by them.",
+        f"Scores are of {found.tested} images{single}. They are the last epoch's; no epoch and no learning rate was "
+        "chosen by them.",
         f"Every run had {plan.budget}, in whole epochs. Longer ones may put the methods into another order.",
         f"Learning rates were chosen once for each method at its rank, with seed {plan.first_seed} and "
-        f"{labels_word(plan.shots[-1])}, on {found.held_out} images held out of the training images; runs with fewer "
+        f"{plan.labels(plan.shots[-1])}, on {found.held_out} images held out of the training images; runs with fewer "
         "labels profit from these too.",
         "Times and memory are of this machine and process, with whatever else it did meanwhile: compare them with each "
         "other, not with other tables.",

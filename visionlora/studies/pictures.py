@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from visionlora.studies.compare import Comparison
-from visionlora.studies.plan import labels_word
 from visionlora.studies.table import Row
 
 if TYPE_CHECKING:
@@ -29,7 +28,7 @@ def pictures(rows: Sequence[Row], found: Comparison) -> "dict[str, Figure]":
 
 def _by_time(rows: Sequence[Row], found: Comparison) -> "Figure":
     """The mean over the seeds at each evaluation, with the least and the most."""
-    figure, axes = _new(found.score, "seconds of training", f"with {labels_word(found.plan.shots[-1])}")
+    figure, axes = _new(found.score, "seconds of training", f"with {found.plan.labels(found.plan.shots[-1])}")
     for number, row in enumerate(rows):
         curves = [
             run.outcome.curve
@@ -47,7 +46,7 @@ def _by_time(rows: Sequence[Row], found: Comparison) -> "Figure":
 
 
 def _by_parameters(rows: Sequence[Row], found: Comparison) -> "Figure":
-    figure, axes = _new(found.score, "parameters that train", f"with {labels_word(found.plan.shots[-1])}")
+    figure, axes = _new(found.score, "parameters that train", f"with {found.plan.labels(found.plan.shots[-1])}")
     for number, row in enumerate(rows):
         error = row.spread if row.seeds > 1 else None
         axes.errorbar(
@@ -66,7 +65,7 @@ def _by_labels(rows: Sequence[Row], found: Comparison) -> "Figure":
             axes.errorbar(
                 [row.images for row in own],
                 [row.score or 0.0 for row in own],
-                yerr=[row.spread for row in own],
+                yerr=[row.spread for row in own] if found.plan.seeds > 1 else None,
                 marker=_mark(number),
                 markersize=4,
                 capsize=3,

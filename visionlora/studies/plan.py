@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from visionlora.errors import InputError
-from visionlora.sections import AUTO, RunConfig
+from visionlora.sections import AUTO, AnnotatedData, RunConfig
 from visionlora.studies.methods import Variant
 
 Shots = int | None
@@ -84,6 +84,17 @@ class Plan:
         """Of the learning-rate searches too."""
         return self.config.train.seed
 
+    @property
+    def of_each_class(self) -> bool:
+        """Whether numbers of labels are images of each class, and not of annotated images in all."""
+        return not isinstance(self.config.data, AnnotatedData)
+
+    def labels(self, shots: Shots) -> str:
+        """A number of labels in a sentence."""
+        if shots is None:
+            return "all labels"
+        return f"{shots} labels of each class" if self.of_each_class else f"{shots} labelled images"
+
     def cells(self) -> list[Cell]:
         """Every run, seed by seed, so that a study that is stopped early has all methods."""
         return [
@@ -97,11 +108,6 @@ class Plan:
 def shots_word(shots: Shots) -> str:
     """``20-shot``, or ``all``."""
     return "all" if shots is None else f"{shots}-shot"
-
-
-def labels_word(shots: Shots) -> str:
-    """For sentences."""
-    return "all labels" if shots is None else f"{shots} labels of each class"
 
 
 def parse_budget(text: str) -> Budget:

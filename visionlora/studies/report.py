@@ -57,7 +57,7 @@ def cells(row: Row) -> list[str]:
     score = "-" if row.score is None else f"{row.score:.4f}" + (f" ± {row.spread:.4f}" if row.seeds > 1 else "")
     return [
         row.variant.label,
-        f"{row.images}" if row.shots is None else shots_word(row.shots),
+        f"{row.images}" if row.shots is None or not row.of_each_class else shots_word(row.shots),
         score,
         f"{row.trainable:,}",
         f"{row.bytes_kept / 2**20:.1f}",

@@ -17,7 +17,7 @@ class Row:
     """A method with a number of labels. What a run does not have is None.
 
     Attributes:
-        shots: as in ``Plan``; ``images`` is how many those are in all.
+        shots, of_each_class: as in ``Plan``; ``images`` is how many those are in all.
         seeds: runs that have a score, of ``asked``.
         scores: of each seed that has one.
         score, spread: their mean, and standard deviation (0 of a single one).
@@ -33,6 +33,7 @@ class Row:
 
     variant: Variant
     shots: Shots
+    of_each_class: bool
     images: int
     seeds: int
     asked: int
@@ -77,6 +78,7 @@ def _row(found: Comparison, variant: Variant, runs: Sequence[Ran], frozen: float
     return Row(
         variant=variant,
         shots=runs[0].cell.shots,
+        of_each_class=found.plan.of_each_class,
         images=runs[0].images,
         seeds=len(scores),
         asked=len(runs),

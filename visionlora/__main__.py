@@ -2,4 +2,5 @@
 
 from visionlora.cli.main import main
 
-main()
+if __name__ == "__main__":  # a study's processes import this
+    main()

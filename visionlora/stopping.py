@@ -27,7 +27,11 @@ class Interrupted(Exception):
 
     def __init__(self, where: str, number: int) -> None:
         super().__init__(f"stopped {where}; the same command with --resume goes on")
+        self._given = where, number
         self.exit_code = 128 + number
+
+    def __reduce__(self) -> tuple[type, tuple[str, int]]:
+        return type(self), self._given  # else it would be made of its message, as it comes from another process
 
 
 class Stopped(BaseException):

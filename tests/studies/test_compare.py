@@ -3,8 +3,9 @@
 import csv
 import json
 import os
+import pickle
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from visionlora.config import check_config, load_config
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted
-from visionlora.studies.choosing import apart, choose
+from visionlora.studies.choosing import apart, caveats, choose
 from visionlora.studies.compare import Comparison, compare
 from visionlora.studies.forecast import forecasts
 from visionlora.studies.methods import parse_methods
@@ -105,6 +106,24 @@ def test_the_tables_numbers_are_those_of_the_runs_reports(found: Comparison) -> 
         scores = by_row[row.variant.label, row.shots]
         assert row.score == pytest.approx(sum(scores) / 2)
         assert row.spread == pytest.approx(abs(scores[0] - scores[1]) / 2**0.5)
+
+
+def test_runs_side_by_side_come_to_the_same(
+    found: Comparison, images: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def elsewhere(calls: dict[Any, Any], jobs: int, _console: Console, _stop: Any) -> Iterator[tuple[Any, Any, float]]:
+        assert jobs == 2
+        for key, call in reversed(calls.items()):
+            yield key, pickle.loads(pickle.dumps(call))(Console(quiet=True)), 1.0
+
+    monkeypatch.setattr("visionlora.studies.compare.side_by_side", elsewhere)
+    study = run(replace(plan(images, tmp_path / "study", "frozen", seeds=1), jobs=2, evaluations=1))
+    expected = {ran.cell: ran for ran in found.runs}
+    assert len(study.runs) == 2 and study.rates["frozen"].factor == found.rates["frozen"].factor
+    for ran in study.runs:
+        assert ran.outcome.score == expected[ran.cell].outcome.score
+        assert ran.outcome.curve == expected[ran.cell].outcome.curve[-1:]
+    assert "2 runs were trained side by side" in caveats(rows_of(study), study)[4]
 
 
 def test_every_run_has_the_same_budget(found: Comparison) -> None:

@@ -23,6 +23,7 @@ def compare(
     budget: str,
     seeds: int,
     evaluations: int,
+    jobs: int,
     out: Path,
     resume: bool,
 ) -> None:
@@ -40,7 +41,7 @@ def compare(
     from visionlora.studies.methods import parse_methods
     from visionlora.studies.report import HEADER, REPORT, cells, write_report
 
-    plan = Plan(settings, tuple(parse_methods(words, of_each)), labels, given, seeds, evaluations)
+    plan = Plan(settings, tuple(parse_methods(words, of_each)), labels, given, seeds, evaluations, jobs)
     found = run_study(plan, resume, Console())
     rows = write_report(found)
     print_table([HEADER[i] for i in _SHOWN], [[cells(row)[i] for i in _SHOWN] for row in rows])

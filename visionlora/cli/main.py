@@ -444,13 +444,16 @@ def compare(
     evaluations: Annotated[
         int, typer.Option(min=1, help="About so many in each run; the last gives the score, the others the curve.")
     ] = 10,
+    jobs: Annotated[
+        int, typer.Option(min=1, help="Runs to train side by side, each on a GPU of its own if there are as many.")
+    ] = 1,
     out: Annotated[Path, typer.Option(help="The study's folder, empty or absent.")] = Path("runs/compare"),
     resume: Annotated[bool, typer.Option("--resume", help="Go on with the study in the folder.")] = False,
 ) -> None:
     """Train methods at an equal budget on one's own data, and say which to choose."""
     from visionlora.cli.compare import compare as run_comparison
 
-    run_comparison(config, overrides or [], methods, ranks, shots, budget, seeds, evaluations, out, resume)
+    run_comparison(config, overrides or [], methods, ranks, shots, budget, seeds, evaluations, jobs, out, resume)
 
 
 @app.command()

@@ -88,6 +88,8 @@ def caveats(rows: Sequence[Row], found: Comparison) -> list[str]:
         "Times and memory are of this machine and process, with whatever else it did meanwhile: compare them with each "
         "other, not with other tables.",
     ]
+    if plan.jobs > 1:
+        told.append(f"{plan.jobs} runs were trained side by side: alone, each would have been quicker.")
     if plan.seeds == 1:
         told.append("There is one seed: which of two methods is better by chance can't be told.")
     elif plan.seeds < 5:

@@ -1,9 +1,11 @@
 """Methods compared on one's own data: each at the same budget, each with a learning rate of its own."""
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,7 @@ from visionlora.studies.peft import peft_to_try, refuse_without_peft
 from visionlora.studies.plan import Cell, Plan, Shots, shots_word
 from visionlora.studies.runs import Outcome, kept, run_cell
 from visionlora.studies.search import Found, Quality, search
+from visionlora.studies.side_by_side import side_by_side
 from visionlora.studies.time_left import TimeLeft
 from visionlora.studies.trial import Trial, try_out
 from visionlora.tasks.base import SetUp
@@ -70,6 +73,30 @@ class _Data:
 
     steps_per_epoch: int
     images: int
+
+
+@dataclass(frozen=True)
+class _Study:
+    """A study at work: what was asked, what is known of it, and whom to tell."""
+
+    plan: Plan
+    score: str
+    configs: dict[Variant, RunConfig]
+    trials: dict[Variant, Trial]
+    left: TimeLeft
+    console: Console
+    say: Say
+    stop: Callable[[], None]
+
+
+@dataclass(frozen=True)
+class _Tried:
+    """A run of a search: its number there, its learning rate, what it came to, and its seconds."""
+
+    number: int
+    lr: float
+    outcome: Outcome
+    seconds: float
 
 
 def compare(plan: Plan, resume: bool = False, console: Console | None = None) -> Comparison:
@@ -151,23 +178,14 @@ def _compare(plan: Plan, console: Console, say: Say, stop: Callable[[], None]) -
             for n in range(3)
         }
     )
-    rates = {}
-    for variant, own in configs.items():
-        count = plan.budget.epochs(held_out.steps_per_epoch, trials[variant].step_seconds, f"{variant.label}:")
-        tried = _with_data(own, plan.shots[-1], True)
-        rates[variant] = _rate(plan, variant, tried, count, score, trials[variant], console, say, left, stop)
+    study = _Study(plan, score, configs, trials, left, console, say, stop)
+    rates = _search_rates(study, held_out)
+    outcomes = _train_all(study, rates, epochs)
     runs = []
     for cell in plan.cells():
-        factor, count = rates[cell.variant].factor, epochs[cell.variant, cell.shots]
-        own = _with_data(configs[cell.variant], cell.shots, False)
-        own = _trained(own, plan.config.out / RUNS / cell.name, count, cell.seed, factor, -(-count // plan.evaluations))
-        file = config.out / OUTCOMES / f"{cell.name}.json"
-        with left.spent_on(cell.name):
-            outcome = run_cell(own, cell.variant, file, score, trials[cell.variant].step_seconds, console)
-        say(f"{left}{cell.variant.label}, {shots_word(cell.shots)}, seed {cell.seed}: {_told(score, outcome)}")
-        stop()
-        on = data[cell.shots]
-        runs.append(Ran(cell, outcome, factor, count, count * on.steps_per_epoch, on.images))
+        count, on = epochs[cell.variant, cell.shots], data[cell.shots]
+        steps = count * on.steps_per_epoch
+        runs.append(Ran(cell, outcomes[cell], rates[cell.variant].factor, count, steps, on.images))
     return Comparison(
         plan,
         score,
@@ -219,19 +237,50 @@ def _trial(plan: Plan, variant: Variant, config: RunConfig) -> Trial:
     return kept(plan.config.out / TRIALS / f"{variant.slug}.json", make, lambda values: Trial(**values))
 
 
+def _search_rates(study: _Study, held_out: _Data) -> dict[Variant, Found]:
+    """The learning rates of each method."""
+    plan = study.plan
+
+    def tell(variant: Variant, tried: _Tried) -> None:
+        study.left.took(f"{variant.slug} {tried.number}", tried.seconds / plan.jobs)
+        told = _told(f"held-out {study.score}", tried.outcome)
+        study.say(f"{study.left}{variant.label}, learning rate {tried.lr:.2g}: {told}")
+
+    def tell_at_once(variant: Variant) -> Callable[[_Tried], None]:
+        def note(tried: _Tried) -> None:
+            tell(variant, tried)
+            study.stop()
+
+        return note
+
+    calls = {}
+    for variant, own in study.configs.items():
+        seconds = study.trials[variant].step_seconds
+        count = plan.budget.epochs(held_out.steps_per_epoch, seconds, f"{variant.label}:")
+        tried = _with_data(own, plan.shots[-1], True)
+        note = tell_at_once(variant) if plan.jobs == 1 else None
+        calls[variant] = partial(_rate, plan, variant, tried, count, study.score, seconds, note)
+    rates = {}
+    for variant, (found, noted), _ in side_by_side(calls, plan.jobs, study.console, study.stop):
+        rates[variant] = found
+        for each in noted:
+            tell(variant, each)
+    return rates
+
+
 def _rate(
     plan: Plan,
     variant: Variant,
     config: RunConfig,
     epochs: int,
     score: str,
-    trial: Trial,
+    step_seconds: float,
+    note: Callable[[_Tried], None] | None,
     console: Console,
-    say: Say,
-    left: TimeLeft,
-    stop: Callable[[], None],
-) -> Found:
-    """The factor of the config's learning rates that does best on what is held out."""
+) -> tuple[Found, list[_Tried]]:
+    """The factor of the config's learning rates that does best on what is held out, and what nobody has noted yet."""
+    noted: list[_Tried] = []
+    note = note or noted.append
     number = 0
 
     def quality_of(factor: float) -> Quality | None:
@@ -239,14 +288,32 @@ def _rate(
         name = f"{variant.slug}_{shots_word(plan.shots[-1])}_x{factor:.3g}"
         own = _trained(config, plan.config.out / RATES / name, epochs, plan.first_seed, factor, epochs)
         file = plan.config.out / OUTCOMES / f"rate_{name}.json"
-        with left.spent_on(f"{variant.slug} {number}"):
-            outcome = run_cell(own, variant, file, score, trial.step_seconds, console, weights=False)
+        started = time.perf_counter()
+        outcome = run_cell(own, variant, file, score, step_seconds, console, weights=False)
+        note(_Tried(number, own.train.lr, outcome, time.perf_counter() - started))
         number += 1
-        say(f"{left}{variant.label}, learning rate {own.train.lr:.2g}: {_told(f'held-out {score}', outcome)}")
-        stop()
         return outcome.quality
 
-    return search(quality_of)
+    return search(quality_of), noted
+
+
+def _train_all(study: _Study, rates: dict[Variant, Found], epochs: dict[Any, int]) -> dict[Cell, Outcome]:
+    """Every run of the comparison."""
+    plan, calls = study.plan, {}
+    for cell in plan.cells():
+        count = epochs[cell.variant, cell.shots]
+        own, folder = _with_data(study.configs[cell.variant], cell.shots, False), plan.config.out / RUNS / cell.name
+        every = -(-count // plan.evaluations)
+        own = _trained(own, folder, count, cell.seed, rates[cell.variant].factor, every)
+        file = plan.config.out / OUTCOMES / f"{cell.name}.json"
+        calls[cell] = partial(run_cell, own, cell.variant, file, study.score, study.trials[cell.variant].step_seconds)
+    outcomes = {}
+    for cell, outcome, seconds in side_by_side(calls, plan.jobs, study.console, study.stop):
+        outcomes[cell] = outcome
+        study.left.took(cell.name, seconds / plan.jobs)
+        told = _told(study.score, outcome)
+        study.say(f"{study.left}{cell.variant.label}, {shots_word(cell.shots)}, seed {cell.seed}: {told}")
+    return outcomes
 
 
 def _seconds(epochs: dict[Any, int], data: dict[Shots, _Data], trials: dict[Variant, Trial], cell: Cell) -> float:

@@ -63,6 +63,7 @@ class Plan:
         budget: of each run.
         seeds: runs of each method with each number of labels.
         evaluations: about so many in each run; the score is the last one's, the others are for the curve.
+        jobs: runs that are trained side by side.
     """
 
     config: RunConfig
@@ -71,6 +72,7 @@ class Plan:
     budget: Budget
     seeds: int
     evaluations: int = EVALUATIONS
+    jobs: int = 1
 
     def __post_init__(self) -> None:
         train = self.config.train

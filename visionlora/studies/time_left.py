@@ -1,9 +1,5 @@
 """How long a study will go on."""
 
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 NEGLIGIBLE = 0.5
 """Seconds within which a run was not trained but found done."""
 
@@ -19,12 +15,8 @@ class TimeLeft:
         self._expected, self._left = dict(expected), dict(expected)
         self._done = self._spent = 0.0
 
-    @contextmanager
-    def spent_on(self, name: str) -> Iterator[None]:
-        """Count the block's time as that run's. One that was not foreseen is added."""
-        started = time.perf_counter()
-        yield
-        seconds = time.perf_counter() - started
+    def took(self, name: str, seconds: float) -> None:
+        """Count so much of the study's time as that run's. One that was not foreseen is added."""
         self._left.pop(name, None)
         if name in self._expected and seconds > NEGLIGIBLE:
             self._done += self._expected[name]

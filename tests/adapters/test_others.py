@@ -140,6 +140,7 @@ def test_fsdp2_is_refused_before_and_after() -> None:
     sharded = net()
     fully_shard(sharded, mesh=mesh)
     assert "0.weight is a DTensor" in refusal(sharded) and "DistributedDataParallel" in refusal(sharded, targets=["3"])
+    assert "in a run with train.shard_base=true" in refusal(sharded)
     model = net()
     vl.attach(model)
     for part in (model[3], model):

@@ -1,6 +1,7 @@
 """A base that two processes hold together computes, bit for bit or to rounding, what the whole one does."""
 
 import gc
+import importlib
 import weakref
 from pathlib import Path
 
@@ -187,8 +188,49 @@ def shards_only_what_it_sees_running() -> None:
         shard(whole.requires_grad_(False), x, CPU)
 
 
+class Part(nn.Module):
+    """Its output may be a view."""
+
+    def __init__(self, view: bool) -> None:
+        super().__init__()
+        self.linear, self.view = nn.Linear(4, 4), view
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.linear(x)
+        return out.t() if self.view else out
+
+
+class InPlace(nn.Module):
+    """Changes the outputs of its blocks in place."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.blocks = nn.ModuleList(Part(view) for view in (True, False, True))
+
+    def forward(self, x: Tensor) -> Tensor:
+        for block in self.blocks:
+            x = block(x)
+            x *= 2
+        return x
+
+
+def follows_outputs_that_are_changed_in_place() -> None:
+    torch.manual_seed(0)
+    models, x = [InPlace(), InPlace()], torch.randn(4, 4)
+    models[1].load_state_dict(models[0].state_dict())
+    for model in models:
+        torch.manual_seed(0)
+        vl.attach(model, vl.LoRAConfig(rank=1))
+        perturb(model, 0.5)
+    shard(models[1], x, CPU)
+    for mine, theirs in zip(*(gradients(model, x) for model in models), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
 @pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
 def test_two_processes_that_hold_the_base_together(tmp_path: Path) -> None:
+    importlib.import_module("torch.distributed.fsdp")  # before the processes are forked, for it takes seconds
+
     def work(rank: int) -> None:
         with joined():
             torch.manual_seed(rank)
@@ -196,5 +238,6 @@ def test_two_processes_that_hold_the_base_together(tmp_path: Path) -> None:
                 (folder := tmp_path / f"{name}{rank}").mkdir()
                 same_as_whole(name, folder)
             shards_only_what_it_sees_running()
+            follows_outputs_that_are_changed_in_place()
 
     assert exit_codes(start_processes(2, work)) == [0, 0]

@@ -1,5 +1,6 @@
 """Runs whose processes hold the base together are the runs of processes that each have the whole."""
 
+import importlib
 import json
 import os
 import signal
@@ -85,6 +86,8 @@ def test_two_processes_that_hold_the_base_together_train_as_two_that_have_it(tmp
     detector = make_detection_config(scenes / "scenes.json", tmp_path / "detector", batch_size=5, evaluate_every=2)
     vits, cnns = variants(vit, "whole", "stopped"), variants(cnn, "whole", "sharded", "stopped")
     detectors = variants(detector, "whole", "sharded")
+
+    importlib.import_module("torch.distributed.fsdp")  # before the processes are forked, for it takes seconds
 
     def work(rank: int) -> None:
         with joined():

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import nn
+from torch import Tensor, nn
 
 from visionlora.adapters.blocks import Block, blocks
 from visionlora.adapters.example import call, modules_kept, random_state_kept
@@ -184,6 +184,7 @@ def _shard_block(block: Block, mesh: Any, places: dict[nn.Parameter, Place], all
         exchange(layer, dict.fromkeys(adapted_parameters(layer)))
     ignored = {parameter for parameter in module.parameters() if parameter not in places}
     fully_shard(module, mesh=mesh, reshard_after_forward=True, ignored_params=ignored)
+    module.register_forward_hook(_without_views, prepend=True)
     sharded: Any = module
     if all_gather is not None:
         sharded.set_custom_all_gather(all_gather)
@@ -195,6 +196,11 @@ def _shard_block(block: Block, mesh: Any, places: dict[nn.Parameter, Place], all
     for layer in layers:
         exchange(layer, {name: pairs[layer, name] for name in adapted_parameters(layer) if (layer, name) in pairs})
     return ShardedBlock(path, sharded, list(pairs.values()))
+
+
+def _without_views(_module: nn.Module, _inputs: Any, output: Any) -> Any:
+    """FSDP2 loses sight of a view that is changed in place, and the backward would read weights that are not there."""
+    return output.clone() if isinstance(output, Tensor) and output.requires_grad and output._is_view() else output
 
 
 def _in(place: Place) -> nn.Parameter:

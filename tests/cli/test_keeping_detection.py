@@ -21,7 +21,7 @@ from visionlora.tasks.trained import load_trained, write_plain
 from visionlora.training.run import Result, train
 
 LAYOUT = ("levels", "fpn_channels", "head_convs", "size", "mean", "std")
-TRAIN = {"epochs": 5, "evaluate_every": 5, "lr": 0.02, "head_lr": 0.03}
+TRAIN = {"epochs": 4, "evaluate_every": 4, "lr": 0.02, "head_lr": 0.03}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def scenes(folder: Path) -> Path:
-    return make_scenes(folder / "scenes", train=8)
+    return make_scenes(folder / "scenes")
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,8 @@ def test_one_detector_learns_old_classes_from_the_bases_boxes(folder: Path, scen
         (found,) = predict_detections(known, [read_image(image.path)], [threshold], torch.device("cpu"))
         overlaps = torch.tensor([thing.box for thing in image.objects if thing.label]).reshape(-1, 4)
         apart = ~(box_iou(found["boxes"], overlaps) > 0.5).any(1)
+        rounded = found["boxes"].double().round(decimals=1)
+        apart &= (rounded[:, 2:] > rounded[:, :2]).all(1)  # it may see a border
         boxes = torch.tensor([thing.box for thing in own]).reshape(-1, 4)
         torch.testing.assert_close(boxes, found["boxes"][apart], rtol=0, atol=0.06)
     assert setup.train.counts()[0] > 0

@@ -120,5 +120,7 @@ def refuse_sharding(config: RunConfig, processes: Processes) -> None:
         raise InputError("lora.rank=auto looks at the whole model in one process; with train.shard_base give a number")
     if config.train.retain is not None:
         raise InputError("train.retain runs the whole base, which train.shard_base takes apart; leave one of them out")
+    if config.train.keep_classes:
+        raise InputError("train.keep_classes runs the whole base, which train.shard_base takes apart; leave one out")
     if config.train.compile != "off":
         raise InputError("train.compile has not been tried with train.shard_base; leave one of them out")

@@ -178,6 +178,8 @@ class TrainSection(Section):
     base's own head on the adapted backbone keeps the share ``retain_at_least`` of the base's score on them; while none
     does, it is the one that retains most. ``log_every`` and ``checkpoint_every`` count optimizer steps; a checkpoint is
     also written after every epoch. ``memory`` says what adapted layers keep for the backward: see ``set_memory``.
+    With ``cache_features`` what is below all that trains is computed once for each training image and kept in the run's
+    folder until the run ends, at most ``cache_limit`` GB: classifiers alone, and images that no augmentation changes.
     Training images that can't be read any more are left out, up to the share ``max_unreadable`` of all.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
     ``devices`` GPUs, or processes on the CPU, share each batch (docs/scaling.md); ``batch_size`` is that of all.
@@ -198,6 +200,8 @@ class TrainSection(Section):
     autocast: Literal["off", "bf16", "fp16"] = "off"
     channels_last: bool = False
     memory: Literal["fast", "low"] = "fast"
+    cache_features: bool = False
+    cache_limit: Positive = 10.0
     device: str = "auto"
     devices: AtLeastOne = 1
     seed: Annotated[int, Field(ge=0)] = 0

@@ -42,6 +42,7 @@ from visionlora.training.checkpoint import (
     unreadable_images,
 )
 from visionlora.training.distributed import ALONE, Processes, joined
+from visionlora.training.features import drop_features, keep, to_keep
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.gate import gate_of
 from visionlora.training.launch import wants_launch
@@ -164,7 +165,10 @@ def _train(
             state.gate, state.data = gate, {**state.data, "retain": gate.fingerprint(config)}
         if resume:
             go_on(state, say)
+        kept = to_keep(state) if config.train.cache_features else None
         processes.from_main(lambda: write_config(config))
+        if kept is not None:
+            keep(state, kept, say)
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
         with (
             stop_requests(patience=2 if processes.several else 1) as asked,
@@ -174,6 +178,8 @@ def _train(
             fit(state, monitor, stop)
             result = _conclude(state, stop)
             monitor.hyperparameters(_settings(config), result.scores)
+        if kept is not None:
+            drop_features(config.out)
     if result.unreadable:
         say(f"{len(result.unreadable)} training images could not be read to the end; all are in {REPORT}")
     if gate is not None and not gate.passes(result.retained):

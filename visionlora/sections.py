@@ -179,6 +179,8 @@ class TrainSection(Section):
     does, it is the one that retains most. ``log_every`` and ``checkpoint_every`` count optimizer steps; a checkpoint is
     also written after every epoch. ``memory`` says what adapted layers keep for the backward: see ``set_memory``.
     ``compile`` is a mode of ``torch.compile``; ``reduce-overhead`` records CUDA graphs.
+    With ``cache_features`` what is below all that trains is computed once for each training image and kept in the run's
+    folder until the run ends, at most ``cache_limit`` GB: classifiers alone, and images that no augmentation changes.
     Training images that can't be read any more are left out, up to the share ``max_unreadable`` of all.
     A step whose loss or gradient is not finite is skipped; more than ``max_skipped_steps`` in a row stop the run.
     ``keep_classes=true`` has the base answer its own classes beside the new ones, as it did before, bit for bit;
@@ -205,6 +207,8 @@ class TrainSection(Section):
     channels_last: bool = False
     memory: Literal["fast", "low"] = "fast"
     compile: Literal["off", "default", "reduce-overhead", "max-autotune"] = "off"
+    cache_features: bool = False
+    cache_limit: Positive = 10.0
     device: str = "auto"
     devices: AtLeastOne = 1
     shard_base: bool = False

@@ -19,7 +19,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from helpers.squares import write_squares
 from visionlora.config import check_config, load_config
 from visionlora.errors import InputError
-from visionlora.sections import RunConfig
+from visionlora.sections import AnnotatedData, RunConfig
 from visionlora.stopping import Interrupted
 from visionlora.studies.choosing import apart, caveats, choose
 from visionlora.studies.compare import Comparison, compare
@@ -312,8 +312,11 @@ def test_the_smallest_file_that_is_as_good_is_chosen(found: Comparison) -> None:
     best = with_scores(lora, 0.9, 0.8)
     assert choose([with_scores(frozen, 0.88, 0.79), best], found).variant.word == "frozen"  # within an image of 9
     assert choose([with_scores(frozen, 0.5, 0.4), best], found).variant.word == "lora"
-    assert not apart(best, with_scores(frozen, 0.4, 0.95), 9)  # the seeds don't agree
-    assert apart(best, with_scores(frozen, 0.7, 0.6), 9)  # they do, though their spread is as large
+    assert not apart(best, with_scores(frozen, 0.4, 0.95), 1 / 9)  # the seeds don't agree
+    assert apart(best, with_scores(frozen, 0.7, 0.6), 1 / 9)  # they do, though their spread is as large
+    of_boxes = replace(found.plan, config=found.plan.config.model_copy(update={"data": AnnotatedData()}))
+    boxes = replace(found, plan=of_boxes)  # a point of mAP, not an image of 9
+    assert choose([with_scores(frozen, 0.88, 0.78), best], boxes).variant.word == "lora"
     assert choose([replace(row, scores={}, score=None) for row in rows], found) is None
 
 

@@ -8,6 +8,8 @@ from visionlora.studies.compare import Comparison
 from visionlora.studies.methods import PEFT
 from visionlora.studies.table import Row
 
+POINT = 0.01
+
 
 def choose(rows: Sequence[Row], found: Comparison) -> Row | None:
     """Of the methods with the most labels that are not ``apart`` from the best the one whose file is smallest; None
@@ -17,7 +19,7 @@ def choose(rows: Sequence[Row], found: Comparison) -> Row | None:
     if not scored:
         return None
     best = max(scored, key=lambda row: row.score or 0.0)
-    return min((row for row in scored if not apart(best, row, found.tested)), key=lambda row: row.file_bytes)
+    return min((row for row in scored if not apart(best, row, least_difference(found))), key=lambda row: row.file_bytes)
 
 
 def _candidates(rows: Sequence[Row], found: Comparison) -> list[Row]:
@@ -25,15 +27,20 @@ def _candidates(rows: Sequence[Row], found: Comparison) -> list[Row]:
     return [row for row in scored if not row.variant.peft] or scored
 
 
-def apart(best: Row, row: Row, tested: int) -> bool:
-    """Whether a row is worse than the best by more than one image of those that were tested, and by more than the
+def least_difference(found: Comparison) -> float:
+    """One image of those that were tested; a point where a score is no count of images, as mAP and mIoU are."""
+    return 1 / found.tested if found.plan.of_each_class else POINT
+
+
+def apart(best: Row, row: Row, least: float) -> bool:
+    """Whether a row is worse than the best by more than the ``least`` difference that counts, and by more than the
     standard error of the differences between runs of the same seed, which see the same images in the same order.
     """
     differences = [best.scores[seed] - row.scores[seed] for seed in best.scores.keys() & row.scores.keys()]
     if not differences:
         return True
     error = statistics.stdev(differences) / math.sqrt(len(differences)) if len(differences) > 1 else 0.0
-    return statistics.fmean(differences) > max(error, 1 / tested)
+    return statistics.fmean(differences) > max(error, least)
 
 
 def advice(rows: Sequence[Row], found: Comparison) -> str:
@@ -46,7 +53,9 @@ def advice(rows: Sequence[Row], found: Comparison) -> str:
     labels = f"{chosen.images} training images" if chosen.shots is None else found.plan.labels(chosen.shots)
     first = f"Take {chosen.variant.label}: with {labels} it reaches {found.score} {_score(chosen)}"
     if chosen is best:
-        near = [row.variant.label for row in scored if row is not best and not apart(best, row, found.tested)]
+        near = [
+            row.variant.label for row in scored if row is not best and not apart(best, row, least_difference(found))
+        ]
         first += ", the best of all" + (
             f", and those that are as good ({'; '.join(near)}) have larger files" if near else ""
         )

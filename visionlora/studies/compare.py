@@ -214,6 +214,7 @@ def _trained(config: RunConfig, out: Path, epochs: int, seed: int, factor: float
         "patience": 0,
         "keep": "last",
         "retain": None,
+        "cache_features": False,
     }
     return config.model_copy(update={"train": train.model_copy(update=changed), "out": out})
 

@@ -120,7 +120,7 @@ def example(trained: Trained, data: Labelled, device: torch.device) -> Any:
 def placed(batch: Batch, device: torch.device, channels_last: bool) -> Batch:
     """A training batch on the device, its images in the memory format that is asked for."""
     image = to_device(batch["image"], device)
-    if channels_last and isinstance(image, Tensor):  # a list's images have three dimensions
+    if channels_last and isinstance(image, Tensor) and image.dim() == 4:  # a list's images have three dimensions
         image = image.contiguous(memory_format=torch.channels_last)
     return {**batch, "image": image, "target": to_device(batch["target"], device)}
 

@@ -15,9 +15,10 @@ from visionlora.training.resuming import changed_settings
 
 METRICS, REPORT = "metrics.jsonl", "report.json"
 CHECKPOINTS, EVENTS, FIGURES = "checkpoints", "tensorboard", "figures"
+FEATURES = "features"
 PEFT = "peft"
 """Of a comparison's run with PEFT's layers: their folder."""
-OURS = {ADAPTER, MODEL, PEFT, CONFIG, METRICS, REPORT, CHECKPOINTS, EVENTS, FIGURES, LOCK}
+OURS = {ADAPTER, MODEL, PEFT, FEATURES, CONFIG, METRICS, REPORT, CHECKPOINTS, EVENTS, FIGURES, LOCK}
 
 
 @contextmanager

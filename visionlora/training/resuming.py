@@ -13,6 +13,7 @@ from visionlora.tasks.base import Labelled, SetUp, Task
 MAY_CHANGE = (
     "out",
     *("train.lr", "train.head_lr", "train.epochs", "train.patience", "train.max_skipped_steps", "train.max_unreadable"),
+    "train.cache_limit",
     *("train.log_every", "train.checkpoint_every", "train.device", "train.devices"),
     *("train.shard_base", "data.workers"),
     *("data.root", "data.csv", "data.annotations", "data.val_annotations", "data.images", "data.masks", "data.classes"),

@@ -45,6 +45,8 @@ from visionlora.training.checkpoint import (
 from visionlora.training.compiling import check_compile, compile_steps
 from visionlora.training.data_start import EVA, start_adapter, with_known_ranks
 from visionlora.training.distributed import ALONE, Processes, joined
+from visionlora.training.features import drop_features, to_keep
+from visionlora.training.features import keep as keep_features
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.gate import gate_of
 from visionlora.training.keeping import Kept, check_keeping, compare_with_base, keep
@@ -179,8 +181,11 @@ def _train(
             state.gate, state.data = gate, {**state.data, "retain": gate.fingerprint(config)}
         if resume:
             go_on(state, say)
+        kept = to_keep(state) if config.train.cache_features else None
         compile_steps(state.model, config.task, config.train)
         processes.from_main(lambda: write_config(config))
+        if kept is not None:
+            keep_features(state, kept, say)
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
         with (
             stop_requests(patience=2 if processes.several else 1) as asked,
@@ -190,6 +195,8 @@ def _train(
             fit(state, monitor, stop)
             result = _conclude(state, stop)
             monitor.hyperparameters(_settings(config), result.scores)
+        if kept is not None:
+            drop_features(config.out)
     if result.unreadable:
         say(f"{len(result.unreadable)} training images could not be read to the end; all are in {REPORT}")
     if gate is not None and not gate.passes(result.retained):

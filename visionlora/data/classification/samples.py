@@ -37,9 +37,10 @@ class ClassificationDataset(Dataset[dict[str, Any]]):
         epoch, index = key
         image = read_image(self.data.paths[index])
         tensor = self.transform(image, sample_seed(self.seed, epoch, index)) if self.train else self.transform(image)
-        return {"image": tensor, "target": self._target(index), "index": index}
+        return {"image": tensor, "target": self.target(index), "index": index}
 
-    def _target(self, index: int) -> torch.Tensor:
+    def target(self, index: int) -> torch.Tensor:
+        """An int64 scalar or, if multilabel, (classes,) float32 of 0 and 1."""
         label = self.data.labels[index]
         if not self.data.multilabel:
             return torch.tensor(label[0], dtype=torch.int64)

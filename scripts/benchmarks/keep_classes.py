@@ -25,7 +25,8 @@ from visionlora.tasks.base import Trained
 from visionlora.tasks.evaluation import score
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained, write_plain
-from visionlora.training.run import Result, train
+from visionlora.training.concluding import Result
+from visionlora.training.run import train
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
 _BATCH = 20

@@ -22,8 +22,9 @@ from visionlora.models.extended import Extended
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import old_and_new
 from visionlora.tasks.trained import ADAPTER, load_trained, write_plain
+from visionlora.training.concluding import Result
 from visionlora.training.folder import REPORT
-from visionlora.training.run import Result, train
+from visionlora.training.run import train
 
 OLD = sorted(COLOURS)
 

@@ -18,7 +18,8 @@ from visionlora.tasks.detection.distilling import found_again
 from visionlora.tasks.detection.inference import predict_detections
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained, write_plain
-from visionlora.training.run import Result, train
+from visionlora.training.concluding import Result
+from visionlora.training.run import train
 
 LAYOUT = ("levels", "fpn_channels", "head_convs", "size", "mean", "std")
 TRAIN = {"epochs": 4, "evaluate_every": 4, "lr": 0.02, "head_lr": 0.03}

@@ -12,7 +12,8 @@ from visionlora.cli.merge import merge
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
 from visionlora.tasks.trained import load_trained
-from visionlora.training.run import Result, train
+from visionlora.training.concluding import Result
+from visionlora.training.run import train
 
 OPEN = ("channels", "mean", "std")
 TRAIN = {"epochs": 6, "evaluate_every": 6, "checkpoint_every": 100}

@@ -18,8 +18,9 @@ from visionlora.sections import RunConfig
 from visionlora.tasks.classification.inference import is_multilabel
 from visionlora.tasks.trained import ADAPTER, MODEL, load_trained
 from visionlora.training.checkpoint import checkpoints
+from visionlora.training.concluding import Result
 from visionlora.training.folder import CHECKPOINTS, CONFIG, EVENTS, FIGURES, METRICS, REPORT
-from visionlora.training.run import Result, train
+from visionlora.training.run import train
 
 
 @pytest.fixture(scope="module")

@@ -22,11 +22,12 @@ from visionlora.stopping import Interrupted, stop_requests
 from visionlora.tasks.base import Metrics, SetUp
 from visionlora.tasks.evaluation import score
 from visionlora.tasks.registry import task_of
+from visionlora.training.concluding import Result
 from visionlora.training.distributed import ALONE
 from visionlora.training.folder import PEFT, open_folder, write_config
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
 from visionlora.training.monitor import Monitor
-from visionlora.training.run import Result, begin, go_on, monitored, pick_device
+from visionlora.training.run import begin, go_on, monitored, pick_device
 from visionlora.training.state import RunState, as_trained
 
 _FILE = "adapter_model.safetensors"

@@ -20,9 +20,10 @@ from visionlora.studies.search import Quality
 from visionlora.tasks.memory import free_memory
 from visionlora.tasks.trained import ADAPTER, CONFIG, MODEL
 from visionlora.training.checkpoint import checkpoints
+from visionlora.training.concluding import Result
 from visionlora.training.folder import CHECKPOINTS, METRICS, PEFT
 from visionlora.training.loop import DivergedError
-from visionlora.training.run import Result, train
+from visionlora.training.run import train
 
 STEP_PARTS = ("data", "forward", "backward", "optimizer")
 """What of a run's time is training."""

@@ -1,11 +1,9 @@
 """A whole run: from a config to a run folder."""
 
 import json
-import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, nullcontext
-from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
+from collections.abc import Callable
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,19 +15,17 @@ from visionlora.adapters import norm
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.fingerprint import fingerprints
 from visionlora.adapters.folding import fold_batchnorm
-from visionlora.adapters.io import restore_adapter
 from visionlora.adapters.model import attach, set_memory
 from visionlora.adapters.report import Report
 from visionlora.data.faults import tell_left_out
 from visionlora.data.images import passing
 from visionlora.errors import InputError, did_you_mean, printable, some
-from visionlora.files import write_json
 from visionlora.sections import RunConfig
-from visionlora.stopping import Interrupted, stop_requests
-from visionlora.tasks.base import Metrics, Scores, SetUp, Trained
-from visionlora.tasks.evaluation import evaluation_copy, example, score
+from visionlora.stopping import stop_requests
+from visionlora.tasks.base import SetUp
+from visionlora.tasks.evaluation import example
 from visionlora.tasks.registry import task_of
-from visionlora.tasks.trained import ADAPTER, MODEL, load_trained, read_metadata
+from visionlora.tasks.trained import ADAPTER, MODEL, read_metadata
 from visionlora.training.auto_rank import with_ranks
 from visionlora.training.average import Average
 from visionlora.training.batch_size import with_batch_size
@@ -43,64 +39,22 @@ from visionlora.training.checkpoint import (
     unreadable_images,
 )
 from visionlora.training.compiling import check_compile, compile_steps
+from visionlora.training.concluding import Result, conclude, trainable
 from visionlora.training.data_start import EVA, start_adapter, with_known_ranks
 from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.features import drop_features, to_keep
 from visionlora.training.features import keep as keep_features
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.gate import gate_of
-from visionlora.training.keeping import Kept, check_keeping, compare_with_base, keep
+from visionlora.training.keeping import check_keeping
 from visionlora.training.launch import wants_launch
-from visionlora.training.loop import autocast_context, fit, steps_per_epoch
+from visionlora.training.loop import fit, steps_per_epoch
 from visionlora.training.monitor import Monitor, NoMonitor
 from visionlora.training.optimizer import build_optimizer
-from visionlora.training.quarantine import reasons
 from visionlora.training.random_states import seed_process
 from visionlora.training.resuming import changed_settings, data_fingerprint, fixed_settings
 from visionlora.training.sharded import ShardedBase, refuse_sharding
 from visionlora.training.state import RunState, as_trained
-
-_ROUNDING = 0.01
-"""By so much, or one image, a score of the same model on the same images may differ."""
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a run came to.
-
-    Attributes:
-        folder: of the run.
-        scores: of the best epoch's model on the validation images.
-        best_epoch: from 1.
-        trainable: parameters that trained.
-        saved_bytes: size of the file that holds them.
-        seconds: spent, evaluation included, over all starts.
-        per_class: scores of each class.
-        details: what else the task reports: a confusion matrix, or score thresholds.
-        skipped: unreadable images that were left out.
-        faulty: faults of the annotations that were mended or left out, as asked.
-        skipped_steps: those that were left out because loss or gradient was not finite.
-        unreadable: a line for each training image that could be read when the run began, and later could not.
-        spent: seconds since the last start by what they went into: see ``Stopwatch``.
-        retained: the share of the base's score on ``train.retain`` that the best epoch keeps.
-        kept: what became of the base's classes, where they are kept.
-    """
-
-    folder: Path
-    scores: dict[str, float]
-    best_epoch: int
-    trainable: int
-    saved_bytes: int
-    seconds: float
-    per_class: dict[str, dict[str, float]] = field(default_factory=dict)
-    details: dict[str, Any] = field(default_factory=dict)
-    skipped: list[str] = field(default_factory=list)
-    faulty: list[str] = field(default_factory=list)
-    skipped_steps: int = 0
-    unreadable: list[str] = field(default_factory=list)
-    spent: dict[str, float] = field(default_factory=dict)
-    retained: float | None = None
-    kept: Kept | None = None
 
 
 def train(
@@ -170,7 +124,7 @@ def _train(
             say(f"left out because they can't be read: {some(setup.skipped)}")
         if setup.faulty:
             say(tell_left_out(setup.faulty, f"all are in {REPORT}"))
-        say(str(report) if report else f"full fine-tuning: {_trainable(model):,} parameters train")
+        say(str(report) if report else f"full fine-tuning: {trainable(model):,} parameters train")
         if told := told_of_processes(config, processes, device):
             say(told)
         state = begin(config, setup, score_name, device, processes, folds=report is not None)
@@ -193,7 +147,7 @@ def _train(
         ):
             stop = processes.agreed(asked)
             fit(state, monitor, stop)
-            result = _conclude(state, stop)
+            result = conclude(state, stop)
             monitor.hyperparameters(_settings(config), result.scores)
         if kept is not None:
             drop_features(config.out)
@@ -351,98 +305,6 @@ def monitored(config: RunConfig, setup: SetUp, device: torch.device) -> str:
     return monitor
 
 
-def _conclude(state: RunState, stop: Callable[[], int]) -> Result:
-    """Evaluate the best epoch's file as anyone would load it, and write the report."""
-
-    def on_batch(_images: int) -> None:
-        if number := stop():
-            raise Interrupted("in the last evaluation", number)
-
-    started = time.perf_counter()
-    config, processes = state.config, state.processes
-    trained = _best(state)
-    metrics = score(
-        trained,
-        state.setup.val,
-        config.train.batch_size,
-        config.data.workers,
-        state.device,
-        lambda _what, _images: nullcontext(on_batch),
-        autocast_context(config.train, state.device),
-        (processes.rank, processes.size),
-        state.in_step,
-    )
-    processes.add_up(metrics)
-    state.watch.lap("evaluation")
-    return processes.from_main(lambda: _report(state, trained, metrics, started, on_batch))
-
-
-def _best(state: RunState) -> Trained:
-    """The best epoch's model from its file, as anyone would load it, or put into a model whose base is sharded."""
-    processes = state.processes
-    if state.sharded is not None:
-        about = processes.from_main(lambda: restore_adapter(state.model, state.folder / ADAPTER).extra)
-        processes.as_in_main(changing(state.model))
-        trained = as_trained(state.config, state.setup, state.model.eval())
-        return replace(trained, path=state.folder / ADAPTER, about=about)
-    if processes.main:
-        trained = load_trained(state.folder, alone=True)
-    else:
-        trained = as_trained(state.config, state.setup, evaluation_copy(state.model))
-    if processes.several:
-        processes.as_in_main(trained.model.to(state.device).state_dict())
-    return trained
-
-
-def _report(
-    state: RunState, trained: Trained, metrics: Metrics, started: float, on_batch: Callable[[int], None]
-) -> Result:
-    """What the run came to, also as its report's file."""
-    progress = state.progress
-    _refuse_other_scores(trained, metrics.scores(), metrics.names, len(state.setup.val))
-    kept = None
-    if state.train.keep_classes == "distill":
-        kept = compare_with_base(state, trained, metrics)
-    elif state.train.keep_classes:
-        kept = keep(state, on_batch)
-    result = Result(
-        folder=state.folder,
-        scores=metrics.scores(),
-        best_epoch=progress.best_epoch + 1,
-        retained=progress.retained,
-        trainable=_trainable(state.model),
-        saved_bytes=trained.path.stat().st_size,
-        seconds=progress.seconds + time.perf_counter() - started,
-        per_class=metrics.per_class(),
-        details=metrics.details(),
-        skipped=[str(path) for path in state.setup.skipped],
-        faulty=state.setup.faulty,
-        skipped_steps=progress.skipped,
-        unreadable=reasons(progress.unreadable),
-        spent=dict(state.watch.seconds),
-        kept=kept,
-    )
-    plain = asdict(result)
-    details = plain.pop("details")
-    write_json(state.folder / REPORT, {**plain, **details, "folder": str(state.folder)})
-    return result
-
-
-def _refuse_other_scores(trained: Trained, found: Scores, names: Sequence[str], images: int) -> None:
-    """Raise InputError unless a file's model scores as it did when it was written: then the data, the file's base or
-    the program have changed since. Rounding, as of another device, may move an image from right to wrong.
-    """
-    before = trained.about.get("scores", {})
-    for name in names:
-        if name in before and name in found:
-            allowed = max(_ROUNDING, 1.5 / images) * max(1.0, abs(before[name]))
-            if not abs(found[name] - before[name]) <= allowed:
-                raise InputError(
-                    f"{trained.path}: its model has {name} {found[name]:.4f} on the validation images, and had "
-                    f"{before[name]:.4f} when it was written; bring the images and labels of then back, or train again"
-                )
-
-
 def _refuse_own_statistics(model: nn.Module) -> None:
     """Raise InputError if BatchNorm would measure its statistics: each process would, over its share alone."""
     for name, module in model.named_modules():
@@ -460,10 +322,6 @@ def told_of_processes(config: RunConfig, processes: Processes, device: torch.dev
         return f"{processes.size} processes share each batch of {config.train.batch_size} images, {each:g} each"
     there = torch.cuda.device_count() if device.type == "cuda" else 1
     return f"1 of {there} GPUs is used; train.devices={there} trains on all of them" if there > 1 else ""
-
-
-def _trainable(model: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
 
 
 def _settings(config: RunConfig) -> dict[str, Any]:

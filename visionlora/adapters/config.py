@@ -21,7 +21,9 @@ _THEIRS = {
 }
 """PEFT's words for settings, and ours."""
 
-INITS = ("kaiming", "gaussian", "orthogonal", "pissa", "eva")
+INITS = ("kaiming", "gaussian", "orthogonal", "pissa")
+FROM_IMAGES = "eva"
+"""The start that a run alone can give."""
 BATCHNORM_MODES = ("frozen", "recalibrate", "train")
 
 
@@ -86,7 +88,7 @@ class LoRAConfig:
         if (self.rank == "auto") != (self.budget is not None):
             given = f"budget is {self.budget!r}" if self.rank != "auto" else "rank is 'auto'"
             raise InputError(f"{given}; rank='auto' and a budget such as '2MB' go together")
-        if self.rank == "auto" and self.init == "eva":
+        if self.rank == "auto" and self.init == FROM_IMAGES:
             raise InputError(
                 "rank is 'auto' and init is 'eva', and both spread ranks over layers; leave one of them out"
             )
@@ -105,9 +107,10 @@ class LoRAConfig:
                 f"batchnorm is {self.batchnorm!r}; choose from {', '.join(BATCHNORM_MODES)}"
                 f"{did_you_mean(str(self.batchnorm), BATCHNORM_MODES)}"
             )
-        if self.init not in INITS:
+        inits = (*INITS, FROM_IMAGES)
+        if self.init not in inits:
             raise InputError(
-                f"init is {self.init!r}; choose from {', '.join(INITS)}{did_you_mean(str(self.init), INITS)}"
+                f"init is {self.init!r}; choose from {', '.join(inits)}{did_you_mean(str(self.init), inits)}"
             )
         share = self.factor_dropout
         if isinstance(share, bool) or not isinstance(share, int | float) or not 0 <= share < 1:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from visionlora.adapters.config import FROM_IMAGES
 from visionlora.adapters.eva import start_from_data
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
@@ -15,8 +16,6 @@ from visionlora.training.auto_rank import first_batches, with_ranks_of
 from visionlora.training.folder import settings_before
 from visionlora.training.random_states import seed_process
 
-EVA = "eva"
-
 
 def with_known_ranks(config: RunConfig, resume: bool) -> RunConfig:
     """The config with the ranks that a run which goes on has found when it began."""
@@ -24,7 +23,7 @@ def with_known_ranks(config: RunConfig, resume: bool) -> RunConfig:
         return config
     with suppress(InputError):  # there is none, as ``open_folder`` will say
         before = settings_before(config.out).lora
-        if before.init == EVA:
+        if before.init == FROM_IMAGES:
             known = {"rank_pattern": before.rank_pattern, "alpha_pattern": before.alpha_pattern}
             return config.model_copy(update={"lora": replace(config.lora, **known)})
     return config
@@ -56,4 +55,4 @@ def start_adapter(config: RunConfig, setup: SetUp, device: torch.device, say: Ca
 
 
 def _starts(config: RunConfig) -> bool:
-    return config.lora.init == EVA and config.train.method == "lora"
+    return config.lora.init == FROM_IMAGES and config.train.method == "lora"

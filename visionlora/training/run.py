@@ -12,7 +12,7 @@ from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 
 from visionlora.adapters import norm
-from visionlora.adapters.config import LoRAConfig
+from visionlora.adapters.config import FROM_IMAGES, LoRAConfig
 from visionlora.adapters.fingerprint import fingerprints
 from visionlora.adapters.folding import fold_batchnorm
 from visionlora.adapters.model import attach, set_memory
@@ -40,7 +40,7 @@ from visionlora.training.checkpoint import (
 )
 from visionlora.training.compiling import check_compile, compile_steps
 from visionlora.training.concluding import Result, conclude, trainable
-from visionlora.training.data_start import EVA, start_adapter, with_known_ranks
+from visionlora.training.data_start import start_adapter, with_known_ranks
 from visionlora.training.distributed import ALONE, Processes, joined
 from visionlora.training.features import drop_features, to_keep
 from visionlora.training.features import keep as keep_features
@@ -103,7 +103,7 @@ def _train(
     ranked = processes.from_main(lambda: with_ranks(config, resume, lambda tried: run_to_try(tried, device), say).lora)
     config = config.model_copy(update={"lora": ranked} if config.lora.rank == "auto" else {})
     known = processes.from_main(lambda: with_known_ranks(config, resume).lora)
-    config = config.model_copy(update={"lora": known} if config.lora.init == EVA else {})
+    config = config.model_copy(update={"lora": known} if config.lora.init == FROM_IMAGES else {})
     left_out = processes.from_main(lambda: unreadable_images(config.out / CHECKPOINTS) if resume else [])
     with passing(left_out):
         setup = task_of(config.task).set_up(config)
@@ -270,7 +270,7 @@ def prepare(config: RunConfig, setup: SetUp) -> Report | None:
     if method == "head":
         return attach(setup.built.model, LoRAConfig(targets=[], unfreeze=unfreeze))
     lora = replace(lora, unfreeze=unfreeze, exclude=[*lora.exclude, *setup.built.unused])
-    if lora.init == EVA:  # which ``start_adapter`` is for
+    if lora.init == FROM_IMAGES:  # which ``start_adapter`` is for
         lora = replace(lora, init="kaiming")
     report = attach(setup.built.model, lora)
     set_memory(setup.built.model, config.train.memory)

@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from visionlora.adapters.config import FROM_IMAGES
 from visionlora.adapters.methods.base import Method, exact
 from visionlora.adapters.methods.lora import LoRA, RSLoRA
 from visionlora.errors import InputError
@@ -44,7 +45,7 @@ def make_room(method: Method, init: str) -> Method:
 
 def check_start(method: Method, init: str) -> None:
     """Raise the InputError of ``start``."""
-    if init == "eva":
+    if init == FROM_IMAGES:
         raise InputError("init is 'eva', which starts from images; attach with another, then call start_from_data")
     plain = type(method) in (LoRA, RSLoRA)
     if init != "kaiming" and not (plain if init in FROM_WEIGHT else isinstance(method, LoRA)):

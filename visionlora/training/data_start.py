@@ -24,8 +24,8 @@ def with_known_ranks(config: RunConfig, resume: bool) -> RunConfig:
     with suppress(InputError):  # there is none, as ``open_folder`` will say
         before = settings_before(config.out).lora
         if before.init == FROM_IMAGES:
-            known = {"rank_pattern": before.rank_pattern, "alpha_pattern": before.alpha_pattern}
-            return config.model_copy(update={"lora": replace(config.lora, **known)})
+            lora = replace(config.lora, rank_pattern=before.rank_pattern, alpha_pattern=before.alpha_pattern)
+            return config.model_copy(update={"lora": lora})
     return config
 
 

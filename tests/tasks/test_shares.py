@@ -60,7 +60,9 @@ def plain(kind: type[Training], **values: Any) -> Any:
 
 
 def test_a_classifiers_loss() -> None:
-    training = plain(ClassificationTraining, _multilabel=False, _mix=lambda images, labels: (images, labels))
+    training = plain(
+        ClassificationTraining, _multilabel=False, _teacher=None, _mix=lambda images, labels: (images, labels)
+    )
     training._train = SegmentationTrain().model_copy(update={"label_smoothing": 0.1})
     batch = {"image": torch.randn(4, 6), "target": torch.tensor([0, 2, 1, 1])}
     assert_the_shares_make_the_whole(training, nn.Linear(6, 3), batch)

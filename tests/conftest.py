@@ -3,6 +3,7 @@
 import gc
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,14 @@ def pytest_collection_finish() -> None:
 @pytest.fixture(autouse=True)
 def _seeded() -> None:
     torch.manual_seed(0)
+
+
+@pytest.fixture(scope="module")
+def no_figures() -> Iterator[None]:
+    """Nobody looks at the pictures of a module's classifiers, which would take half of the time of their runs."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("visionlora.tasks.classification.task.Classification.figures", lambda *_given: {})
+        yield
 
 
 @pytest.fixture(scope="session")

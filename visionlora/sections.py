@@ -52,6 +52,11 @@ class ModelSection(Section):
     mean: Triple | None = None
     std: Triple | None = None
 
+    @property
+    def source(self) -> str:
+        """Where the weights come from, as messages name it."""
+        return f"model.checkpoint {self.checkpoint}" if self.checkpoint else f"model {self.name}"
+
 
 class DataSection(Section):
     """What every task says of its images: the folder they lie in, and how they reach the model.

@@ -29,7 +29,6 @@ from visionlora.studies.plan import Plan, parse_budget
 from visionlora.studies.report import write_report
 from visionlora.studies.table import rows_of
 from visionlora.tasks.base import SetUp
-from visionlora.tasks.classification.task import Classification
 from visionlora.tasks.classification.training import ClassificationTraining
 from visionlora.tasks.registry import task_of
 from visionlora.training.folder import CHECKPOINTS
@@ -48,11 +47,11 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _quick() -> Any:
-    """Nobody looks at the pictures of these runs, which would take half of their time; and searches end soon."""
+def _quick(no_figures: None) -> Any:
+    """Searches end soon, too."""
+    del no_figures
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("visionlora.studies.search.FARTHEST", 1)
-        patch.setattr(Classification, "figures", lambda *_given: {})
         yield
 
 

@@ -26,13 +26,14 @@ from visionlora.studies.methods import parse_methods, with_method
 from visionlora.studies.peft import peft_to_try, train_with_peft
 from visionlora.studies.plan import Budget, Plan
 from visionlora.studies.table import rows_of
-from visionlora.tasks.classification.task import TASK, Classification
+from visionlora.tasks.classification.task import TASK
 from visionlora.tasks.classification.training import ClassificationTraining
 from visionlora.tasks.evaluation import score
 from visionlora.training.run import run_to_try
 from visionlora.training.state import RunState, as_trained
 
 pytest.importorskip("peft")
+pytestmark = pytest.mark.usefixtures("no_figures")
 CPU = torch.device("cpu")
 
 
@@ -42,13 +43,6 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     write_squares(root / "train", 4, seed=0)
     write_squares(root / "val", 2, seed=1)
     return root
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_figures() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Classification, "figures", lambda *_given: {})
-        yield
 
 
 def config_of(images: Path, model: str, out: Path, **lora: Any) -> RunConfig:

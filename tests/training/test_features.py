@@ -15,19 +15,13 @@ from helpers.runs import interrupt, make_images
 from visionlora.config import check_config
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
-from visionlora.tasks.classification.task import Classification
 from visionlora.training.cut import find_cut
 from visionlora.training.run import run_to_try, train
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 LAST = {"test_vit": ["blocks.5.*"], "test_resnet": ["layer4.*"], "test_convnext": ["stages.3.*"]}
 CUTS = {"test_vit": "blocks.5", "test_resnet": "layer4.0", "test_convnext": "stages.3.downsample"}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_figures() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Classification, "figures", lambda *_given: {})
-        yield
 
 
 @pytest.fixture(scope="module")

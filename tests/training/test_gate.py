@@ -22,21 +22,16 @@ from visionlora.config import check_config, load_config
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
 from visionlora.studies.forgetting import retained
-from visionlora.tasks.classification.task import TASK, Classification
+from visionlora.tasks.classification.task import TASK
 from visionlora.tasks.trained import load_trained
 from visionlora.training.checkpoint import Progress
 from visionlora.training.gate import Gate, is_better
 from visionlora.training.run import train
 
+pytestmark = pytest.mark.usefixtures("no_figures")
+
 OWN = 5
 """Classes of the base's head."""
-
-
-@pytest.fixture(autouse=True, scope="module")
-def _no_figures() -> Any:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(Classification, "figures", lambda *_given: {})
-        yield
 
 
 @pytest.fixture(scope="module")

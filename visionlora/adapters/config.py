@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any, ClassVar, Literal, Self
 
 from visionlora.adapters.methods.registry import check_method
@@ -123,6 +123,13 @@ class LoRAConfig:
     def target_patterns(self) -> list[str]:
         """The targets as a list."""
         return [self.targets] if isinstance(self.targets, str) else list(self.targets)
+
+    def for_model(self, head: list[str], unused: list[str]) -> "LoRAConfig":
+        """The config with what a task knows of its model: the head, which trains unless ``unfreeze`` says what does,
+        and layers that no output depends on, which are left out.
+        """
+        unfreeze = head if self.unfreeze is None else self.unfreeze
+        return replace(self, unfreeze=unfreeze, exclude=[*self.exclude, *unused])
 
     def to_dict(self) -> dict[str, Any]:
         """Plain data for a file's header."""

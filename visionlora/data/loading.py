@@ -223,6 +223,5 @@ def _start_worker(_worker: int) -> None:
     import cv2
 
     end_with_parent()
-
     cv2.setNumThreads(0)
     torch.set_num_threads(1)

@@ -247,19 +247,16 @@ def _search_rates(study: _Study, held_out: _Data) -> dict[Variant, Found]:
         told = _told(f"held-out {study.score}", tried.outcome)
         study.say(f"{study.left}{variant.label}, learning rate {tried.lr:.2g}: {told}")
 
-    def tell_at_once(variant: Variant) -> Callable[[_Tried], None]:
-        def note(tried: _Tried) -> None:
-            tell(variant, tried)
-            study.stop()
-
-        return note
+    def tell_at_once(variant: Variant, tried: _Tried) -> None:
+        tell(variant, tried)
+        study.stop()
 
     calls = {}
     for variant, own in study.configs.items():
         seconds = study.trials[variant].step_seconds
         count = plan.budget.epochs(held_out.steps_per_epoch, seconds, f"{variant.label}:")
         tried = _with_data(own, plan.shots[-1], True)
-        note = tell_at_once(variant) if plan.jobs == 1 else None
+        note = partial(tell_at_once, variant) if plan.jobs == 1 else None
         calls[variant] = partial(_rate, plan, variant, tried, count, study.score, seconds, note)
     rates = {}
     for variant, (found, noted), _ in side_by_side(calls, plan.jobs, study.console, study.stop):

@@ -94,7 +94,7 @@ def prepared(
     if method == "full":
         file_bytes = sum(tensor.numel() * tensor.element_size() for tensor in model.state_dict().values())
     else:
-        chosen = replace(config, unfreeze=classifier.head if config.unfreeze is None else config.unfreeze)
+        chosen = config.for_model(classifier.head, [])
         file_bytes = attach(model, replace(chosen, targets=[], exclude=[]) if method == "frozen" else chosen).file_bytes
         fold_batchnorm(model, noise(classifier, 1))
     model.train()

@@ -6,7 +6,6 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from visionlora.adapters.methods.registry import METHODS, method_of
 from visionlora.adapters.paths import numbered
@@ -116,8 +115,8 @@ def with_method(config: RunConfig, variant: Variant, built: Built) -> RunConfig:
         alpha = config.lora.alpha / config.lora.rank * variant.rank
         overrides += [f"lora.rank={variant.rank}", f"lora.alpha={alpha!r}"]
     if variant.base == "norm":
-        head = built.head if config.lora.unfreeze is None else config.lora.unfreeze
-        overrides.append(f"lora.unfreeze={json.dumps([*head, 'norms'])}")
+        trains = config.lora.for_model(built.head, []).unfreeze or []
+        overrides.append(f"lora.unfreeze={json.dumps([*trains, 'norms'])}")
     try:
         changed = _changed(config, [*overrides, *variant.extra])
         if variant.last_stage:
@@ -135,10 +134,7 @@ def _last_stage(config: RunConfig, built: Built) -> list[str]:
     """Of the layers that the config adapts, those in the last quarter, rounded up, of the model's numbered parts:
     ``layer4`` of a ResNet, ``blocks.9`` to ``blocks.11`` of a ViT.
     """
-    lora: Any = config.lora
-    unfreeze = built.head if lora.unfreeze is None else lora.unfreeze
-    exclude = [*lora.exclude, *built.unused]
-    targets, _, _ = resolve(built.model, type(lora)(**{**lora.to_dict(), "unfreeze": unfreeze, "exclude": exclude}))
+    targets, _, _ = resolve(built.model, config.lora.for_model(built.head, built.unused))
     places = {target: place for target in targets if (place := numbered(target.path))}
     if not places:
         raise InputError("the model has no numbered stages or blocks; name layers with lora.targets instead")

@@ -6,7 +6,6 @@ import time
 import warnings
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -22,7 +21,7 @@ from visionlora.stopping import Interrupted, stop_requests
 from visionlora.tasks.base import Metrics, SetUp
 from visionlora.tasks.evaluation import score
 from visionlora.tasks.registry import task_of
-from visionlora.training.concluding import Result
+from visionlora.training.concluding import Result, trainable
 from visionlora.training.distributed import ALONE
 from visionlora.training.folder import PEFT, open_folder, write_config
 from visionlora.training.loop import autocast_context, fit, steps_per_epoch
@@ -114,9 +113,7 @@ def adapt(config: RunConfig, setup: SetUp) -> tuple[Any, str]:
     model, lora = setup.built.model, config.lora
     if other := [name for name, value in _AS_THEY_ARE.items() if getattr(lora, name) != value]:
         raise InputError(f"--methods peft: PEFT has no equal of lora.{other[0]}; leave it out of the config")
-    unfreeze = setup.built.head if lora.unfreeze is None else lora.unfreeze
-    settings = {**lora.to_dict(), "unfreeze": unfreeze, "exclude": [*lora.exclude, *setup.built.unused]}
-    targets, unfrozen, _ = resolve(model, type(lora)(**settings))
+    targets, unfrozen, _ = resolve(model, lora.for_model(setup.built.head, setup.built.unused))
     layers, note = _adaptable(model, targets)
     # By the head's layers: PEFT takes every module whose name ends so, a ``head`` and its ``conv_head`` alike.
     head = [
@@ -172,14 +169,10 @@ def _result(state: RunState) -> Result:
         folder=state.folder,
         scores=metrics.scores(),
         best_epoch=progress.best_epoch + 1,
-        trainable=sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad),
-        saved_bytes=_size(state.folder / PEFT / _FILE),
+        trainable=trainable(state.model),
+        saved_bytes=(state.folder / PEFT / _FILE).stat().st_size,
         seconds=progress.seconds + time.perf_counter() - started,
         per_class=metrics.per_class(),
         skipped_steps=progress.skipped,
         spent=dict(state.watch.seconds),
     )
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size

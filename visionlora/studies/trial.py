@@ -10,6 +10,7 @@ import torch
 
 from visionlora.studies.memory import bytes_kept
 from visionlora.tasks.evaluation import placed
+from visionlora.training.concluding import trainable
 from visionlora.training.loop import autocast_context
 from visionlora.training.state import RunState
 
@@ -63,8 +64,7 @@ def try_out(state: RunState, note: str = "", seconds: float = 0.0) -> Trial:
         if state.device.type == "cuda":
             torch.cuda.synchronize()
         times.append(time.perf_counter() - started)
-    trainable = sum(parameter.numel() for parameter in state.model.parameters() if parameter.requires_grad)
-    return Trial(trainable, kept, statistics.median(times), len(first["image"]), note)
+    return Trial(trainable(state.model), kept, statistics.median(times), len(first["image"]), note)
 
 
 def _batches(state: RunState) -> Iterator[dict[str, Any]]:

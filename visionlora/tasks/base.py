@@ -536,6 +536,11 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
         return model
 
 
+def head_is_new(built: Built) -> bool:
+    """Whether a model's head is zero, as a new one is: a head that weights came with is not."""
+    return not any(tensor.any() for name in built.head for tensor in built.model.get_submodule(name).parameters())
+
+
 def model_of(built: Built, name: str) -> nn.Module:
     """The model of this name in what ``Task.together`` made; the base where it is empty."""
     assert isinstance(built.model, Extended)

@@ -16,7 +16,7 @@ from visionlora.models.stated import stated
 from visionlora.models.weights import explain_mismatch
 from visionlora.sections import ModelSection, read_model_section
 from visionlora.tasks.about import Keeps, Part, Rule, Together
-from visionlora.tasks.base import Built, Member, Preprocessing, Task, Trained
+from visionlora.tasks.base import Built, Member, Preprocessing, Task, Trained, head_is_new
 from visionlora.tasks.registry import task_of
 
 ENTRY, KEEPS, DISTILLED = "together", "keeps", "distilled"
@@ -51,9 +51,8 @@ def build_base(task: Task, section: ModelSection, seed: int) -> Base:
         torch.manual_seed(seed)
         built = task.build(section, classes)
     model: nn.Module = built.model
-    heads = [tensor for name in built.head for tensor in model.get_submodule(name).parameters()]
-    if heads and not any(tensor.any() for tensor in heads):
-        raise InputError(f"{_of(section)}: has no head of its own, so there are no classes of it to keep")
+    if built.head and head_is_new(built):
+        raise InputError(f"{section.source}: has no head of its own, so there are no classes of it to keep")
     model.eval()
     said = stated(section.checkpoint)
     return Base(built, classes, said.about if said else {})
@@ -82,6 +81,16 @@ def joint_classes(base: Sequence[str], parts: Sequence[tuple[str, Sequence[str],
 def new_classes(classes: Sequence[str], rule: Rule) -> list[str]:
     """An adapter's classes without what stands for whatever the base sees."""
     return [name for index, name in enumerate(classes) if index != rule.background]
+
+
+def whole_models(own: list[str], section: ModelSection, noun: str) -> list[str]:
+    """The classes that a base's weights know. InputError if they know none: a backbone's alone don't."""
+    if not own:
+        raise InputError(
+            f"{section.source}: holds no whole {noun}, so there are no classes of it to keep (train.keep_classes); "
+            "give what visionlora merge makes of a run"
+        )
+    return own
 
 
 def head_fingerprints(model: nn.Module, known: Collection[str]) -> dict[str, str]:
@@ -289,7 +298,3 @@ def _load(model: nn.Module, tensors: dict[str, Tensor], name: str, path: Path) -
         model.load_state_dict(tensors)
     except RuntimeError as error:
         raise InputError(explain_mismatch(path, name, model, tensors, error)) from error
-
-
-def _of(section: ModelSection) -> str:
-    return f"model.checkpoint {section.checkpoint}" if section.checkpoint else f"model {section.name}"

@@ -119,7 +119,7 @@ def _report(
     if state.train.keep_classes == "distill":
         kept = compare_with_base(state, trained, metrics)
     elif state.train.keep_classes:
-        kept = keep(state, on_batch)
+        kept = keep(state, trained, on_batch)
     result = Result(
         folder=state.folder,
         scores=metrics.scores(),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -16,7 +16,7 @@ from visionlora.tasks.base import Metrics, SetUp, Trained
 from visionlora.tasks.evaluation import score, to_device
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import DISTILLED, build_base, head_fingerprints, joint_classes, old_and_new
-from visionlora.tasks.trained import ADAPTER, load_trained, write_keeps
+from visionlora.tasks.trained import load_trained, write_keeps
 from visionlora.training.state import RunState
 
 _COMPARED = 64
@@ -78,25 +78,23 @@ def check_keeping(config: RunConfig, setup: SetUp) -> None:
     joint_classes(base.classes, [("data", setup.classes, task.rule(config, setup.classes))])
 
 
-def keep(state: RunState, on_batch: Callable[[int], None]) -> Kept:
+def keep(state: RunState, alone: Trained, on_batch: Callable[[int], None]) -> Kept:
     """Say in the run's file that its base answers beside it, by a rule that is fitted here, and score all classes.
+
+    ``alone`` is what the file holds, merged.
 
     Raises:
         InputError: an old class's output is not the base's.
     """
     config, task, data = state.config, state.task, state.setup.val
-    path = state.folder / ADAPTER
-    alone = load_trained(state.folder, alone=True)
-    base = build_base(task, state.setup.settings, config.train.seed)
-    own = Trained(config.task, base.built, base.classes, alone.preprocessing, path, base.about)
-    rule = task.fit_rule(own, alone, data, config, state.device)
-    known = read_header(path).base
-    base.built.model.cpu()
-    write_keeps(path, Keeps(classes=base.classes, head=head_fingerprints(base.built.model, known), rule=rule))
+    base = _base(state, alone)
+    rule = task.fit_rule(base, alone, data, config, state.device)
+    head = head_fingerprints(base.model.cpu(), read_header(alone.path).base)
+    write_keeps(alone.path, Keeps(classes=base.classes, head=head, rule=rule))
     trained = load_trained(state.folder)
     everything = task.among(data, trained.classes)
     untouched = rule.overlap is None and not rule.merge
-    compared = _refuse_other_outputs(state, trained, own) if untouched else 0
+    compared = _refuse_other_outputs(state, trained, base) if untouched else 0
     metrics = score(
         trained,
         everything,
@@ -113,12 +111,17 @@ def keep(state: RunState, on_batch: Callable[[int], None]) -> Kept:
 def compare_with_base(state: RunState, trained: Trained, metrics: Metrics) -> Kept:
     """Of a model that learnt its base's classes from the base's answers, how many of these it still gives."""
     config, data = state.config, state.setup.val
-    base = build_base(state.task, state.setup.settings, config.train.seed)
-    own = Trained(config.task, base.built, base.classes, trained.preprocessing, trained.path, base.about)
-    agreement = state.task.agreement(own, trained, data, config, state.device)
+    base = _base(state, trained)
+    agreement = state.task.agreement(base, trained, data, config, state.device)
     new = len(trained.classes) - len(base.classes)
     groups = by_group(trained, metrics.per_class(), data.counts())
     return Kept(len(base.classes), new, metrics.scores(), groups, agreement=agreement)
+
+
+def _base(state: RunState, trained: Trained) -> Trained:
+    """What a run's model was trained on, with the head that it came with."""
+    base = build_base(state.task, state.setup.settings, state.train.seed)
+    return replace(trained, built=base.built, classes=base.classes, about=base.about)
 
 
 def by_group(

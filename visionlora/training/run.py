@@ -266,10 +266,9 @@ def prepare(config: RunConfig, setup: SetUp) -> Report | None:
         return None
     if method == "lora" and not lora.targets:
         raise InputError("lora.targets is empty; name some layers, or train the head alone with train.method=head")
-    unfreeze = setup.built.head if lora.unfreeze is None else lora.unfreeze
+    lora = lora.for_model(setup.built.head, setup.built.unused)
     if method == "head":
-        return attach(setup.built.model, LoRAConfig(targets=[], unfreeze=unfreeze))
-    lora = replace(lora, unfreeze=unfreeze, exclude=[*lora.exclude, *setup.built.unused])
+        return attach(setup.built.model, LoRAConfig(targets=[], unfreeze=lora.unfreeze))
     if lora.init == FROM_IMAGES:  # which ``start_adapter`` is for
         lora = replace(lora, init="kaiming")
     report = attach(setup.built.model, lora)

@@ -14,7 +14,7 @@ from visionlora.data.images import check_readable
 from visionlora.data.loading import batches, make_loader
 from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier, own_outputs
-from visionlora.tasks.base import Known
+from visionlora.tasks.base import Known, head_is_new
 from visionlora.tasks.classification.config import ClassifierSection
 from visionlora.tasks.classification.inference import TrainedClassifier
 from visionlora.tasks.evaluation import to_device
@@ -39,8 +39,7 @@ def read_knowledge(images: Path) -> tuple[list[Path], LabelledImages | None]:
 
 def refuse_no_head(built: Classifier, images: Path, outputs: int) -> None:
     """Raise InputError unless the model has a head that its weights came with: a new one is zero."""
-    heads = [p for name in built.head for p in built.model.get_submodule(name).parameters()]
-    if not any(parameter.any() for parameter in heads):
+    if head_is_new(built):
         raise InputError(
             f"{images}: the base has no head of its own for {outputs} classes; to see what is retained, give class "
             "folders of all classes that its weights know, or images without class folders"

@@ -11,7 +11,7 @@ from visionlora.data.folders import images_in, refuse_missing_folder, subfolders
 from visionlora.data.images import check_readable
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
-from visionlora.tasks.classification.inference import TrainedClassifier, logits_of
+from visionlora.tasks.classification.inference import TrainedClassifier
 from visionlora.tasks.classification.task import TASK
 
 
@@ -50,10 +50,7 @@ def answers_on(
         InputError: there are none, they can't be read, or their classes are not the base's.
     """
     data, labelled = _read(images, base.classes)
-    before, now = (
-        logits_of(one, TASK.loader(one, data, config.train.batch_size, config.data.workers), device)
-        for one in (base, trained)
-    )
+    before, now = (TASK.logits(one, data, config, device) for one in (base, trained))
     truth = torch.tensor([label for (label,) in data.labels])
     said, says = before.argmax(dim=1), now.argmax(dim=1)
     return Answers(

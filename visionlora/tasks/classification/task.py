@@ -22,6 +22,7 @@ from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinLogits
 from visionlora.models.pinning import pinned
 from visionlora.models.stated import numbered_classes, stated
+from visionlora.sections import RunConfig
 from visionlora.tasks.about import ClassifierAbout, Rule
 from visionlora.tasks.base import Chosen, Known, Member, Metrics, PredictOptions, SetUp, Task, Told, places_of
 from visionlora.tasks.base_settings import like_its_file
@@ -122,8 +123,9 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
             return said.classes
         outputs = stored_outputs(section.name, section.pretrained, section.checkpoint)
         if not outputs:
-            where = f"model.checkpoint {section.checkpoint}" if section.checkpoint else f"model {section.name}"
-            raise InputError(f"{where}: holds no head, so there are no classes of it to keep (train.keep_classes)")
+            raise InputError(
+                f"{section.source}: holds no head, so there are no classes of it to keep (train.keep_classes)"
+            )
         return numbered_classes(outputs)
 
     def together(self, base: Classifier, classes: list[str], members: Sequence[Member[Classifier]]) -> Classifier:
@@ -151,10 +153,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
         device: torch.device,
     ) -> Rule:
         """The least shift of ``extending.fit_shift``."""
-        old, new = (
-            logits_of(one, self.loader(one, data, config.train.batch_size, config.data.workers), device)
-            for one in (base, alone)
-        )
+        old, new = (self.logits(one, data, config, device) for one in (base, alone))
         return Rule(shift=fit_shift(old, new), merge=config.train.merge_classes)
 
     def agreement(
@@ -166,11 +165,14 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
         device: torch.device,
     ) -> float:
         """Of the images, on which the likeliest of the base's classes is the one that the base says."""
-        before, now = (
-            logits_of(one, self.loader(one, data, config.train.batch_size, config.data.workers), device)
-            for one in (base, trained)
-        )
+        before, now = (self.logits(one, data, config, device) for one in (base, trained))
         return float((before.argmax(1) == now[:, : before.shape[1]].argmax(1)).float().mean())
+
+    def logits(
+        self, trained: TrainedClassifier, data: LabelledImages, config: RunConfig, device: torch.device
+    ) -> Tensor:
+        """What a model answers on all of the images, (N, classes), on the CPU."""
+        return logits_of(trained, self.loader(trained, data, config.train.batch_size, config.data.workers), device)
 
     def among(self, data: LabelledImages, classes: list[str]) -> LabelledImages:
         places = [classes.index(name) for name in data.classes]

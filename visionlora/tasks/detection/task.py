@@ -54,7 +54,7 @@ from visionlora.tasks.detection.parity import detections_difference
 from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.detection.training import DetectionTraining, fitted
 from visionlora.tasks.outputs import Outputs
-from visionlora.tasks.together import DISTILLED, build_base, joint_classes
+from visionlora.tasks.together import DISTILLED, build_base, joint_classes, whole_models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -157,13 +157,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
 
     def own_classes(self, section: DetectorSection) -> list[str]:
         own = own_classes(section.name, section.backbone, section.pretrained, section.checkpoint)
-        if not own:
-            where = f"model.checkpoint {section.checkpoint}" if section.checkpoint else f"model {section.name}"
-            raise InputError(
-                f"{where}: holds no whole detector, so there are no classes of it to keep (train.keep_classes); give "
-                "what visionlora merge makes of a run"
-            )
-        return own
+        return whole_models(own, section, self.noun)
 
     def rule(self, config: DetectionConfig, classes: list[str]) -> Rule:
         return Rule(overlap=config.train.keep_overlap, merge=config.train.merge_classes)

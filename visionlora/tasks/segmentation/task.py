@@ -40,6 +40,7 @@ from visionlora.tasks.segmentation.inference import (
 from visionlora.tasks.segmentation.metrics import SegmentationMetrics
 from visionlora.tasks.segmentation.prediction import ImageMask
 from visionlora.tasks.segmentation.training import SegmentationTraining, refuse_single_images
+from visionlora.tasks.together import whole_models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,13 +110,7 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
 
     def own_classes(self, section: SegmenterSection) -> list[str]:
         own = own_classes(section.name, section.backbone, section.pretrained, section.checkpoint)
-        if not own:
-            where = f"model.checkpoint {section.checkpoint}" if section.checkpoint else f"model {section.name}"
-            raise InputError(
-                f"{where}: holds no whole segmenter, so there are no classes of it to keep (train.keep_classes); give "
-                "what visionlora merge makes of a run"
-            )
-        return own
+        return whole_models(own, section, self.noun)
 
     def rule(self, config: SegmentationConfig, classes: list[str]) -> Rule:
         if config.train.keep_overlap is not None:

@@ -1,4 +1,5 @@
 # Two commands for a fresh machine: `make demo` and `make test`. Both make .venv first; `make test-oldest` makes its own.
+# The tests see no GPU; those of `make test-gpu` need one.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -6,7 +7,7 @@ READY := $(VENV)/.ready
 OLDEST := .venv-oldest
 OLDEST_READY := $(OLDEST)/.ready
 
-.PHONY: demo test test-oldest check format clean
+.PHONY: demo test test-gpu test-oldest check format clean
 
 demo: $(READY)
 	$(BIN)/visionlora demo
@@ -17,6 +18,9 @@ PYTEST := pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: $(READY)
 	$(BIN)/$(PYTEST)
+
+test-gpu: $(READY)
+	VISIONLORA_TEST_GPU=1 $(BIN)/pytest tests/test_cuda.py
 
 # Every direct dependency at the lowest version that pyproject.toml admits. Tests on real weights say nothing more there,
 # nor do merged detectors, which are made of layers that are merged by themselves.

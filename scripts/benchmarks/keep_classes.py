@@ -7,7 +7,8 @@ import statistics
 import tempfile
 import time
 from argparse import ArgumentParser, Namespace
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +22,21 @@ from visionlora.data.classification.transforms import eval_transform
 from visionlora.data.images import read_image
 from visionlora.models.joined_outputs import begins_with
 from visionlora.sections import RunConfig
+from visionlora.studies.side_by_side import side_by_side
 from visionlora.tasks.base import Trained
 from visionlora.tasks.evaluation import score
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained, write_plain
-from visionlora.training.concluding import Result
+from visionlora.training.folder import REPORT
 from visionlora.training.run import train
 
 _CONFIGS = Path(__file__).parents[2] / "configs"
 _BATCH = 20
 _TIMED = 15
 """Images of the test days that detectors are timed on."""
+WAYS = ("keep", "distill", "full", "both")
+"""To get a detector that knows a new class, beside the base that knows the old one."""
+_BESIDE = "base beside it"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -48,7 +53,10 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--val", nargs="+", default=["20171101"], help="boxes: to choose the epoch by")
     parser.add_argument("--test", nargs="+", default=["20171103", "20171108"], help="boxes: to score")
     parser.add_argument("--from", dest="stages", nargs="+", default=[""], help="boxes: lora.from of adapters to try")
-    parser.add_argument("--ways", nargs="+", help="boxes: of keep, distill, full and both (default: all)")
+    parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS), help="boxes: (default: all)")
+    parser.add_argument("--runs", type=Path, metavar="FOLDER", help="boxes: keep the runs; those there are only scored")
+    parser.add_argument("--jobs", type=int, default=1, help="boxes: runs trained side by side (default: %(default)s)")
+    parser.add_argument("--device", default="cpu", help="boxes: that scores; equality to the bit is asked of a CPU")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1], help="(default: 0 1)")
     parser.add_argument("--set", nargs="*", default=[], metavar="KEY=VALUE", help="further settings of all runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the results, after each run")
@@ -57,25 +65,25 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(arguments: Namespace) -> int:
     """Seed by seed, so that what there is when it is stopped can be compared."""
     console, rows = Console(), list[dict[str, Any]]()
-    with tempfile.TemporaryDirectory() as folder:
-        for seed in arguments.seeds:
-            way = _photos if arguments.what == "photos" else _boxes
 
-            def take(row: dict[str, Any], seed: int = seed) -> None:
-                rows.append({"seed": seed, **row})
-                console.print(f"seed {seed}, " + "  ".join(f"{key} {_text(value)}" for key, value in row.items()))
-                if arguments.json:
-                    arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    def take(seed: int, row: dict[str, Any]) -> None:
+        rows.append({"seed": seed, **row})
+        console.print(f"seed {seed}, " + "  ".join(f"{key} {_text(value)}" for key, value in row.items()))
+        if arguments.json:
+            arguments.json.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
 
-            way(arguments, seed, Path(folder) / str(seed), take)
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        if arguments.what == "boxes":
+            _boxes(arguments, arguments.runs or folder, take)
+        else:
+            for seed in arguments.seeds:
+                _photos(arguments, seed, folder / str(seed), partial(take, seed))
     _show(rows, console)
     return 0
 
 
-Take = Callable[[dict[str, Any]], None]
-
-
-def _photos(arguments: Namespace, seed: int, folder: Path, take: Take) -> None:
+def _photos(arguments: Namespace, seed: int, folder: Path, take: Callable[[dict[str, Any]], None]) -> None:
     def config(out: str, *settings: str) -> RunConfig:
         given = [f"model.name={arguments.model}", f"model.checkpoint={arguments.checkpoint}", *arguments.set]
         given += [f"data.root={arguments.data}", f"train.seed={seed}", f"out={folder / out}", *settings]
@@ -119,48 +127,77 @@ def _known(arguments: Namespace, base: Trained, trained: Trained) -> dict[str, A
     return {"known": right / len(paths), "taken": taken / len(paths), "identical": same}
 
 
-def _boxes(arguments: Namespace, seed: int, folder: Path, take: Take) -> None:
-    folder.mkdir()
+def _boxes(arguments: Namespace, folder: Path, take: Callable[[int, dict[str, Any]], None]) -> None:
+    """The bases of all seeds, and then what is trained from them."""
+    folder.mkdir(parents=True, exist_ok=True)
     old, new = arguments.old, arguments.new
-    everything = json.loads(arguments.data.read_text(encoding="utf-8"))
-    files = {name: _only(everything, names, folder / f"{name}.json") for name, names in _named(old, new).items()}
+    document = json.loads(arguments.data.read_text(encoding="utf-8"))
+    files = {name: _only(document, names, folder / f"{name}.json") for name, names in _named(old, new).items()}
+    bases = {(seed, "base"): _run(arguments, seed, folder, "base", files["old"]) for seed in arguments.seeds}
+    for (seed, way), scores in _trained_and_scored(arguments, bases, files["both"], {}):
+        take(seed, {"way": way, **scores})
+    runs, known = {}, {}
+    for (seed, _), base in bases.items():
+        whole = folder / f"{seed}_base.safetensors"
+        if not whole.exists():
+            trained = load_trained(base.out)
+            write_plain(trained.model, whole, trained.classes, trained.preprocessing.to_dict(), trained.about)
+        for way, (data, *settings) in _ways(arguments, whole).items():
+            runs[seed, way] = _run(arguments, seed, folder, way, files[data], *settings)
+            if way.startswith(_BESIDE) and arguments.device == "cpu":
+                known[seed, way] = base
+    for (seed, way), scores in _trained_and_scored(arguments, runs, files["both"], known):
+        take(seed, {"way": way, **scores})
 
-    def config(out: str, data: str, *settings: str) -> RunConfig:
-        days = [
-            f"data.{part}.day=[{','.join(days)}]" for part, days in (("train", arguments.days), ("val", arguments.val))
-        ]
-        given = [f"data.annotations={files[data]}", f"data.root={_root(arguments)}", *days, f"train.seed={seed}"]
-        given += [f"out={folder / out}", "model.size=480", "train.epochs=15", "train.evaluate_every=3"]
-        given += ["train.lr=1e-3", "train.head_lr=1e-3", *arguments.set, *settings]
-        return load_config(_CONFIGS / "detection_retinanet_efficientnet_lite0.yaml", given)
 
-    def scored(way: str, result: Result, settings: RunConfig, **more: Any) -> None:
-        take({"way": way, **_scores(arguments, result, settings, files["both"]), **more})
+Key = tuple[int, str]
+"""Seed and way."""
 
-    ways = arguments.ways or ["keep", "distill", "full", "both"]
-    start = f"model.checkpoint={arguments.checkpoint}"
-    settings = config("base", "old", start)
-    trained = train(settings, quiet=True)
-    known = load_trained(trained.folder)
-    base = folder / "base.safetensors"
-    write_plain(known.model, base, known.classes, known.preprocessing.to_dict(), known.about)
-    scored("base", trained, settings)
-    whole = f"model.checkpoint={base}"
-    for stage in arguments.stages if "keep" in ways else []:
-        begins = [f"lora.from={stage}"] if stage else []
-        settings = config(f"keep_{stage}", "new", whole, "train.keep_classes=true", *begins)
-        result = train(settings, quiet=True)
-        told = _beside(arguments, load_trained(result.folder), known, everything)
-        scored(f"base beside it{f', from {stage}' if stage else ''}", result, settings, **told)
-    if "distill" in ways:
-        settings = config("distill", "new", whole, "train.keep_classes=distill")
-        scored("distilled", train(settings, quiet=True), settings)
-    if "full" in ways:
-        settings = config("full", "new_of_both", whole, "train.method=full", "train.lr=3e-4")
-        scored("fine-tuned on the new", train(settings, quiet=True), settings)
-    if "both" in ways:
-        settings = config("both", "both", start)
-        scored("both at once", train(settings, quiet=True), settings)
+
+def _trained_and_scored(
+    arguments: Namespace, runs: Mapping[Key, RunConfig], both: Path, bases: Mapping[Key, RunConfig]
+) -> Iterator[tuple[Key, dict[str, Any]]]:
+    """As they come; beside ``bases`` some are compared to the bit, too."""
+    calls = {key: partial(_train_and_score, arguments, run, both, bases.get(key)) for key, run in runs.items()}
+    for key, scores, _ in side_by_side(calls, arguments.jobs, Console(quiet=True), lambda: None):
+        yield key, scores
+
+
+def _train_and_score(
+    arguments: Namespace, run: RunConfig, both: Path, base: RunConfig | None, _console: Console
+) -> dict[str, Any]:
+    if not (run.out / REPORT).exists():
+        train(run, quiet=True, overwrite=True)
+    scores = _scores(arguments, run, both)
+    if base is None:
+        return scores
+    document = json.loads(arguments.data.read_text(encoding="utf-8"))
+    return {**scores, **_beside(arguments, load_trained(run.out), load_trained(base.out), document)}
+
+
+def _ways(arguments: Namespace, base: Path) -> dict[str, tuple[str, ...]]:
+    """The table's rows: annotations, and settings."""
+    whole, given = f"model.checkpoint={base}", {}
+    if "keep" in arguments.ways:
+        for stage in arguments.stages:
+            begins = (f"lora.from={stage}",) if stage else ()
+            name = f"{_BESIDE}{f', from {stage}' if stage else ''}"
+            given[name] = ("new", whole, "train.keep_classes=true", *begins)
+    if "distill" in arguments.ways:
+        given["distilled"] = ("new", whole, "train.keep_classes=distill")
+    if "full" in arguments.ways:
+        given["fine-tuned on the new"] = ("new_of_both", whole, "train.method=full", "train.lr=3e-4")
+    if "both" in arguments.ways:
+        given["both at once"] = ("both",)
+    return given
+
+
+def _run(arguments: Namespace, seed: int, folder: Path, way: str, annotations: Path, *settings: str) -> RunConfig:
+    days = [f"data.{part}.day=[{','.join(days)}]" for part, days in (("train", arguments.days), ("val", arguments.val))]
+    given = [f"data.annotations={annotations}", f"data.root={_root(arguments)}", *days, f"train.seed={seed}"]
+    given += [f"model.checkpoint={arguments.checkpoint}", "model.size=480", "train.epochs=15", "train.evaluate_every=3"]
+    given += ["train.lr=1e-3", "train.head_lr=1e-3", f"out={folder / f'{seed} {way}'.replace(' ', '_')}"]
+    return load_config(_CONFIGS / "detection_retinanet_efficientnet_lite0.yaml", [*given, *arguments.set, *settings])
 
 
 def _named(old: str, new: str) -> dict[str, tuple[list[str], list[str]]]:
@@ -184,12 +221,12 @@ def _root(arguments: Namespace) -> Path:
     return root
 
 
-def _scores(arguments: Namespace, result: Result, config: RunConfig, both: Path) -> dict[str, Any]:
+def _scores(arguments: Namespace, config: RunConfig, both: Path) -> dict[str, Any]:
     """AP50 of each class on the test days."""
-    trained, task = load_trained(result.folder), task_of(config.task)
+    trained, task = load_trained(config.out), task_of(config.task)
     data = config.data.model_copy(update={"annotations": both, "leave_out": _unknown(arguments, trained)})
     test = task.images(config.model_copy(update={"data": data}), f"day={','.join(arguments.test)}", trained.classes)
-    per_class = score(trained, test.data, 8, 0, torch.device("cpu")).per_class()
+    per_class = score(trained, test.data, 8, 0, torch.device(arguments.device)).per_class()
     names = {"old AP50": arguments.old, "new AP50": arguments.new}
     return {key: per_class[name]["AP50"] for key, name in names.items() if "AP50" in per_class.get(name, {})}
 

@@ -54,7 +54,9 @@ def add_arguments(parser: ArgumentParser) -> None:
     )
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--autocast", choices=("off", "bf16"), default="off")
-    parser.add_argument("--compile", action="store_true", help="torch.compile every model")
+    modes = ("off", "default", "reduce-overhead", "max-autotune")
+    parser.add_argument("--compile", nargs="?", const="default", default="off", choices=modes, help="every model")
+    parser.add_argument("--graph", action="store_true", help="record every step as a CUDA graph, and time replays")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=_positive, default=9, help="of every method in turn (default: %(default)s)")
     methods = (*METHODS, *ON_REQUEST)
@@ -100,6 +102,7 @@ def _setup(arguments: Namespace) -> Setup:
         channels_last=arguments.channels_last,
         autocast=arguments.autocast,
         compile=arguments.compile,
+        graph=arguments.graph,
         device=arguments.device,
     )
 
@@ -141,7 +144,8 @@ def show(results: dict[str, Measured], setup: Setup, arguments: Namespace, conso
     console.print(table)
     model = " over ".join(name for name in (setup.over, setup.model) if name)
     layout = "channels_last" if setup.channels_last else "NCHW"
-    compiled = ", compiled" if setup.compile else ""
+    compiled = "" if setup.compile == "off" else f", compiled ({setup.compile})"
+    compiled += ", replayed as CUDA graphs" if setup.graph else ""
     memory = ", memory low" if setup.memory == "low" else ""
     where = torch.cuda.get_device_name() if setup.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
     console.print(

@@ -5,13 +5,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import torch
-from torch import nn
 
-from benchmarks.step_methods import loss, make_case, make_step
+from benchmarks.step_methods import called_model, loss, make_case, make_step
 from benchmarks.step_tasks import Setup
 from visionlora.studies.memory import bytes_kept, peak_of_process
 
-STEPS = 2
+STEPS = {"cpu": 2, "cuda": 10}
 """Timed steps of one method in a round, after one that warms the caches as training does."""
 
 
@@ -29,7 +28,7 @@ def interleave(
 ) -> dict[str, list[float]]:
     """Mean seconds of a step of each method in each round; who goes first changes from round to round."""
     seconds: dict[str, list[float]] = {name: [] for name in steps}
-    names = list(steps)
+    names, number_of_steps = list(steps), STEPS["cuda" if device.startswith("cuda") else "cpu"]
     for name in names:
         steps[name]()
     for number in range(rounds):
@@ -38,10 +37,10 @@ def interleave(
             steps[name]()
             _finish(device)
             started = time.perf_counter()
-            for _ in range(STEPS):
+            for _ in range(number_of_steps):
                 steps[name]()
             _finish(device)
-            seconds[name].append((time.perf_counter() - started) / STEPS)
+            seconds[name].append((time.perf_counter() - started) / number_of_steps)
         on_round()
     return seconds
 
@@ -49,7 +48,7 @@ def interleave(
 def saved_bytes(method: str, setup: Setup, batch: int) -> int:
     """Bytes of the storages that autograd keeps from a forward for the backward, parameters excluded."""
     case = make_case(method, setup, batch)
-    called: nn.Module = torch.compile(case.model) if setup.compile else case.model
+    called = called_model(case, setup)
     return bytes_kept(case.model, lambda: loss(case, called, setup))
 
 

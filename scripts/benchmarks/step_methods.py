@@ -23,8 +23,8 @@ def make_step(method: str, setup: Setup) -> Callable[[], None]:
     """Forward, loss, backward and optimizer step (of what trains, if anything does) on one fixed batch of noise."""
     case = make_case(method, setup)
     trained = [parameter for parameter in case.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE) if trained else None
-    called = torch.compile(case.model) if setup.compile else case.model
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, capturable=setup.graph) if trained else None
+    called = called_model(case, setup)
 
     def step() -> None:
         loss(case, called, setup).backward()
@@ -32,13 +32,35 @@ def make_step(method: str, setup: Setup) -> Callable[[], None]:
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
 
-    return step
+    return _recorded(step) if setup.graph else step
+
+
+def called_model(case: Case, setup: Setup) -> nn.Module:
+    """The case's model, or what compiles it."""
+    if setup.compile == "off":
+        return case.model
+    return torch.compile(case.model, mode=None if setup.compile == "default" else setup.compile)
+
+
+def _recorded(step: Callable[[], None]) -> Callable[[], None]:
+    """The whole step as one CUDA graph: what is left is the GPU's own time."""
+    aside = torch.cuda.Stream()
+    aside.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(aside):
+        for _ in range(3):
+            step()
+    torch.cuda.current_stream().wait_stream(aside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        step()
+    return graph.replay
 
 
 def loss(case: Case, called: nn.Module, setup: Setup) -> Tensor:
     """The batch's loss, scalar; ``called`` is the case's model or wraps it."""
     # What is drawn at random is the same in every method and step: which proposals an R-CNN trains on, dropout.
-    torch.manual_seed(0)
+    if not setup.graph:  # while one is recorded, no generator may be seeded
+        torch.manual_seed(0)
     with torch.autocast(torch.device(setup.device).type, dtype=torch.bfloat16, enabled=setup.autocast == "bf16"):
         return case.loss(called)
 

@@ -40,7 +40,8 @@ class Setup:
     memory: str = "fast"
     channels_last: bool = False
     autocast: str = "off"
-    compile: bool = False
+    compile: str = "off"
+    graph: bool = False
     device: str = "cpu"
 
 

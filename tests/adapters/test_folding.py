@@ -14,7 +14,7 @@ from helpers.cases import perturb
 from helpers.comparing import agree, gradients, trained
 from helpers.copies import COPIES
 from helpers.folded_models import adapted, lively
-from visionlora.adapters.forward import folded_into
+from visionlora.adapters.folded import folded_into
 
 
 class Chain(nn.Module):

@@ -10,16 +10,22 @@ import torch
 from torch import Tensor, nn
 
 import visionlora as vl
-from helpers.cases import LAYERS, METHODS, MODELS, LayerCase, ModelCase, is_factor, perturb, wake
+from helpers.cases import (
+    LAYERS,
+    LAYERS_WITH_METHODS,
+    METHODS,
+    MODELS,
+    STANDARDIZED,
+    LayerCase,
+    ModelCase,
+    is_factor,
+    perturb,
+    wake,
+)
 from visionlora.adapters.layer import adapted_layers, methods_of
 
 Case = LayerCase | ModelCase
-STANDARDIZED = {"timm_std_conv2d", "timm_std_conv2d_same", "timm_scaled_std_conv2d"}
-"""Layers that bring their weight's rows to one length, whatever it was: a scale of the rows is then without effect."""
-
-CASES: list[tuple[Case, str]] = [(case, method) for case in LAYERS for method in METHODS]
-CASES = [(case, method) for case, method in CASES if method != "ia3" or case.name not in STANDARDIZED]
-CASES += [(case, "lora") for case in MODELS]
+CASES: list[tuple[Case, str]] = [*LAYERS_WITH_METHODS, *((case, "lora") for case in MODELS)]
 CASES += [(case, method) for case in MODELS[:1] for method in METHODS[1:]]
 
 

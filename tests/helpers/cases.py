@@ -122,6 +122,13 @@ def wake(model: nn.Module) -> nn.Module:
 METHODS = ("lora", "rslora", "dora", "lokr", "loha", "lora_fa", "tucker", "ia3")
 """Those that come along."""
 
+STANDARDIZED = {"timm_std_conv2d", "timm_std_conv2d_same", "timm_scaled_std_conv2d"}
+"""Layers that bring their weight's rows to one length, whatever it was: a scale of the rows is then without effect."""
+
+LAYERS_WITH_METHODS = [
+    (case, method) for case in LAYERS for method in METHODS if method != "ia3" or case.name not in STANDARDIZED
+]
+
 
 def is_factor(name: str) -> bool:
     """Whether a parameter of a model is an adapter's, by its name."""

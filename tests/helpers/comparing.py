@@ -27,7 +27,7 @@ def gradients(model: nn.Module, x: Tensor, call: Callable[..., Any] | None = Non
     factors = trained(model)
     outputs = tensors_of((model if call is None else call)(x))
     generator = torch.Generator().manual_seed(1)
-    directions = [torch.randn(output.shape, generator=generator).to(output.dtype) for output in outputs]
+    directions = [torch.randn(output.shape, generator=generator).to(output) for output in outputs]
     found = torch.autograd.grad(outputs, [x, *factors.values()], directions, materialize_grads=True)
     named = {f"output {index}": output.detach() for index, output in enumerate(outputs)}
     return {**named, "input": found[0], **dict(zip(factors, found[1:], strict=True))}

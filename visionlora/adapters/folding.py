@@ -16,7 +16,8 @@ from torch.overrides import TorchFunctionMode
 
 from visionlora.adapters import norm
 from visionlora.adapters.example import Arguments, arguments, call, eagerly, modules_kept, random_state_kept, tensors_in
-from visionlora.adapters.forward import fold_into, folded_into, fused_forward, is_known_conv, scale_and_shift, unfold
+from visionlora.adapters.folded import fold_into, folded_into, scale_and_shift, unfold
+from visionlora.adapters.forward import fused_forward, is_known_conv
 from visionlora.adapters.layer import is_adapted
 from visionlora.adapters.paths import named_modules, unwrapped
 from visionlora.adapters.swap import base_of, is_swapped, swap, unswap

@@ -6,11 +6,12 @@ Other classes, and whoever reads ``layer.weight``, get the dense adapted weight,
 from collections.abc import Callable
 from typing import Any
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visionlora.adapters.folded import folded_into, scale_and_shift_in_step
 from visionlora.adapters.methods.base import Factors
+from visionlora.ops.autocast import without_autocast
 from visionlora.ops.branch import beside, conv_branch, linear_branch
 from visionlora.ops.conv import conv
 from visionlora.ops.convolution import plain_convolution
@@ -18,11 +19,10 @@ from visionlora.ops.fixed import fixed_conv, fixed_linear
 from visionlora.ops.geometry import Geometry
 from visionlora.ops.linear import linear
 from visionlora.ops.recompute import note_on
-from visionlora.ops.weight import unit_scale
+from visionlora.ops.weight import adapted_weight, unit_scale
 
 _LINEARS = {"torch.nn.modules.linear": {"Linear"}, "timm.layers.linear": {"Linear"}}
 _CONVS = {"torch.nn.modules.conv": {"Conv1d", "Conv2d", "Conv3d"}, "timm.layers.conv2d_same": {"Conv2dSame"}}
-_FOLDED = "_visionlora_folded"
 
 TrainedFactors = Callable[[nn.Module, Tensor], tuple[Factors, Any, bool] | None]
 
@@ -51,31 +51,6 @@ def fused_forward(base: type, factors: TrainedFactors) -> Callable[[Any, Tensor]
     return _linear_forward(base, factors) if is_known(base) else None
 
 
-def fold_into(layer: nn.Module, batchnorm: nn.Module) -> None:
-    """From now on, have the convolution compute what the frozen ``batchnorm`` makes of its output."""
-    vars(layer)[_FOLDED] = batchnorm
-
-
-def folded_into(layer: nn.Module) -> Any:
-    """The BatchNorm that is folded into the layer, or None."""
-    return vars(layer).get(_FOLDED)
-
-
-def unfold(layer: nn.Module) -> None:
-    """The inverse of ``fold_into``."""
-    vars(layer).pop(_FOLDED, None)
-
-
-def scale_and_shift(batchnorm: Any) -> tuple[Tensor, Tensor]:
-    """What a frozen BatchNorm does to each channel: ``scale * x + shift``, both (C,)."""
-    scale = (batchnorm.running_var + batchnorm.eps).rsqrt()
-    if batchnorm.weight is not None:
-        scale = scale * batchnorm.weight
-    if batchnorm.bias is None:
-        return scale, -batchnorm.running_mean * scale
-    return scale, torch.addcmul(batchnorm.bias, batchnorm.running_mean, scale, value=-1)
-
-
 def _linear_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor], Tensor]:
     def forward(self: Any, input: Tensor) -> Tensor:
         trained = factors(self, input)
@@ -91,6 +66,8 @@ def _linear_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor
             return beside(plain, linear_branch(input, A, B), self.bias, row_scale, dim=-1)
         if B.requires_grad and not A.requires_grad and row_scale is None:
             return fixed_linear(input, weight, self.bias, A, B)
+        if few_launches(input, route, again):
+            return F.linear(input, _recorded(input, weight, A, B, row_scale, unit_rows), self.bias)
         recall = note_on(input) if again else None
         return linear(input, weight, self.bias, A, B, row_scale, unit_rows, route, recall)
 
@@ -107,7 +84,7 @@ def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor],
         padded, geometry = padded_input(self, input)
         bias, row_scale = self.bias, None
         if batchnorm is not None:
-            row_scale, shift = scale_and_shift(batchnorm)
+            row_scale, shift = scale_and_shift_in_step(self, batchnorm, padded)
             bias = shift if bias is None else shift + row_scale * bias
             if row_scale.requires_grad:
                 trained = None  # By hand, after the fold: the fused operation gives it no gradient.
@@ -130,10 +107,29 @@ def _conv_forward(base: Any, factors: TrainedFactors) -> Callable[[Any, Tensor],
             row_scale = own_scale if row_scale is None else row_scale * own_scale
         if B.requires_grad and not A.requires_grad and not unit_rows:
             return fixed_conv(padded, weight, bias, A, B, geometry, row_scale)
+        if few_launches(padded, route, again):
+            kernel = _recorded(padded, weight, A, B, row_scale, unit_rows)
+            return plain_convolution(padded, kernel, bias, geometry)
         recall = note_on(padded) if again else None
         return conv(padded, weight, bias, A, B, geometry, row_scale, unit_rows, route, recall)
 
     return forward
+
+
+def few_launches(x: Tensor, route: Any, again: bool) -> bool:
+    """Whether autograd is to record the adapted weight, which is then kept, instead of a fused operation.
+
+    On a GPU a step of a small model waits for its kernels to be launched, and so they are the fewest: one product for
+    the update, the layer's own two gradients, and two products for those of the factors.
+    """
+    return x.is_cuda and route in ("auto", "dense") and not again
+
+
+def _recorded(x: Tensor, weight: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None, unit_rows: bool) -> Tensor:
+    with without_autocast(x):
+        if unit_rows and row_scale is not None:
+            row_scale = unit_scale(weight, A, B, row_scale)
+        return adapted_weight(weight, A, B, row_scale)
 
 
 def padded_input(layer: Any, x: Tensor) -> tuple[Tensor, Geometry]:

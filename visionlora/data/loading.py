@@ -133,7 +133,7 @@ def make_loader(
         batch_sampler=batch_list,
         num_workers=workers,
         collate_fn=collate,
-        pin_memory=torch.cuda.is_available(),
+        pin_memory=torch.cuda.is_initialized(),  # not where a run on the CPU leaves a GPU alone
         worker_init_fn=_start_worker,
         # An iterator draws a number when it starts; from here, so that a resumed run's global state is untouched.
         generator=torch.Generator(),

@@ -1,6 +1,7 @@
 """Autocast for the fused operations: their input is cast, and nothing inside is. Float64 is never cast."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -19,3 +20,8 @@ def outside_autocast(function: Callable[..., Tensor], x: Tensor, *rest: Any) -> 
     device = x.device.type
     with torch.autocast(device, enabled=False):
         return function(x.to(torch.get_autocast_dtype(device)), *rest)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """For what is computed beside ``x`` in the precision that it has."""
+    return torch.autocast(x.device.type, enabled=False) if is_autocast(x) else nullcontext()

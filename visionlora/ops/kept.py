@@ -81,8 +81,9 @@ def scale_gradient(output: Tensor, gradient: Tensor, bias: Tensor | None, row_sc
     shift = torch.zeros_like(row_scale) if bias is None else bias.to(row_scale.dtype)
     # One pass over both: the gradient of a BatchNorm's weight is the sum of gradient * (x - mean) / sqrt(variance).
     ones, mask = torch.ones_like(shift), [False, True, False]
+    # Mean and inverse deviation are given twice, for CUDA's kernels read the saved ones in channels_last.
     product = torch.ops.aten.native_batch_norm_backward(
-        gradient, output.to(gradient.dtype), None, shift, ones, None, None, False, 0.0, mask
+        gradient, output.to(gradient.dtype), None, shift, ones, shift, ones, False, 0.0, mask
     )[1]
     vanishes = row_scale.abs() < torch.finfo(row_scale.dtype).tiny
     return torch.where(vanishes, 0.0, product.to(row_scale.dtype) / torch.where(vanishes, 1.0, row_scale))

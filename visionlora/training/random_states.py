@@ -9,7 +9,7 @@ import torch
 from visionlora.data.loading import sample_seed
 
 State = dict[str, Any]
-"""``cpu``, a uint8 tensor, and ``cuda``, one for each GPU; ``python`` and ``numpy``, plain."""
+"""``cpu``, a uint8 tensor, and ``cuda``, one for each GPU if any is used; ``python`` and ``numpy``, plain."""
 
 
 def random_state() -> State:
@@ -17,7 +17,7 @@ def random_state() -> State:
     name, keys, position, has_gauss, cached = np.random.get_state(legacy=True)
     return {
         "cpu": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_available() else [],
+        "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
         "python": random.getstate(),
         "numpy": [name, np.asarray(keys).tolist(), position, has_gauss, cached],
     }

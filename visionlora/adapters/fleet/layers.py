@@ -11,7 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visionlora.adapters import state
-from visionlora.adapters.forward import folded_into, is_known_conv, padded_input, scale_and_shift
+from visionlora.adapters.folded import folded_into, scale_and_shift
+from visionlora.adapters.forward import is_known_conv, padded_input
 from visionlora.adapters.layer import LOW_PRECISION, methods_of
 from visionlora.adapters.methods.base import Factors, Method
 from visionlora.adapters.norm import after_normalisation

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from visionlora.adapters import state
 from visionlora.adapters.fleet.fleet import Fleet
-from visionlora.adapters.forward import is_known, is_known_conv, padded_input, scale_and_shift
+from visionlora.adapters.folded import scale_and_shift
+from visionlora.adapters.forward import is_known, is_known_conv, padded_input
 from visionlora.adapters.layer import is_adapted, methods_of
 from visionlora.adapters.methods.base import Factors
 from visionlora.adapters.model import detach

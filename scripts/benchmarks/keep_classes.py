@@ -36,7 +36,7 @@ _TIMED = 15
 """Images of the test days that detectors are timed on."""
 WAYS = ("keep", "distill", "full", "both")
 """To get a detector that knows a new class, beside the base that knows the old one."""
-_BESIDE = "base beside it"
+_BESIDE, _BOTH = "base beside it", "both at once"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -133,16 +133,19 @@ def _boxes(arguments: Namespace, folder: Path, take: Callable[[int, dict[str, An
     old, new = arguments.old, arguments.new
     document = json.loads(arguments.data.read_text(encoding="utf-8"))
     files = {name: _only(document, names, folder / f"{name}.json") for name, names in _named(old, new).items()}
-    bases = {(seed, "base"): _run(arguments, seed, folder, "base", files["old"]) for seed in arguments.seeds}
-    for (seed, way), scores in _trained_and_scored(arguments, bases, files["both"], {}):
+    bases = {seed: _run(arguments, seed, folder, "base", files["old"]) for seed in arguments.seeds}
+    first = {(seed, "base"): base for seed, base in bases.items()}
+    if "both" in arguments.ways:
+        first |= {(seed, _BOTH): _run(arguments, seed, folder, _BOTH, files["both"]) for seed in arguments.seeds}
+    for (seed, way), scores in _trained_and_scored(arguments, first, files["both"], {}):
         take(seed, {"way": way, **scores})
     runs, known = {}, {}
-    for (seed, _), base in bases.items():
+    for seed, base in bases.items():
         whole = folder / f"{seed}_base.safetensors"
         if not whole.exists():
             trained = load_trained(base.out)
             write_plain(trained.model, whole, trained.classes, trained.preprocessing.to_dict(), trained.about)
-        for way, (data, *settings) in _ways(arguments, whole).items():
+        for way, (data, *settings) in _from_base(arguments, whole).items():
             runs[seed, way] = _run(arguments, seed, folder, way, files[data], *settings)
             if way.startswith(_BESIDE) and arguments.device == "cpu":
                 known[seed, way] = base
@@ -175,8 +178,8 @@ def _train_and_score(
     return {**scores, **_beside(arguments, load_trained(run.out), load_trained(base.out), document)}
 
 
-def _ways(arguments: Namespace, base: Path) -> dict[str, tuple[str, ...]]:
-    """The table's rows: annotations, and settings."""
+def _from_base(arguments: Namespace, base: Path) -> dict[str, tuple[str, ...]]:
+    """The table's rows that go on from the base: annotations, and settings."""
     whole, given = f"model.checkpoint={base}", {}
     if "keep" in arguments.ways:
         for stage in arguments.stages:
@@ -187,8 +190,6 @@ def _ways(arguments: Namespace, base: Path) -> dict[str, tuple[str, ...]]:
         given["distilled"] = ("new", whole, "train.keep_classes=distill")
     if "full" in arguments.ways:
         given["fine-tuned on the new"] = ("new_of_both", whole, "train.method=full", "train.lr=3e-4")
-    if "both" in arguments.ways:
-        given["both at once"] = ("both",)
     return given
 
 

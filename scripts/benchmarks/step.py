@@ -56,7 +56,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--autocast", choices=("off", "bf16"), default="off")
     modes = ("off", "default", "reduce-overhead", "max-autotune")
     parser.add_argument("--compile", nargs="?", const="default", default="off", choices=modes, help="every model")
-    parser.add_argument("--graph", action="store_true", help="record every step as a CUDA graph, and time replays")
+    parser.add_argument("--graph", action="store_true", help="time forward and backward as replays of a CUDA graph")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=_positive, default=9, help="of every method in turn (default: %(default)s)")
     methods = (*METHODS, *ON_REQUEST)

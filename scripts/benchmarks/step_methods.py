@@ -23,16 +23,23 @@ def make_step(method: str, setup: Setup) -> Callable[[], None]:
     """Forward, loss, backward and optimizer step (of what trains, if anything does) on one fixed batch of noise."""
     case = make_case(method, setup)
     trained = [parameter for parameter in case.model.parameters() if parameter.requires_grad]
-    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE, capturable=setup.graph) if trained else None
+    optimizer = torch.optim.AdamW(trained, lr=LEARNING_RATE) if trained else None
     called = called_model(case, setup)
 
-    def step() -> None:
+    def passes() -> None:
         loss(case, called, setup).backward()
+
+    if setup.graph:
+        passes = _recorded(passes, case.model)
+
+    def step() -> None:
+        passes()
         if optimizer:
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+            if not setup.graph:  # which writes into the gradients that it has
+                optimizer.zero_grad(set_to_none=True)
 
-    return _recorded(step) if setup.graph else step
+    return step
 
 
 def called_model(case: Case, setup: Setup) -> nn.Module:
@@ -42,17 +49,18 @@ def called_model(case: Case, setup: Setup) -> nn.Module:
     return torch.compile(case.model, mode=None if setup.compile == "default" else setup.compile)
 
 
-def _recorded(step: Callable[[], None]) -> Callable[[], None]:
-    """The whole step as one CUDA graph: what is left is the GPU's own time."""
+def _recorded(passes: Callable[[], None], model: nn.Module) -> Callable[[], None]:
+    """Forward and backward as one CUDA graph: what is left of them is the GPU's own time."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
         for _ in range(3):
-            step()
+            passes()
+            model.zero_grad(set_to_none=True)
     torch.cuda.current_stream().wait_stream(aside)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        step()
+        passes()
     return graph.replay
 
 
@@ -61,7 +69,8 @@ def loss(case: Case, called: nn.Module, setup: Setup) -> Tensor:
     # What is drawn at random is the same in every method and step: which proposals an R-CNN trains on, dropout.
     if not setup.graph:  # while one is recorded, no generator may be seeded
         torch.manual_seed(0)
-    with torch.autocast(torch.device(setup.device).type, dtype=torch.bfloat16, enabled=setup.autocast == "bf16"):
+    kind, cached = torch.device(setup.device).type, not setup.graph
+    with torch.autocast(kind, torch.bfloat16, enabled=setup.autocast == "bf16", cache_enabled=cached):
         return case.loss(called)
 
 

@@ -1,4 +1,7 @@
-"""``rank="auto"``: the largest rank for all layers whose file keeps a budget."""
+"""``rank="auto"``: the largest rank for all layers whose numbers keep a budget.
+
+The file's header comes on top: names and checksums, 42 kB of a ViT-Tiny.
+"""
 
 import re
 from dataclasses import replace
@@ -34,7 +37,7 @@ def shown_bytes(number: int) -> str:
 
 
 def with_rank(model: nn.Module, config: LoRAConfig) -> LoRAConfig:
-    """The config with the largest rank for all layers whose adapter's file keeps the budget, if it asks for that.
+    """The config with the largest rank for all layers whose adapter keeps the budget, if it asks for that.
 
     Raises:
         InputError: rank 1 is too large, the method has no rank, or what ``resolve`` raises.

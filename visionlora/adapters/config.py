@@ -33,7 +33,7 @@ class LoRAConfig:
 
     Args:
         rank: number of columns of ``lora_B``, at least 1; less on a layer than which the adapter would be larger (the
-            report says so). ``"auto"`` is the largest for all layers with which the file keeps the ``budget``;
+            report says so). ``"auto"`` is the largest for all layers with which they keep the ``budget``;
             ``spread_ranks`` then gives more to layers that need more, as a run does by itself.
         alpha: the update is scaled by ``alpha / rank`` (``"lora"``, Hu et al. 2021, arXiv:2106.09685)
             or ``alpha / sqrt(rank)`` (``"rslora"``, Kalajdzievski 2023, arXiv:2312.03732).
@@ -58,7 +58,7 @@ class LoRAConfig:
             images, so it is for runs; elsewhere attach with another, and call ``start_from_data``.
         factor_dropout: share of the r rank-one parts of each update that a training forward leaves out, at least 0 and
             below 1; the others are scaled up. It is not PEFT's ``lora_dropout``, which drops from a layer's input.
-        budget: with ``rank="auto"``, the size of the adapter's file, unfrozen modules included: ``"2MB"``, ``"500kB"``.
+        budget: with ``rank="auto"``, the size of the adapter's numbers, unfrozen modules included: ``"500kB"``.
 
     Raises:
         InputError: a value is out of its range.

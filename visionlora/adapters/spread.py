@@ -74,7 +74,7 @@ def spread_ranks(
         batches: a few; what ``loss`` takes.
         loss: of the model on one of them, a scalar.
         name: of the adapter.
-        budget: the size of the adapter's file, as ``LoRAConfig`` has it; by default the size that it has.
+        budget: the size of the adapter's numbers, as ``LoRAConfig`` has it; by default the size that it has.
 
     Returns:
         the ranks, and why.

@@ -29,7 +29,8 @@ def adapted_weight(
 
 
 def _adapted_rows(rows: Tensor, A: Tensor, B: Tensor, row_scale: Tensor | None, memory: Tensor | None) -> Tensor:
-    rows = rows.to(B.dtype)
+    if rows.dtype != B.dtype:
+        rows = rows.to(B.dtype)
     if row_scale is None:
         return torch.addmm(rows, B, A, out=memory)
     scale = row_scale.to(B.dtype)[:, None]

@@ -87,7 +87,8 @@ def _row(found: Comparison, variant: Variant, runs: Sequence[Ran], frozen: float
         spread=statistics.stdev(scores.values()) if len(scores) > 1 else 0.0,
         lr=found.plan.config.train.lr * runs[0].factor,
         at_edge=found.rates[variant.label].at_edge,
-        trainable=found.trials[variant.label].trainable,
+        # Not the trial's, where a run spreads its ranks.
+        trainable=max((outcome.trainable for outcome in ended), default=found.trials[variant.label].trainable),
         file_bytes=max((outcome.file_bytes for outcome in ended), default=0),
         bytes_kept=found.trials[variant.label].bytes_kept,
         peak_bytes=max((outcome.peak_bytes for outcome in ended), default=0),

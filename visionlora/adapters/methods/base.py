@@ -229,4 +229,6 @@ def largest(fits: Callable[[int], bool], limit: int) -> int:
 
 def exact(weight: Tensor) -> Tensor:
     """The weight in float32 at least: updates far below one unit in the last place of bfloat16 must still add up."""
+    if weight.dtype == torch.float32:  # as nearly always, and sooner than by asking for it
+        return weight
     return weight.to(torch.promote_types(weight.dtype, torch.float32))

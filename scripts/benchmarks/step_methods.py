@@ -29,14 +29,16 @@ def make_step(method: str, setup: Setup) -> Callable[[], None]:
     def passes() -> None:
         loss(case, called, setup).backward()
 
-    if setup.graph:
-        passes = _recorded(passes, case.model)
+    graph = _recorded(passes, case.model) if setup.graph else None
 
     def step() -> None:
-        passes()
+        if graph is None:
+            passes()
+        else:
+            graph.replay()  # It reads the batch that ``passes`` holds, and writes into the gradients that there are.
         if optimizer:
             optimizer.step()
-            if not setup.graph:  # which writes into the gradients that it has
+            if graph is None:
                 optimizer.zero_grad(set_to_none=True)
 
     return step
@@ -49,7 +51,7 @@ def called_model(case: Case, setup: Setup) -> nn.Module:
     return torch.compile(case.model, mode=None if setup.compile == "default" else setup.compile)
 
 
-def _recorded(passes: Callable[[], None], model: nn.Module) -> Callable[[], None]:
+def _recorded(passes: Callable[[], None], model: nn.Module) -> "torch.cuda.CUDAGraph":
     """Forward and backward as one CUDA graph: what is left of them is the GPU's own time."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
@@ -61,7 +63,7 @@ def _recorded(passes: Callable[[], None], model: nn.Module) -> Callable[[], None
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         passes()
-    return graph.replay
+    return graph
 
 
 def loss(case: Case, called: nn.Module, setup: Setup) -> Tensor:

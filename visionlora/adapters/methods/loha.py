@@ -2,10 +2,10 @@
 
 import math
 
-import torch
 from torch import Tensor, nn
 
 from visionlora.adapters.methods.base import Method, constant, exact
+from visionlora.ops.hadamard import hadamard_of_products
 
 
 class LoHa(Method):
@@ -38,6 +38,6 @@ class LoHa(Method):
         return weight + self.update(weight)
 
     def update(self, weight: Tensor) -> Tensor:
-        one = self.thinned(self.hada_w1_a) @ self.hada_w1_b.flatten(1)
-        other = self.thinned(self.hada_w2_a) @ self.hada_w2_b.flatten(1)
-        return (self.scale * torch.mul(one, other)).view(weight.shape)
+        one, other = self.scale * self.thinned(self.hada_w1_a), self.thinned(self.hada_w2_a)
+        product = hadamard_of_products(one, self.hada_w1_b.flatten(1), other, self.hada_w2_b.flatten(1))
+        return product.view(weight.shape)

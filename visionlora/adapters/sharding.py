@@ -18,7 +18,7 @@ from visionlora.adapters.blocks import Block, blocks
 from visionlora.adapters.example import call, modules_kept, random_state_kept
 from visionlora.adapters.fingerprint import all_fingerprints, remember
 from visionlora.adapters.guard import exchange
-from visionlora.adapters.layer import adapted_layers, adapted_parameters, is_adapted
+from visionlora.adapters.layer import adapted_layers, adapted_parameters, adapters_of, is_adapted
 from visionlora.errors import InputError
 
 _KEY = "_visionlora_sharded"
@@ -63,7 +63,8 @@ def shard(model: nn.Module, example: Any, device: torch.device, all_gather: Any 
     rows as there are processes, and is not shared. Weights beside the blocks stay whole, as do those of a block that is
     not called (by its ``forward``, say): nobody would notice when it runs.
 
-    The model can then be trained, evaluated and saved by ``save_adapter``, but not be copied, merged or detached.
+    The model can then be trained, evaluated and saved by ``save_adapter``, but not be copied, merged or detached. On a
+    GPU it then takes as little memory as ``set_memory(model, "low")`` has it.
 
     Args:
         model: on the CPU, with adapters; its BatchNorm is folded before, if at all.
@@ -94,6 +95,9 @@ def shard(model: nn.Module, example: Any, device: torch.device, all_gather: Any 
     for module in model.modules():
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else buffer.to(device)
+    if device.type == "cuda":  # where an adapted weight would else be kept whole for the backward
+        for _, layer in adapted_layers(model):
+            adapters_of(layer).memory = "low"
     mesh = init_device_mesh(device.type, (size,))
     places = {parameter: place for parameter, place in large.items() if parameter in inside}
     sharded = {block: _shard_block(block, mesh, places, all_gather) for block in dict.fromkeys(calls)}

@@ -56,7 +56,7 @@ def kept_scale_and_shift(layer: nn.Module, batchnorm: Any) -> tuple[Tensor, Tens
     if kept is not None:
         known, at, made = kept
         if at == versions and all(one is other for one, other in zip(known, sources, strict=True)):
-            return made  # type: ignore[no-any-return]
+            return made
     made = scale_and_shift(batchnorm)
     vars(layer)[_MADE] = (sources, versions, made)
     return made

@@ -1,7 +1,6 @@
 """The same on a GPU: numbers, training of every task, memory that runs out, compiled steps and CUDA graphs."""
 
 import copy
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ from helpers.comparing import agree, gradients
 from helpers.detection_runs import make_detection_config, make_scenes
 from helpers.fleets import difference, one_by_one, save_cameras
 from helpers.folded_models import lively
-from helpers.runs import interrupt, make_config, make_images
+from helpers.runs import interrupt, losses, make_config, make_images
 from helpers.segmentation_runs import make_masks, make_segmentation_config
 from visionlora.config import check_config
 from visionlora.sections import RunConfig
 from visionlora.training.checkpoint import checkpoints, read_checkpoint
-from visionlora.training.folder import CHECKPOINTS, CONFIG, METRICS
+from visionlora.training.folder import CHECKPOINTS, CONFIG
 from visionlora.training.run import train
 
 pytestmark = pytest.mark.skipif(
@@ -123,11 +122,6 @@ def config_of(task: str, root: Path, out: Path, **settings: Any) -> RunConfig:
     return make_config(root if root.exists() else make_images(root, train=4, val=2), out, **given)
 
 
-def losses(folder: Path) -> list[float]:
-    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    return [line["loss"] for line in lines if line["kind"] == "train"]
-
-
 @pytest.mark.parametrize("autocast", ["off", "bf16", "fp16"])
 @pytest.mark.parametrize("task", TASKS)
 def test_a_run_is_the_cpus(task: str, autocast: str, tmp_path: Path) -> None:
@@ -149,13 +143,12 @@ def test_a_stopped_run_goes_on(task: str, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 @pytest.fixture
-def little_memory() -> Iterator[int]:
-    """So many MiB beside what is there are all that the GPU gives."""
-    mib = 700
+def little_memory() -> Iterator[None]:
+    """700 MiB beside what is there are all that the GPU gives."""
     torch.cuda.empty_cache()
     _, total = torch.cuda.mem_get_info()
-    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + mib * 2**20) / total)
-    yield mib
+    torch.cuda.set_per_process_memory_fraction((torch.cuda.memory_reserved() + 700 * 2**20) / total)
+    yield
     torch.cuda.set_per_process_memory_fraction(1.0)
     torch.cuda.empty_cache()
 
@@ -168,7 +161,7 @@ def large(images: Path, out: Path, batch_size: int | str) -> RunConfig:
     return check_config(settings)
 
 
-def test_memory_that_runs_out_makes_smaller_parts(tmp_path: Path, little_memory: int) -> None:
+def test_memory_that_runs_out_makes_smaller_parts(tmp_path: Path, little_memory: None) -> None:
     images = make_images(tmp_path / "images", train=48, val=1)
     with (tmp_path / "said").open("w") as said:
         result = train(large(images, tmp_path / "run", 144), console=Console(file=said, width=300))
@@ -177,7 +170,7 @@ def test_memory_that_runs_out_makes_smaller_parts(tmp_path: Path, little_memory:
     assert 0 < found.micro_batch < 144 and found.step == 1
 
 
-def test_the_largest_batch_is_found(tmp_path: Path, little_memory: int) -> None:
+def test_the_largest_batch_is_found(tmp_path: Path, little_memory: None) -> None:
     images = make_images(tmp_path / "images", train=48, val=1)
     result = train(large(images, tmp_path / "run", "auto"), quiet=True)
     text = (result.folder / CONFIG).read_text()
@@ -191,7 +184,7 @@ def test_compiled_steps_are_the_plain_ones(mode: str, tmp_path: Path) -> None:
     assert losses(compiled.folder) == pytest.approx(losses(plain.folder), rel=0.05)
 
 
-def test_a_graph_of_a_step_is_replayed(tmp_path: Path) -> None:
+def test_a_graph_of_a_step_is_replayed() -> None:
     """Forward and backward are recorded by hand, as people do around small models."""
     model, x = MODELS[0].make().cuda().train(), torch.randn(4, 3, 64, 64).cuda()
     vl.attach(model, vl.LoRAConfig(rank=2))

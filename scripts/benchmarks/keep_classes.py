@@ -63,7 +63,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(arguments: Namespace) -> int:
-    """Seed by seed, so that what there is when it is stopped can be compared."""
+    """Row by row, so that what there is when it is stopped can be compared."""
     console, rows = Console(), list[dict[str, Any]]()
 
     def take(seed: int, row: dict[str, Any]) -> None:
@@ -174,8 +174,7 @@ def _train_and_score(
     scores = _scores(arguments, run, both)
     if base is None:
         return scores
-    document = json.loads(arguments.data.read_text(encoding="utf-8"))
-    return {**scores, **_beside(arguments, load_trained(run.out), load_trained(base.out), document)}
+    return {**scores, **_beside(arguments, load_trained(run.out), load_trained(base.out))}
 
 
 def _from_base(arguments: Namespace, base: Path) -> dict[str, tuple[str, ...]]:
@@ -237,10 +236,11 @@ def _unknown(arguments: Namespace, trained: Trained) -> list[str]:
 
 
 @torch.no_grad()
-def _beside(arguments: Namespace, trained: Trained, base: Trained, document: dict[str, Any]) -> dict[str, Any]:
+def _beside(arguments: Namespace, trained: Trained, base: Trained) -> dict[str, Any]:
     """Whether all of the base's boxes and scores of the test days are equal, and the time of an image against its."""
     task, same, ratios = task_of(trained.task), True, []
-    chosen = [image["file_name"] for image in document["images"] if image["day"] in arguments.test]
+    images = json.loads(arguments.data.read_text(encoding="utf-8"))["images"]
+    chosen = [image["file_name"] for image in images if image["day"] in arguments.test]
     for index, name in enumerate(chosen):
         image = [task.to_input(read_image(_root(arguments) / name), trained.preprocessing)]
         begun = time.perf_counter()

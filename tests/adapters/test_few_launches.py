@@ -1,7 +1,7 @@
 """The way that adapted layers take on a GPU, on a CPU: what autograd records is what the fused operations compute."""
 
 import copy
-from collections.abc import Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,17 +17,18 @@ from visionlora.adapters.folded import kept_scale_and_shift, scale_and_shift
 
 
 @pytest.fixture
-def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """Layers' decisions are noted; the scale of a folded BatchNorm stays with its layer."""
     decisions: list[Any] = []
+    decide = forward.few_launches
 
-    def few(x: Tensor, route: Any, again: bool) -> bool:
+    def few(_x: Tensor, route: Any, again: bool) -> bool:
         decisions.append(route)
-        return route in ("auto", "dense") and not again
+        return decide(SimpleNamespace(is_cuda=True), route, again)
 
     monkeypatch.setattr(forward, "few_launches", few)
     monkeypatch.setattr(forward, "scale_and_shift_in_step", lambda layer, norm, _x: kept_scale_and_shift(layer, norm))
-    yield decisions
+    return decisions
 
 
 def reference(model: nn.Module, x: Tensor) -> dict[str, Tensor]:

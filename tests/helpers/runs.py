@@ -1,5 +1,6 @@
 """Tiny runs on coloured squares, for the tests of this folder."""
 
+import json
 import os
 import signal
 from collections.abc import Callable, Iterator
@@ -16,6 +17,7 @@ from visionlora.config import check_config
 from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted
 from visionlora.tasks.evaluation import OnBatch, Progress
+from visionlora.training.folder import METRICS
 from visionlora.training.loop import fit
 from visionlora.training.monitor import Monitor
 from visionlora.training.run import train
@@ -49,6 +51,12 @@ def make_config(root: Path, out: Path, **train: Any) -> RunConfig:
             "out": str(out),
         }
     )
+
+
+def losses(folder: Path) -> list[float]:
+    """A run's training losses, as they were logged."""
+    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+    return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
 def interrupt(config: RunConfig, monkeypatch: pytest.MonkeyPatch, step: int = 2) -> None:

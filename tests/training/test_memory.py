@@ -1,7 +1,6 @@
 """Where memory runs out, a step is done again in smaller parts, and comes to the same."""
 
 import io
-import json
 import random
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,7 +14,7 @@ from rich.console import Console
 from torch import Tensor, nn
 
 from helpers.detection_runs import make_detection_config, make_scenes
-from helpers.runs import make_config, make_images
+from helpers.runs import losses, make_config, make_images
 from helpers.segmentation_runs import make_masks, make_segmentation_config
 from helpers.stopping import ctrl_c_in_loss
 from visionlora.config import check_config, load_config
@@ -78,11 +77,6 @@ def with_memory_for(
     monkeypatch.setattr("visionlora.training.run.fit", fit_in_it)
     said = io.StringIO()
     return sizes, said, Console(file=said, width=300)
-
-
-def losses(folder: Path) -> list[float]:
-    lines = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    return [line["loss"] for line in lines if line["kind"] == "train"]
 
 
 def last(folder: Path) -> tuple[Progress, dict[str, Tensor]]:

@@ -15,7 +15,7 @@ import torch.distributed as dist
 
 from helpers.detection_runs import make_detection_config, make_scenes
 from helpers.processes import exit_codes, start_processes
-from helpers.runs import make_config, make_images
+from helpers.runs import losses, make_config, make_images
 from helpers.same import assert_same_tensors
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
@@ -24,16 +24,11 @@ from visionlora.tasks.classification.training import ClassificationTraining
 from visionlora.tasks.trained import ADAPTER
 from visionlora.tensor_files import open_tensors
 from visionlora.training.distributed import Processes, joined
-from visionlora.training.folder import METRICS, REPORT
+from visionlora.training.folder import REPORT
 from visionlora.training.run import train
 from visionlora.training.sharded import _Gather, refuse_sharding
 
 pytestmark = pytest.mark.skipif(not dist.is_gloo_available(), reason="torch was built without gloo")
-
-
-def losses(folder: Path) -> list[float]:
-    found = [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
-    return [line["loss"] for line in found if line["kind"] == "train"]
 
 
 def scores(folder: Path) -> dict[str, float]:

@@ -321,7 +321,8 @@ def set_memory(model: nn.Module, memory: Memory) -> nn.Module:
     Args:
         model: with adapters.
         memory: ``"low"`` keeps the input of an activation (GELU, SiLU and their like) and not what it makes of it
-            for the adapted layer behind it, which runs the activation again in the backward; ``"fast"`` keeps both.
+            for the adapted layer behind it, which runs the activation again in the backward, and on a GPU no adapted
+            weight; ``"fast"`` keeps both.
 
     Returns:
         the same model.

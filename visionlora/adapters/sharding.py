@@ -18,7 +18,8 @@ from visionlora.adapters.blocks import Block, blocks
 from visionlora.adapters.example import call, modules_kept, random_state_kept
 from visionlora.adapters.fingerprint import all_fingerprints, remember
 from visionlora.adapters.guard import exchange
-from visionlora.adapters.layer import adapted_layers, adapted_parameters, adapters_of, is_adapted
+from visionlora.adapters.layer import adapted_layers, adapted_parameters, is_adapted
+from visionlora.adapters.model import set_memory
 from visionlora.errors import InputError
 
 _KEY = "_visionlora_sharded"
@@ -96,8 +97,7 @@ def shard(model: nn.Module, example: Any, device: torch.device, all_gather: Any 
         for name, buffer in module._buffers.items():
             module._buffers[name] = None if buffer is None else buffer.to(device)
     if device.type == "cuda":  # where an adapted weight would else be kept whole for the backward
-        for _, layer in adapted_layers(model):
-            adapters_of(layer).memory = "low"
+        set_memory(model, "low")
     mesh = init_device_mesh(device.type, (size,))
     places = {parameter: place for parameter, place in large.items() if parameter in inside}
     sharded = {block: _shard_block(block, mesh, places, all_gather) for block in dict.fromkeys(calls)}

@@ -13,13 +13,12 @@ from rich.table import Table
 from torch import Tensor, nn
 
 import visionlora as vl
-from visionlora.adapters.paths import numbered
-from visionlora.models.classifier import create_classifier
+from visionlora.models.classifier import Classifier, create_classifier
 from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinLogits
 
-DEPTHS = {"all": 0.0, "last two thirds": 1 / 3, "last third": 2 / 3}
-"""Of the numbered stages and blocks, the share that no adapter is on."""
+DEPTHS = (0, 1 / 3, 2 / 3)
+"""Of the convolutions and linear layers, the share that no adapter is on."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -27,7 +26,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--model", default="resnet50", help="random weights (default: %(default)s)")
     parser.add_argument("--size", type=int, help="side of the images in pixels (default: the model's)")
     parser.add_argument("--batch", type=int, default=1, help="(default: %(default)s)")
-    parser.add_argument("--from", dest="stages", nargs="+", help="modules (default: three depths of the blocks)")
+    parser.add_argument("--from", dest="stages", nargs="+", help="modules (default: three depths of the layers)")
     parser.add_argument("--rounds", type=int, default=15, help="of every model in turn (default: %(default)s)")
     parser.add_argument("--threads", type=int, help="(default: torch's)")
     parser.add_argument("--cpu-time", action="store_true", help="seconds that this process computed, not that passed")
@@ -39,10 +38,11 @@ def run(arguments: Namespace) -> int:
     """Measure in turn, and print ratios of medians."""
     if arguments.threads:
         torch.set_num_threads(arguments.threads)
-    base, config = _model(arguments, 1000)
-    side = arguments.size or config["input_size"][1]
+    built = _built(arguments, 1000)
+    base = built.model
+    side = arguments.size or built.data_config["input_size"][1]
     images = torch.randn(arguments.batch, 3, side, side)
-    stages = arguments.stages or _depths(base)
+    stages = arguments.stages or _depths(base, built.head)
     models: dict[str, nn.Module] = {"base": base, **{stage: _extended(arguments, base, stage) for stage in stages}}
     seconds = _timed(models, images, arguments)
     rows = []
@@ -58,22 +58,22 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def _model(arguments: Namespace, classes: int) -> tuple[nn.Module, dict[str, Any]]:
+def _built(arguments: Namespace, classes: int) -> Classifier:
     torch.manual_seed(0)
     size = None if arguments.size is None else (arguments.size, arguments.size)
     built = create_classifier(arguments.model, classes, pretrained=False, img_size=size)
-    return built.model.eval(), built.data_config
+    built.model.eval()
+    return built
 
 
-def _depths(model: nn.Module) -> list[str]:
-    stages = list(dict.fromkeys(f"{at[0]}{at[1]}" for path, _ in model.named_modules() if (at := numbered(path))))
-    if len(stages) < 3:
-        raise vl.InputError(f"{type(model).__name__} has no three numbered stages; name modules with --from")
-    return [stages[int(share * len(stages))] for share in DEPTHS.values()]
+def _depths(model: nn.Module, head: list[str]) -> list[str]:
+    layers = [path for path, layer in model.named_modules() if isinstance(layer, nn.Linear | nn.Conv2d)]
+    layers = [path for path in layers if path not in head]
+    return [layers[int(share * len(layers))] for share in DEPTHS]
 
 
 def _extended(arguments: Namespace, base: nn.Module, stage: str) -> Extended:
-    other, _ = _model(arguments, 10)
+    other = _built(arguments, 10).model
     own = other.state_dict()
     other.load_state_dict({**own, **{key: t for key, t in base.state_dict().items() if t.shape == own[key].shape}})
     vl.attach(other, vl.LoRAConfig(rank=8, exclude=[f"before:{stage}"]))

@@ -1,6 +1,7 @@
 """A base and what was adapted from it, together: the base's outputs bit for bit, the others' as alone."""
 
 import copy
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,28 @@ def test_what_was_changed_in_place_is_computed_again() -> None:
     extended = Extended(base, {"new": other}, JoinLogits())
     assert torch.equal(extended(x), expected) and torch.equal(extended(x), expected)
     assert not extended.shared("new")
+
+
+@torch.no_grad()
+def test_outputs_that_nobody_takes_over_are_kept_once_and_no_more() -> None:
+    base = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval()
+    other = copy.deepcopy(base)
+    nn.init.normal_(other[2].weight)
+    made: list[weakref.ref[Tensor]] = []
+    kept: list[bool] = []
+
+    def join(old: Tensor, new: dict[str, Tensor]) -> Tensor:
+        kept.append(made[0]() is not None)
+        return torch.cat([old, new["new"]], dim=1)
+
+    extended, x = Extended(base, {"new": other}, join), torch.randn(3, 4)
+    expected = torch.cat([base(x), other(x)], dim=1)
+    base[3].register_forward_hook(lambda _module, _inputs, output: made.append(weakref.ref(output)))
+    for _ in range(3):
+        made.clear()
+        assert torch.equal(extended(x), expected)
+        assert extended.shared("new") == ["0", "1"]
+    assert kept == [True, False, False]
 
 
 @torch.no_grad()

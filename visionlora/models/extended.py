@@ -44,7 +44,7 @@ class Extended(nn.Module):
 
     def forward(self, images: Any) -> Any:
         """What ``join`` makes of all outputs for what the base takes."""
-        with _recorded(self.base, {path for taken in self._taken.values() for path in taken.paths}) as outputs:
+        with _recorded(self.base, {path for taken in self._taken.values() for path in taken.wanted}) as outputs:
             base = self.base(images)
         found = {}
         for name, other in self.others.items():
@@ -99,6 +99,8 @@ class _Taken:
         paths: of these.
         own: of modules that have something of the model's own, not counting what is in them.
         used: the paths whose outputs were taken over last.
+        wanted: those whose outputs are worth keeping: all at first, and then what was used. Whatever else is kept
+            until the end takes memory that the model would have used again.
     """
 
     def __init__(self, base: nn.Module, other: nn.Module) -> None:
@@ -106,6 +108,7 @@ class _Taken:
         self.paths: list[str] = []
         self.own: list[str] = []
         self.used: list[str] = []
+        self.wanted = self.paths
         for path, module in list(other.named_modules()):
             if any(path.startswith(f"{outer}.") for outer in self.paths):
                 continue
@@ -122,9 +125,9 @@ class _Taken:
 
         What was changed in place since is computed again.
         """
-        waiting = {path: iter(outputs[path]) for path in self.paths}
+        waiting = {path: iter(outputs[path]) for path in self.wanted}
         same = True
-        self.used = []
+        used: list[str] = []
 
         def begins(_module: nn.Module, _inputs: Any) -> None:
             nonlocal same
@@ -135,13 +138,13 @@ class _Taken:
                 found = next(waiting[path], None)
                 if not same or found is None or not found.untouched:
                     return forward(*args, **kwargs)
-                self.used.append(path)
+                used.append(path)
                 return found.value
 
             return answer
 
         handles = [other.get_submodule(path).register_forward_pre_hook(begins) for path in self.own]
-        modules = {path: other.get_submodule(path) for path in self.paths}
+        modules = {path: other.get_submodule(path) for path in self.wanted}
         for path, module in modules.items():
             module.forward = replaying(path, module.forward)
         try:
@@ -151,6 +154,7 @@ class _Taken:
                 handle.remove()
             for module in modules.values():
                 del module.forward  # the instance's; the class's is there again
+        self.used, self.wanted = used, list(dict.fromkeys(used))
 
 
 @contextmanager

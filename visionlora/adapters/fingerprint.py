@@ -96,6 +96,12 @@ def fingerprint(tensor: Tensor) -> str:
     return digest.hexdigest()[:16]
 
 
+def digest(model: nn.Module) -> str:
+    """SHA-256 over the names and the bytes of all that ``state_dict`` holds: equal where two models are, to the bit."""
+    told = "\n".join(f"{name} {fingerprint(tensor)}" for name, tensor in model.state_dict().items())
+    return hashlib.sha256(told.encode()).hexdigest()
+
+
 def _rounded(tensor: Tensor, dtype: torch.dtype) -> str:
     known = getattr(tensor, _KNOWN, None)
     return fingerprint(_stored(tensor, dtype)) if known is None else known.get(dtype, "")

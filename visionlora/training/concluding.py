@@ -1,4 +1,4 @@
-"""The end of a run: its best epoch's file scored as anyone would load it, and the report."""
+"""The end of a run: its best epoch's file loaded as anyone would, and the report."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import nn
 
+from visionlora.adapters.fingerprint import digest
 from visionlora.adapters.io import restore_adapter
 from visionlora.errors import InputError
 from visionlora.files import write_json
@@ -67,7 +68,7 @@ class Result:
 
 
 def conclude(state: RunState, stop: Callable[[], int]) -> Result:
-    """Evaluate the best epoch's file as anyone would load it, and write the report."""
+    """Load the best epoch's file as anyone would, evaluate it unless it is what was evaluated, and write the report."""
 
     def on_batch(_images: int) -> None:
         if number := stop():
@@ -76,18 +77,22 @@ def conclude(state: RunState, stop: Callable[[], int]) -> Result:
     started = time.perf_counter()
     config, processes = state.config, state.processes
     trained = _best(state)
-    metrics = score(
-        trained,
-        state.setup.val,
-        config.train.batch_size,
-        config.data.workers,
-        state.device,
-        lambda _what, _images: nullcontext(on_batch),
-        autocast_context(config.train, state.device),
-        (processes.rank, processes.size),
-        state.in_step,
-    )
-    processes.add_up(metrics)
+    if state.best is not None and state.best.digest == digest(trained.model):
+        metrics = state.best.metrics  # the file gives, to the bit, the model that was evaluated
+        trained.model.to(state.device)
+    else:
+        metrics = score(
+            trained,
+            state.setup.val,
+            config.train.batch_size,
+            config.data.workers,
+            state.device,
+            lambda _what, _images: nullcontext(on_batch),
+            autocast_context(config.train, state.device),
+            (processes.rank, processes.size),
+            state.in_step,
+        )
+        processes.add_up(metrics)
     state.watch.lap("evaluation")
     return processes.from_main(lambda: _report(state, trained, metrics, started, on_batch))
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from visionlora.adapters.fingerprint import digest
 from visionlora.errors import InputError, some
 from visionlora.sections import TrainSection
 from visionlora.stopping import Interrupted
@@ -23,7 +24,7 @@ from visionlora.training.monitor import Monitor
 from visionlora.training.optimizer import set_learning_rates
 from visionlora.training.quarantine import Quarantine
 from visionlora.training.random_states import State, random_state
-from visionlora.training.state import RunState
+from visionlora.training.state import Evaluated, RunState
 
 
 class DivergedError(InputError):
@@ -251,6 +252,8 @@ def _take_note(state: RunState, trained: Trained, metrics: Metrics, share: float
     if better:
         progress.best, progress.best_epoch, progress.stale, progress.retained = value, progress.epoch, 0, share
         state.save_best(metrics)
+        if not state.processes.several and state.sharded is None:
+            state.best = Evaluated(digest(trained.model), metrics)
     else:
         progress.stale += 1
     note = (

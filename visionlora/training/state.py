@@ -30,6 +30,19 @@ from visionlora.training.stopwatch import Stopwatch
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Evaluated:
+    """A plain model's evaluation.
+
+    Attributes:
+        digest: of the model; see ``fingerprint.digest``.
+        metrics: what it came to.
+    """
+
+    digest: str
+    metrics: Metrics
+
+
 @dataclass
 class RunState:
     """What a run is made of.
@@ -48,6 +61,7 @@ class RunState:
         average: of what trains, which is evaluated and saved in its place.
         sharded: the frozen base, where the processes hold it together.
         gate: what an epoch must retain to be the best, if that is asked for.
+        best: the best epoch's evaluation, if it was in this process and alone.
     """
 
     config: RunConfig
@@ -64,6 +78,7 @@ class RunState:
     watch: Stopwatch = field(default_factory=Stopwatch)
     sharded: ShardedBase | None = None
     gate: Gate | None = None
+    best: Evaluated | None = None
 
     @property
     def folder(self) -> Path:

@@ -25,7 +25,6 @@ WIDTH = 28
 _TILE, _GAP, _LINE, _DPI = 200, 10, 14, 100
 """Pixels of an image's longer side, between images, of a caption's line, and of an inch."""
 _SHOWN = 18
-"""Validation images in the picture of each evaluation."""
 _MATRIX = 100
 """Up to so many classes the confusion matrix is drawn."""
 
@@ -34,7 +33,7 @@ def evaluation_figures(
     trained: TrainedClassifier, data: LabelledImages, metrics: ClassificationMetrics, device: torch.device
 ) -> "dict[str, Figure]":
     """Some of the images with predictions, and the confusion matrix."""
-    figures = {"predictions": _some_predictions(trained, data, device)}
+    figures = {"predictions": _some_predictions(trained, data, metrics, device)}
     if not data.multilabel and len(trained.classes) <= _MATRIX:
         figures["confusion_matrix"] = confusion_figure(metrics.confusion(), trained.classes)
     return figures
@@ -110,12 +109,23 @@ def to_pixels(images: Tensor, preprocessing: Preprocessing) -> Tensor:
     return (images * std + mean).clamp(0, 1)
 
 
-def _some_predictions(trained: TrainedClassifier, data: LabelledImages, device: torch.device) -> "Figure":
-    chosen = range(0, len(data), max(1, len(data) // _SHOWN))[:_SHOWN]
+def shown_places(images: int) -> range:
+    """Places of the validation images that are in the picture of each evaluation."""
+    return range(0, images, max(1, images // _SHOWN))[:_SHOWN]
+
+
+def _some_predictions(
+    trained: TrainedClassifier, data: LabelledImages, metrics: ClassificationMetrics, device: torch.device
+) -> "Figure":
+    chosen = shown_places(len(data))
     transform = eval_transform(trained.preprocessing)
     images = torch.stack([transform(read_image(data.paths[index])) for index in chosen])  # (n, 3, H, W)
-    with torch.no_grad():
-        logits = trained.model(images.to(device))
+    seen = dict(metrics.seen)
+    if missing := [place for place in chosen if place not in seen]:  # another process has seen them
+        with torch.no_grad():
+            logits = trained.model(images[[chosen.index(place) for place in missing]].to(device)).float().cpu()
+        seen |= dict(zip(missing, logits, strict=True))
+    logits = torch.stack([seen[place] for place in chosen])
     predicted = predict_labels(logits, trained.classes, data.multilabel, len(trained.classes))
     captions, correct = [], []
     for index, ranked in zip(chosen, predicted, strict=True):

@@ -1,5 +1,6 @@
 """Scores of a classifier, by torchmetrics."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -17,15 +18,23 @@ class ClassificationMetrics:
         classes: names in the order of the outputs.
         multilabel: whether an image may have several labels.
         device: of the logits that will come.
+        shown: places of images whose logits are to be kept, for pictures.
+
+    Attributes:
+        seen: place -> logits (classes,) on the CPU, of the ``shown`` images among those that came here.
     """
 
-    def __init__(self, classes: list[str], multilabel: bool, device: torch.device | None = None) -> None:
+    def __init__(
+        self, classes: list[str], multilabel: bool, device: torch.device | None = None, shown: Sequence[int] = ()
+    ) -> None:
         import torchmetrics.classification as tm
         from torchmetrics import MetricCollection
 
         n = len(classes)
         alone: Any = {"sync_on_compute": False}  # several processes add their states up themselves
         self.classes, self.multilabel = classes, multilabel
+        self.seen: dict[int, Tensor] = {}
+        self._shown = shown
         scalars: dict[str, Any]
         per_class: dict[str, Any]
         if multilabel:
@@ -76,6 +85,9 @@ class ClassificationMetrics:
             loss = F.cross_entropy(logits, labels, reduction="sum")
         for metric in self._metrics():
             metric.update(scores, hard)
+        for place in self._shown:
+            if self._count <= place < self._count + len(logits):
+                self.seen[place] = logits[place - self._count].cpu()
         self._loss += loss.double().cpu()
         self._count += len(logits)
 

@@ -29,7 +29,7 @@ from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.distilling import Teacher, copy_rows
 from visionlora.tasks.classification.examples import torchvision_example
-from visionlora.tasks.classification.figures import evaluation_figures
+from visionlora.tasks.classification.figures import evaluation_figures, shown_places
 from visionlora.tasks.classification.inference import (
     ImageClasses,
     TrainedClassifier,
@@ -204,7 +204,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
         return make_loader(dataset, batches(list(range(len(dataset))), 0, batch_size, drop_last=False), workers)
 
     def metrics(self, trained: TrainedClassifier, data: LabelledImages, device: torch.device) -> Metrics:
-        return ClassificationMetrics(trained.classes, data.multilabel, device)
+        return ClassificationMetrics(trained.classes, data.multilabel, device, shown_places(len(data)))
 
     def figures(
         self, trained: TrainedClassifier, data: LabelledImages, metrics: Metrics, device: torch.device

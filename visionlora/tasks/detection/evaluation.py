@@ -30,16 +30,18 @@ class DetectionEvaluation:
     Args:
         detector: whose outputs will come.
         data: the whole images, even where the samples are tiles.
+        shown: indices of images whose detections are to be kept, for pictures.
 
     Raises:
         InputError: the detector makes masks and an object has none.
     """
 
-    def __init__(self, detector: Detector, data: AnnotatedImages) -> None:
+    def __init__(self, detector: Detector, data: AnnotatedImages, shown: Sequence[int] = ()) -> None:
         if detector.masks:
             refuse_missing_masks(data)
         self._detector, self._data = detector, data
         self._metrics = DetectionMetrics(data.classes, detector.masks)
+        self._shown, self._seen = shown, dict[int, Detections]()
         self._image_id = -1
         self._parts: list[Detections] = []
         self._windows: list[Window] = []
@@ -93,6 +95,11 @@ class DetectionEvaluation:
         self._finish()
         return {name: best.score for name, best in self._metrics.thresholds().items()}
 
+    def seen(self) -> dict[int, Detections]:
+        """Index -> detections, of the ``shown`` images among those that came here."""
+        self._finish()
+        return self._seen
+
     def details(self) -> dict[str, Any]:
         """What a report holds besides: the suggested thresholds, with what they reach."""
         self._finish()
@@ -104,6 +111,8 @@ class DetectionEvaluation:
             return
         image = self._data.images[self._image_id]
         found = joined(self._parts, self._windows, image.width, image.height)
+        if self._image_id in self._shown:
+            self._seen[self._image_id] = found
         view = whole_view(image.width, image.height, max(image.width, image.height))
         self._metrics.update([found], [make_target(image.objects, view, self._metrics.masks, train=False)])
         self._image_id, self._parts, self._windows = -1, [], []

@@ -30,14 +30,13 @@ _CELL, _GAP, _HEADER, _DPI = 480, 8, 32, 100
 _NAMED_CURVES = 20
 
 _SHOWN = 6
-"""Validation images in the picture of each evaluation."""
 
 
 def evaluation_figures(
     trained: TrainedDetector, data: AnnotatedImages, metrics: DetectionEvaluation, device: torch.device
 ) -> "dict[str, Figure]":
     """Some of the images with true and found boxes, and the curves."""
-    figures = {"detections": _some_detections(trained, data, device)}
+    figures = {"detections": _some_detections(trained, data, metrics, device)}
     for name, masks in {"boxes": False, "masks": True}.items():
         if masks <= trained.built.masks and (curves := metrics.curves(masks)):
             figures[f"precision_recall_{name}"] = curves_figure(curves, trained.classes)
@@ -213,13 +212,25 @@ def _unit(color: Color, shade: float = 1) -> tuple[float, float, float]:
     return red / 255 * shade, green / 255 * shade, blue / 255 * shade
 
 
-def _some_detections(trained: TrainedDetector, data: AnnotatedImages, device: torch.device) -> "Figure":
-    with_objects = [image for image in data.images if image.objects] or data.images
-    chosen = with_objects[:: max(1, len(with_objects) // _SHOWN)][:_SHOWN]
-    pictures = [read_image(image.path) for image in chosen]
+def shown_indices(data: AnnotatedImages) -> list[int]:
+    """Indices of the validation images that are in the picture of each evaluation: with objects, if there are any."""
+    with_objects = [index for index, image in enumerate(data.images) if image.objects] or list(range(len(data.images)))
+    return with_objects[:: max(1, len(with_objects) // _SHOWN)][:_SHOWN]
+
+
+def _some_detections(
+    trained: TrainedDetector, data: AnnotatedImages, metrics: DetectionEvaluation, device: torch.device
+) -> "Figure":
+    chosen = shown_indices(data)
+    images = [data.images[index] for index in chosen]
+    pictures = [read_image(image.path) for image in images]
     truths = [
         make_target(image.objects, whole_view(image.width, image.height, max(image.width, image.height)), False, False)
-        for image in chosen
+        for image in images
     ]
-    found = detect(trained.built, pictures, trained.preprocessing, device)
-    return detection_figure(pictures, truths, found, trained.classes)
+    seen = metrics.seen()
+    if missing := [index for index in chosen if index not in seen]:  # another process has seen them
+        others = [picture for index, picture in zip(chosen, pictures, strict=True) if index in missing]
+        found = detect(trained.built, others, trained.preprocessing, device)
+        seen = {**seen, **dict(zip(missing, found, strict=True))}
+    return detection_figure(pictures, truths, [seen[index] for index in chosen], trained.classes)

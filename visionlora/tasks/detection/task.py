@@ -40,7 +40,7 @@ from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, De
 from visionlora.tasks.detection.distilling import found_again, with_the_bases
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
 from visionlora.tasks.detection.examples import torchvision_code, torchvision_example
-from visionlora.tasks.detection.figures import evaluation_figures
+from visionlora.tasks.detection.figures import evaluation_figures, shown_indices
 from visionlora.tasks.detection.inference import (
     DetectorInput,
     TrainedDetector,
@@ -224,7 +224,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
         return evaluation_loader(evaluation_set(data, trained.preprocessing), batch_size, workers)
 
     def metrics(self, trained: TrainedDetector, data: AnnotatedImages, device: torch.device) -> Metrics:
-        return DetectionEvaluation(trained.built, data)
+        return DetectionEvaluation(trained.built, data, shown_indices(data))
 
     def predictor(self, trained: TrainedDetector) -> Callable[[Any], Any]:
         """Of each image what the model gives for it alone."""

@@ -21,7 +21,7 @@ from visionlora.demo.annotated import write_annotated
 from visionlora.demo.base import MEAN, STD, base_path
 from visionlora.demo.camera import DAY
 from visionlora.demo.traffic import traffic_frame
-from visionlora.tasks.base import PredictOptions
+from visionlora.tasks.protocols import PredictOptions
 from visionlora.training.run import train
 
 SIDE, FPS, FRAMES = 448, 10, 30

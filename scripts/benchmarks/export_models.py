@@ -14,8 +14,8 @@ from benchmarks.coverage_models import SMALLEST_IMAGE, TIMM
 from visionlora.config_errors import sections_of
 from visionlora.data.classification.transforms import Preprocessing
 from visionlora.exports.source import Source
-from visionlora.tasks.base import Trained
 from visionlora.tasks.detection.inference import DetectorInput
+from visionlora.tasks.models import Trained
 from visionlora.tasks.registry import schema_of, task_of
 from visionlora.tasks.segmentation.inference import SegmenterInput
 

@@ -23,8 +23,8 @@ from visionlora.data.images import read_image
 from visionlora.models.joined_outputs import begins_with
 from visionlora.sections import RunConfig
 from visionlora.studies.side_by_side import side_by_side
-from visionlora.tasks.base import Trained
 from visionlora.tasks.evaluation import score
+from visionlora.tasks.models import Trained
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained, write_plain
 from visionlora.training.folder import REPORT

@@ -22,7 +22,8 @@ from visionlora.data.checks.check_data import check
 from visionlora.data.video_writer import VideoWriter
 from visionlora.footage.collecting import NEAR
 from visionlora.studies.memory import peak_of_process
-from visionlora.tasks.base import PredictOptions, Trained
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import PredictOptions
 from visionlora.training.run import train
 
 _OBJECTS, _WIDTH, _HEIGHT = 10, 96, 72

@@ -23,7 +23,9 @@ from visionlora.data.loading import Key, batches, epoch_order, make_loader
 from visionlora.exports.opening import open_trained
 from visionlora.models.classifier import Classifier, create_classifier
 from visionlora.sections import DataSection, ModelSection, RunConfig
-from visionlora.tasks.base import Batch, Chosen, Prediction, PredictOptions, SetUp, Task, Trained, Training
+from visionlora.tasks.base import Chosen, SetUp, Task
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Batch, Prediction, PredictOptions, Training
 from visionlora.tasks.registry import TASKS, register
 from visionlora.tasks.trained import load_trained
 

@@ -9,11 +9,11 @@ from torch import Tensor, nn
 
 from helpers.tiny_detectors import create, images, look_at_few_boxes, no_objects, targets
 from visionlora.data.segmentation.class_map import IGNORE
-from visionlora.tasks.base import Additive, Training
 from visionlora.tasks.classification.metrics import ClassificationMetrics
 from visionlora.tasks.classification.training import ClassificationTraining
 from visionlora.tasks.detection.metrics import DetectionMetrics
 from visionlora.tasks.detection.training import DetectionTraining
+from visionlora.tasks.protocols import Additive, Training
 from visionlora.tasks.segmentation.config import SegmentationTrain
 from visionlora.tasks.segmentation.metrics import SegmentationMetrics
 from visionlora.tasks.segmentation.training import SegmentationTraining

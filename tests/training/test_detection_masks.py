@@ -19,11 +19,11 @@ from visionlora.data.annotations.layouts import read_annotations
 from visionlora.data.detection.targets import make_target
 from visionlora.data.geometry import whole_view
 from visionlora.data.images import read_image
-from visionlora.tasks.base import Trained
 from visionlora.tasks.detection.config import DetectorSection
 from visionlora.tasks.detection.inference import predict_detections
 from visionlora.tasks.detection.task import TASK
 from visionlora.tasks.evaluation import score
+from visionlora.tasks.models import Trained
 from visionlora.tasks.trained import ADAPTER, load_trained
 from visionlora.training.folder import REPORT
 from visionlora.training.run import train

@@ -16,9 +16,9 @@ from helpers.detection_runs import COLOURS, HEIGHT, WIDTH, make_detection_config
 from helpers.runs import counting, interrupt
 from visionlora.data.images import read_image
 from visionlora.errors import InputError
-from visionlora.tasks.base import Trained
 from visionlora.tasks.detection.inference import predict_detections, thresholds_of
 from visionlora.tasks.evaluation import score
+from visionlora.tasks.models import Trained
 from visionlora.tasks.trained import ADAPTER, MODEL, load_trained
 from visionlora.training.folder import EVENTS, METRICS, REPORT
 from visionlora.training.run import train

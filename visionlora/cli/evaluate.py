@@ -11,8 +11,8 @@ from visionlora.errors import InputError, some
 from visionlora.exports.opening import open_trained
 from visionlora.files import write_json
 from visionlora.sections import RunConfig
-from visionlora.tasks.base import Trained
 from visionlora.tasks.evaluation import score
+from visionlora.tasks.models import Trained
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import old_and_new
 from visionlora.tasks.trained import load_trained

@@ -9,8 +9,8 @@ from visionlora.errors import InputError
 from visionlora.files import new_folder, write_json
 from visionlora.sections import RunConfig
 from visionlora.studies.forgetting import figure_of, retained, write_scaled
-from visionlora.tasks.base import Trained
 from visionlora.tasks.classification.retaining import answers_on
+from visionlora.tasks.models import Trained
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import base_of, old_and_new
 from visionlora.training.run import pick_device

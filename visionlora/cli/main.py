@@ -173,7 +173,7 @@ def predict(
     from visionlora.cli.footage import footage_options, read_thresholds
     from visionlora.cli.predict import Outputs, model_and_images
     from visionlora.cli.predict import predict as run_prediction
-    from visionlora.tasks.base import PredictOptions
+    from visionlora.tasks.protocols import PredictOptions
 
     asked: dict[str, object] = {"--draw": draw, "--masks": masks, "--labels": labels, "--top": top}
     asked |= {"--min-score": min_score, "--threshold": threshold, "--min-size": min_size}

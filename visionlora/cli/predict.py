@@ -24,8 +24,9 @@ from visionlora.fleet.registry import adapter_file
 from visionlora.footage.drift import DriftWatch
 from visionlora.footage.tracking import import_tracking
 from visionlora.footage.watching import Watch
-from visionlora.tasks.base import AddLabels, Prediction, PredictOptions, Trained
 from visionlora.tasks.detection.prediction import ImageObjects
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import AddLabels, Prediction, PredictOptions
 from visionlora.tasks.registry import TASKS, task_of
 from visionlora.tasks.trained import PICTURES
 from visionlora.training.run import pick_device

@@ -12,7 +12,8 @@ from visionlora.cli.sources import Source, count_images, find_sources
 from visionlora.cli.videos import say_passed_over
 from visionlora.errors import InputError
 from visionlora.footage.recalibrating import FRAMES, Refitted, recalibrate_on_footage
-from visionlora.tasks.base import Labelled, Trained
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Labelled
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained, read_metadata
 from visionlora.training.run import pick_device

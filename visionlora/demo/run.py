@@ -15,11 +15,11 @@ from visionlora.data.images import read_image
 from visionlora.demo.base import ARCHITECTURE, INPUT_SIZE, MEAN, STD, base_path
 from visionlora.demo.picture import save_picture
 from visionlora.demo.scenes import CLASSES, DAY, NIGHT, Camera, write_folder
-from visionlora.tasks.base import Trained
 from visionlora.tasks.classification.config import ClassificationConfig
 from visionlora.tasks.classification.inference import classify
 from visionlora.tasks.classification.task import TASK
 from visionlora.tasks.evaluation import score
+from visionlora.tasks.models import Trained
 from visionlora.tasks.trained import ADAPTER, load_trained
 from visionlora.training.run import train
 

@@ -7,7 +7,7 @@ from typing import Any
 from visionlora.exports.card_metrics import metrics, table
 from visionlora.exports.result import Exported
 from visionlora.exports.source import Source
-from visionlora.tasks.base import Trained
+from visionlora.tasks.models import Trained
 from visionlora.tasks.together import old_and_new, together_of
 from visionlora.training.folder import FIGURES
 

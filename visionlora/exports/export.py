@@ -18,9 +18,10 @@ from visionlora.exports.result import Exported
 from visionlora.exports.scores import check_scores, groups_of
 from visionlora.exports.source import Source, load_source
 from visionlora.files import new_folder
-from visionlora.tasks.base import Labelled, Task
+from visionlora.tasks.base import Task
 from visionlora.tasks.evaluation import Progress, silent
 from visionlora.tasks.outputs import TOLERANCE, Outputs
+from visionlora.tasks.protocols import Labelled
 from visionlora.tasks.trained import load_trained
 
 

@@ -22,7 +22,7 @@ from visionlora.exports.source import Source
 from visionlora.files import new_folder
 from visionlora.fleet.registry import adapter_files
 from visionlora.models.weights import first_line
-from visionlora.tasks.base import Trained
+from visionlora.tasks.models import Trained
 from visionlora.tasks.outputs import TOLERANCE, logits_difference
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from visionlora.exports.onnx.session import FILE, read_onnx
-from visionlora.tasks.base import Trained
+from visionlora.tasks.models import Trained
 from visionlora.tasks.trained import load_trained
 
 

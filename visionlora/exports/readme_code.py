@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from visionlora.tasks.base import Trained
+from visionlora.tasks.models import Trained
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import together_of
 

@@ -9,8 +9,9 @@ from torch import nn
 from visionlora.data.annotations.choosing import values_of
 from visionlora.errors import InputError, some
 from visionlora.exports.source import Source
-from visionlora.tasks.base import Labelled, Task
+from visionlora.tasks.base import Task
 from visionlora.tasks.evaluation import Progress, score
+from visionlora.tasks.protocols import Labelled
 
 TOLERANCE = 0.005
 """Of a score: half precision, or one image of two hundred."""

@@ -12,7 +12,8 @@ from visionlora.adapters.header import FORMAT
 from visionlora.config import load_config
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig, read_model_section
-from visionlora.tasks.base import Task, Trained
+from visionlora.tasks.base import Task
+from visionlora.tasks.models import Trained
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import together_of
 from visionlora.tasks.trained import load_trained

@@ -13,8 +13,10 @@ from visionlora.adapters.io import save_adapter
 from visionlora.adapters.recalibration import Recalibration, recalibrate
 from visionlora.data.picture_statistics import MOST, PictureStatistics
 from visionlora.errors import InputError
-from visionlora.tasks.base import Labelled, Scores, Task, Trained
+from visionlora.tasks.base import Task
 from visionlora.tasks.evaluation import evaluation_copy, score
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Labelled, Scores
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import PICTURES
 

@@ -9,10 +9,10 @@ from PIL import Image, ImageDraw
 
 from visionlora.footage.tracking import Tracks
 from visionlora.footage.zones import Counting, Place
-from visionlora.tasks.base import Prediction
 from visionlora.tasks.detection.figures import draw_detections
 from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.drawing import class_color
+from visionlora.tasks.protocols import Prediction
 
 _FIRST_COLOR = 10
 """Zones and lines have colours of their own, behind those of the first classes."""

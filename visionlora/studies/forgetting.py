@@ -18,11 +18,12 @@ from visionlora.data.classification.labelled import LabelledImages
 from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier
 from visionlora.sections import RunConfig, read_model_section
-from visionlora.tasks.base import Labelled, Trained, load_backbone
 from visionlora.tasks.classification.inference import TrainedClassifier
 from visionlora.tasks.classification.knowledge import as_base, known_of, outputs_of, read_knowledge, refuse_no_head
 from visionlora.tasks.classification.task import TASK
 from visionlora.tasks.evaluation import Progress, score, silent
+from visionlora.tasks.models import Trained, load_backbone
+from visionlora.tasks.protocols import Labelled
 from visionlora.tasks.trained import load_trained, read_metadata
 
 if TYPE_CHECKING:

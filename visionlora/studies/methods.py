@@ -13,7 +13,7 @@ from visionlora.adapters.targets import resolve
 from visionlora.config import check_config, parse_overrides
 from visionlora.errors import InputError, did_you_mean, some
 from visionlora.sections import RunConfig
-from visionlora.tasks.base import Built
+from visionlora.tasks.models import Built
 
 FROZEN = "frozen"
 _WHOLE = {

@@ -18,8 +18,9 @@ from visionlora.adapters.targets import Target, resolve, trains_fully
 from visionlora.errors import InputError, some
 from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted, stop_requests
-from visionlora.tasks.base import Metrics, SetUp
+from visionlora.tasks.base import SetUp
 from visionlora.tasks.evaluation import score
+from visionlora.tasks.protocols import Metrics
 from visionlora.tasks.registry import task_of
 from visionlora.training.concluding import Result, trainable
 from visionlora.training.distributed import ALONE

@@ -1,262 +1,33 @@
 """What a task is: all that training, evaluating, predicting and exporting ask of one."""
 
-import copy
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from visionlora.data.loading import Key
 from visionlora.errors import InputError
-from visionlora.models.extended import Extended
 from visionlora.sections import ModelSection, RunConfig
 from visionlora.tasks.about import About, Rule
+from visionlora.tasks.models import BuiltT, Known, Member, ShownT, Trained, model_of
 from visionlora.tasks.outputs import Outputs, logits_difference
+from visionlora.tasks.protocols import AddLabels, Labelled, Metrics, Prediction, PredictOptions, Training
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Batch = dict[str, Any]
-"""``image`` and ``target``: tensors, or lists of them."""
-Scores = dict[str, float]
 Told = tuple[Mapping[str, Any], list[str]]
 """What a model says of itself, and the classes that it is about."""
 
 
-class Built(Protocol):
-    """A plain model as its task builds it: a frozen dataclass."""
-
-    __dataclass_fields__: ClassVar[dict[str, Any]]
-
-    @property
-    def model(self) -> nn.Module:
-        """Everything in it can train."""
-
-    @property
-    def head(self) -> list[str]:
-        """Names of its modules that are new, and train fully."""
-
-    @property
-    def unused(self) -> list[str]:
-        """Names of its layers that no output depends on: adapters leave them out."""
-
-
-class Preprocessing(Protocol):
-    """How images reach a model."""
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values, for the model's file."""
-
-
-class Labelled(Protocol):
-    """Images with the truth about them."""
-
-    def __len__(self) -> int: ...
-
-    def counts(self) -> list[int]:
-        """Of each class, how many there are of what the task counts."""
-
-
 ConfigT = TypeVar("ConfigT", bound=RunConfig)
 SectionT = TypeVar("SectionT", bound=ModelSection)
-BuiltT = TypeVar("BuiltT", bound=Built)
-ShownT = TypeVar("ShownT", bound=Preprocessing)
 DataT = TypeVar("DataT", bound=Labelled)
-
-
-@dataclass(frozen=True)
-class Trained(Generic[BuiltT, ShownT]):
-    """A plain model with what one must know to use it.
-
-    Attributes:
-        task: its name.
-        built: what the task built, with the trained ``model``: in eval mode.
-        classes: names in the order of the outputs.
-        preprocessing: how images reach it.
-        path: the file that it came from.
-        about: what else the file says: model settings, scores, and what the task adds.
-    """
-
-    task: str
-    built: BuiltT
-    classes: list[str]
-    preprocessing: ShownT
-    path: Path
-    about: dict[str, Any]
-
-    @property
-    def model(self) -> nn.Module:
-        """The plain model."""
-        return self.built.model
-
-    def with_model(self, model: nn.Module) -> "Trained[BuiltT, ShownT]":
-        """The same about another model."""
-        return replace(self, built=replace(self.built, model=model))
-
-
-@dataclass(frozen=True)
-class Known:
-    """What a base knows, and how to ask a model with its backbone how much of that it still does.
-
-    Attributes:
-        base: the base, with the head that it came with.
-        data: images with labels, or with the base's own answers.
-        labelled: which of both.
-        measure: the score that is asked for.
-    """
-
-    base: Trained
-    data: Labelled
-    labelled: bool
-    measure: str
-
-    def with_backbone(self, model: nn.Module) -> Trained:
-        """The base's own head on the backbone of a plain model of the same architecture, whose head may be another."""
-        own = copy.deepcopy(self.base.model)
-        load_backbone(own, model, self.base.built.head)
-        return self.base.with_model(own.eval())
-
-
-def load_backbone(model: nn.Module, source: nn.Module, head: Sequence[str]) -> None:
-    """Copy every tensor of a plain model into another of its architecture, but for those of the modules ``head``."""
-
-    def in_head(key: str) -> bool:
-        return any(key.startswith(f"{name}.") for name in head)
-
-    tensors = {key: tensor for key, tensor in source.state_dict().items() if not in_head(key)}
-    missing = model.load_state_dict(tensors, strict=False).missing_keys
-    assert all(map(in_head, missing)), missing
-
-
-@dataclass(frozen=True)
-class Member(Generic[BuiltT]):
-    """A model that answers beside the base that it was adapted from.
-
-    Attributes:
-        name: what it is called there.
-        built: plain, in eval mode.
-        classes: all of its own.
-        rule: how its answers and the base's become one.
-        about: what its file says.
-    """
-
-    name: str
-    built: BuiltT
-    classes: list[str]
-    rule: Rule
-    about: dict[str, Any]
-
-
-class Training(Protocol):
-    """A task's part of a run: batches and their loss. A class inherits it, for what is done here is right for most.
-
-    Where several processes train, each sees a share of every batch. The batch's loss is then a function, ``loss_of``,
-    of sums over its images, ``loss_sums``, and those of the shares add up.
-
-    Attributes:
-        loss_parts: the last loss's summands by name, where there are several.
-    """
-
-    loss_parts: dict[str, Tensor]
-
-    def train_batches(self, epoch: int) -> list[list[Key]]:
-        """The keys of every batch of an epoch; they follow from seed and epoch alone."""
-
-    def train_loader(self, batch_list: list[list[Key]]) -> Iterable[Batch]:
-        """Training samples for these batches. One may lack what could not be read, and list it; see ``make_loader``."""
-
-    def loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """The mean loss of a batch, scalar; the model is in training mode."""
-
-    def loss_sums(self, model: nn.Module, batch: Batch) -> dict[str, Tensor]:
-        """Sums that the loss is made of, by name, differentiable. Overridden where it is no mean over ``amount``."""
-        loss, amount = self.loss(model, batch).float(), self.amount(batch)
-        return {"mean": torch.stack([loss * amount, loss.new_tensor(amount)])}
-
-    def loss_of(self, sums: Mapping[str, Tensor]) -> Tensor:
-        """The loss of a batch, scalar, whose sums these are."""
-        total, amount = sums["mean"]
-        return total / amount
-
-    def amount(self, batch: Batch) -> float:
-        """What that is a mean over, to weigh parts of a batch that is too large: images, if the task says nothing."""
-        return len(batch["image"])
-
-
-class Metrics(Protocol):
-    """Scores of one evaluation, accumulated batch by batch."""
-
-    @property
-    def names(self) -> Sequence[str]:
-        """Scores that higher is better for; by the first the best epoch is chosen, unless the config says otherwise."""
-
-    def update(self, outputs: Any, targets: Any) -> None:
-        """Take in a batch: what the task's ``predictor`` gave for its ``image``, and its ``target``."""
-
-    def scores(self) -> Scores:
-        """The scores; one that nothing in the images can be measured by is missing."""
-
-    def per_class(self) -> dict[str, Scores]:
-        """Class name -> its scores."""
-
-    def details(self) -> dict[str, Any]:
-        """What a report holds besides, as plain data."""
-
-
-@runtime_checkable
-class Additive(Protocol):
-    """Metrics that several processes can share the images of. Of others, each sees all of them."""
-
-    def state(self) -> Any:
-        """What was taken in, with tensors on the CPU."""
-
-    def add(self, state: Any) -> None:
-        """Take in what others of the same kind took in, of the images after one's own."""
-
-
-@dataclass(frozen=True)
-class PredictOptions:
-    """What may be wanted of a prediction; a task names those that it takes in ``options``.
-
-    Attributes:
-        top: how many classes to name.
-        min_score: keep what scores at least so much; None for what the model's file suggests.
-        thresholds: class -> the same for it alone, before ``min_score``.
-        min_size: keep objects whose box is at least as large as a square of so many pixels' side.
-    """
-
-    top: int = 3
-    min_score: float | None = None
-    thresholds: Mapping[str, float] = field(default_factory=dict)
-    min_size: float = 0.0
-
-
-AddLabels = Callable[[Path, Path | None, np.ndarray, list[dict[str, Any]]], None]
-"""Takes an image into a data set: name, file where it is one, (H, W, 3) uint8, and its ``Prediction.entries``."""
-
-
-class Prediction(Protocol):
-    """What was found in one image. Of ``drawn`` and ``write_mask`` a task has what its options ask for."""
-
-    def entries(self, image_id: str) -> list[dict[str, Any]]:
-        """Plain data for ``--out``."""
-
-    def tally(self) -> Mapping[str, float]:
-        """Name -> amount, to be added up over the images of a video."""
-
-    def drawn(self, image: np.ndarray) -> np.ndarray:
-        """The image with what was found, for ``--draw``; (H, W, 3) uint8."""
-        raise TypeError(f"{type(self).__name__} has no drawing of {image.shape}")
-
-    def write_mask(self, path: Path) -> None:
-        """A class for each pixel as PNG, for ``--masks``."""
-        raise TypeError(f"{type(self).__name__} has no mask for {path}")
 
 
 @dataclass(frozen=True)
@@ -534,20 +305,3 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
     def as_ours(self, model: nn.Module) -> nn.Module:
         """A model as its library makes it -> one with the plain model's interface."""
         return model
-
-
-def head_is_new(built: Built) -> bool:
-    """Whether a model's head is zero, as a new one is: a head that weights came with is not."""
-    return not any(tensor.any() for name in built.head for tensor in built.model.get_submodule(name).parameters())
-
-
-def model_of(built: Built, name: str) -> nn.Module:
-    """The model of this name in what ``Task.together`` made; the base where it is empty."""
-    assert isinstance(built.model, Extended)
-    return built.model.others[name] if name else built.model.base
-
-
-def places_of(member: Member[Any], classes: list[str]) -> list[int]:
-    """Where each of a member's classes is among those of all, without what stands for whatever the base sees."""
-    background = member.rule.background
-    return [classes.index(name) for index, name in enumerate(member.classes) if index != background]

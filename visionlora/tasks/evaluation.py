@@ -11,8 +11,9 @@ from torch import Tensor, nn
 from visionlora.adapters.model import merged
 from visionlora.data.loading import in_shares
 from visionlora.errors import InputError
-from visionlora.tasks.base import Additive, Batch, Labelled, Metrics, Trained
 from visionlora.tasks.memory import free_memory, out_of_memory
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Additive, Batch, Labelled, Metrics
 from visionlora.tasks.registry import task_of
 
 OnBatch = Callable[[int], None]

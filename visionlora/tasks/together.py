@@ -16,7 +16,8 @@ from visionlora.models.stated import stated
 from visionlora.models.weights import explain_mismatch
 from visionlora.sections import ModelSection, read_model_section
 from visionlora.tasks.about import Keeps, Part, Rule, Together
-from visionlora.tasks.base import Built, Member, Preprocessing, Task, Trained, head_is_new
+from visionlora.tasks.base import Task
+from visionlora.tasks.models import Built, Member, Preprocessing, Trained, head_is_new
 from visionlora.tasks.registry import task_of
 
 ENTRY, KEEPS, DISTILLED = "together", "keeps", "distilled"

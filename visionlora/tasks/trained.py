@@ -21,7 +21,8 @@ from visionlora.models.weights import explain_mismatch
 from visionlora.plain_json import read_json
 from visionlora.sections import ModelSection, read_model_section
 from visionlora.tasks.about import Keeps, Together, check_about, read_plain_fields, refuse_many_classes
-from visionlora.tasks.base import Task, Trained
+from visionlora.tasks.base import Task
+from visionlora.tasks.models import Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
 from visionlora.tasks.together import ENTRY, KEEPS, build_base, build_together, state_of, with_base
 from visionlora.tensor_files import open_tensors, shapes_of, write_tensors

@@ -15,8 +15,8 @@ from visionlora.adapters.methods.base import Method
 from visionlora.adapters.spread import spread_ranks
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
-from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.evaluation import placed
+from visionlora.tasks.protocols import Batch, Training
 from visionlora.training.folder import settings_before
 from visionlora.training.loop import autocast_context
 from visionlora.training.random_states import random_state, restore_random

@@ -14,8 +14,9 @@ from visionlora.adapters.io import restore_adapter
 from visionlora.errors import InputError
 from visionlora.files import write_json
 from visionlora.stopping import Interrupted
-from visionlora.tasks.base import Metrics, Scores, Trained
 from visionlora.tasks.evaluation import evaluation_copy, score
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Metrics, Scores
 from visionlora.tasks.trained import ADAPTER, load_trained
 from visionlora.training.checkpoint import changing
 from visionlora.training.folder import REPORT

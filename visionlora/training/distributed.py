@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from visionlora.data.loading import Key, share_of
 from visionlora.errors import InputError
 from visionlora.stopping import Interrupted, Lost, SaidElsewhere, Stopped
-from visionlora.tasks.base import Additive, Batch, Metrics, Training
+from visionlora.tasks.protocols import Additive, Batch, Metrics, Training
 from visionlora.training.started import started_processes
 
 _PATIENCE = timedelta(minutes=30)

@@ -20,8 +20,8 @@ from visionlora.data.loading import Key, make_loader
 from visionlora.errors import InputError
 from visionlora.files import write_atomic, write_json
 from visionlora.plain_json import read_json
-from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.evaluation import placed
+from visionlora.tasks.protocols import Batch, Training
 from visionlora.training.cut import IMAGES, Cut, find_cut
 from visionlora.training.folder import FEATURES
 from visionlora.training.loop import autocast_context

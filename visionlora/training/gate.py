@@ -7,8 +7,8 @@ import torch
 
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig
-from visionlora.tasks.base import Known
 from visionlora.tasks.evaluation import score
+from visionlora.tasks.models import Known
 from visionlora.tasks.registry import task_of
 from visionlora.training.checkpoint import Progress
 from visionlora.training.resuming import part_fingerprint

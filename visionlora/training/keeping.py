@@ -12,8 +12,10 @@ from visionlora.errors import InputError, some
 from visionlora.models.joined_outputs import begins_with
 from visionlora.sections import RunConfig
 from visionlora.tasks.about import Keeps
-from visionlora.tasks.base import Metrics, SetUp, Trained
+from visionlora.tasks.base import SetUp
 from visionlora.tasks.evaluation import score, to_device
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Metrics
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import DISTILLED, build_base, head_fingerprints, joint_classes, old_and_new
 from visionlora.tasks.trained import load_trained, write_keeps

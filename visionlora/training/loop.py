@@ -12,8 +12,9 @@ from visionlora.adapters.fingerprint import digest
 from visionlora.errors import InputError, some
 from visionlora.sections import TrainSection
 from visionlora.stopping import Interrupted
-from visionlora.tasks.base import Metrics, Trained, Training
 from visionlora.tasks.evaluation import score
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Metrics, Training
 from visionlora.training.checkpoint import save_checkpoint
 from visionlora.training.folder import CHECKPOINTS
 from visionlora.training.gate import is_better

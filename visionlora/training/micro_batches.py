@@ -10,9 +10,9 @@ from torch import Tensor
 
 from visionlora.adapters import norm
 from visionlora.errors import InputError
-from visionlora.tasks.base import Batch
 from visionlora.tasks.evaluation import placed
 from visionlora.tasks.memory import free_memory, out_of_memory
+from visionlora.tasks.protocols import Batch
 from visionlora.training.random_states import random_state, restore_random
 from visionlora.training.state import RunState
 

@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from visionlora.errors import printable, some
 from visionlora.files import write_atomic
-from visionlora.tasks.base import Scores
+from visionlora.tasks.protocols import Scores
 from visionlora.training import events
 from visionlora.training.checkpoint import Progress as RunProgress
 from visionlora.training.folder import EVENTS, FIGURES, METRICS

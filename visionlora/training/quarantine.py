@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from visionlora.data.loading import Key
 from visionlora.errors import InputError, some
-from visionlora.tasks.base import Batch
+from visionlora.tasks.protocols import Batch
 from visionlora.training.monitor import Monitor
 from visionlora.training.state import RunState
 

@@ -8,7 +8,8 @@ from typing import Any
 
 from visionlora.errors import InputError, some
 from visionlora.sections import RunConfig
-from visionlora.tasks.base import Labelled, SetUp, Task
+from visionlora.tasks.base import SetUp, Task
+from visionlora.tasks.protocols import Labelled
 
 MAY_CHANGE = (
     "out",

@@ -16,8 +16,10 @@ from visionlora.data.loading import Key
 from visionlora.data.picture_statistics import LEAST, PictureStatistics, evenly
 from visionlora.errors import InputError
 from visionlora.sections import RunConfig, TrainSection
-from visionlora.tasks.base import Metrics, SetUp, Task, Trained
+from visionlora.tasks.base import SetUp, Task
 from visionlora.tasks.evaluation import evaluation_copy
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Metrics
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import ADAPTER, MODEL, PICTURES, write_plain
 from visionlora.training.average import Average

@@ -16,11 +16,12 @@ from visionlora.data.classification.split import Split
 from visionlora.data.classification.transforms import Preprocessing
 from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier
-from visionlora.tasks.base import Metrics, Trained
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.inference import TrainedClassifier, predict_labels
 from visionlora.tasks.classification.task import TASK
 from visionlora.tasks.classification.training import ClassificationTraining, mixing
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Metrics
 from visionlora.training.run import monitored, train
 
 PREPROCESSING = Preprocessing(16, 16, (0.5, 0.4, 0.3), (0.2, 0.2, 0.2), "bilinear", 1.0)

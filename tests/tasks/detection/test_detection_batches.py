@@ -17,12 +17,12 @@ from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.data.annotations.split import load_annotated_split
 from visionlora.data.detection.transforms import DetectionEvalTransform
 from visionlora.models.detector import Detector
-from visionlora.tasks.base import Trained
 from visionlora.tasks.detection.evaluation import evaluation_loader, evaluation_set
 from visionlora.tasks.detection.inference import DetectorInput, as_alone, detect, predict_detections
 from visionlora.tasks.detection.parity import detections_difference
 from visionlora.tasks.detection.task import TASK
 from visionlora.tasks.evaluation import score
+from visionlora.tasks.models import Trained
 from visionlora.tasks.outputs import TOLERANCE
 from visionlora.tasks.trained import load_trained
 from visionlora.training.run import train

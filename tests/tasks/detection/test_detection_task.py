@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from helpers.detection_runs import make_detection_config, make_scenes
 from visionlora.data.annotations.annotated import AnnotatedImages
 from visionlora.errors import InputError
-from visionlora.tasks.base import Trained
 from visionlora.tasks.detection.config import DetectorSection
 from visionlora.tasks.detection.evaluation import DetectionEvaluation, evaluation_loader, evaluation_set
 from visionlora.tasks.detection.inference import DetectorInput, detect, keep
 from visionlora.tasks.detection.task import TASK
+from visionlora.tasks.models import Trained
 
 CPU = torch.device("cpu")
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from helpers.segmentation_runs import COLOURS, HEIGHT, VALUES, WIDTH, make_masks, make_segmentation_config, save
 from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.errors import InputError
-from visionlora.tasks.base import Trained
+from visionlora.tasks.models import Trained
 from visionlora.tasks.segmentation.config import SegmenterSection
 from visionlora.tasks.segmentation.inference import (
     SegmenterInput,

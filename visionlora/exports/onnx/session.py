@@ -13,7 +13,7 @@ from visionlora.exports.onnx.shipped.heads import objects, on_canvas
 from visionlora.models.weights import first_line
 from visionlora.plain_json import read_json
 from visionlora.tasks.about import check_kinds
-from visionlora.tasks.base import Trained
+from visionlora.tasks.models import Trained
 from visionlora.tasks.registry import task_of
 
 FILE = "model.onnx"

@@ -10,7 +10,8 @@ from torch import Tensor
 
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
 from visionlora.models.classifier import Classifier
-from visionlora.tasks.base import Batch, Prediction, Trained
+from visionlora.tasks.models import Trained
+from visionlora.tasks.protocols import Batch, Prediction
 
 TrainedClassifier = Trained[Classifier, Preprocessing]
 
@@ -52,7 +53,7 @@ def predict_labels(logits: Tensor, classes: list[str], multilabel: bool, top: in
 
 @dataclass(frozen=True)
 class ImageClasses(Prediction):
-    """See ``tasks.base.Prediction``."""
+    """See ``tasks.protocols.Prediction``."""
 
     labels: Ranked
 

@@ -14,10 +14,10 @@ from visionlora.data.images import check_readable
 from visionlora.data.loading import batches, make_loader
 from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier, own_outputs
-from visionlora.tasks.base import Known, head_is_new
 from visionlora.tasks.classification.config import ClassifierSection
 from visionlora.tasks.classification.inference import TrainedClassifier
 from visionlora.tasks.evaluation import to_device
+from visionlora.tasks.models import Known, head_is_new
 
 
 def read_knowledge(images: Path) -> tuple[list[Path], LabelledImages | None]:

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visionlora.tasks.adding import add_state, state_of
-from visionlora.tasks.base import Scores
+from visionlora.tasks.protocols import Scores
 
 
 class ClassificationMetrics:

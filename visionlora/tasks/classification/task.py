@@ -24,7 +24,7 @@ from visionlora.models.pinning import pinned
 from visionlora.models.stated import numbered_classes, stated
 from visionlora.sections import RunConfig
 from visionlora.tasks.about import ClassifierAbout, Rule
-from visionlora.tasks.base import Chosen, Known, Member, Metrics, PredictOptions, SetUp, Task, Told, places_of
+from visionlora.tasks.base import Chosen, SetUp, Task, Told
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.classification.config import ClassificationConfig, ClassifierSection
 from visionlora.tasks.classification.distilling import Teacher, copy_rows
@@ -41,6 +41,8 @@ from visionlora.tasks.classification.knowledge import as_base, known_of, outputs
 from visionlora.tasks.classification.metrics import ClassificationMetrics
 from visionlora.tasks.classification.training import ClassificationTraining
 from visionlora.tasks.extending import fit_shift
+from visionlora.tasks.models import Known, Member, places_of
+from visionlora.tasks.protocols import Metrics, PredictOptions
 from visionlora.tasks.together import DISTILLED, build_base, joint_classes
 
 if TYPE_CHECKING:

@@ -12,13 +12,13 @@ from visionlora.data.classification.split import Split
 from visionlora.data.classification.transforms import Preprocessing, train_transform
 from visionlora.data.loading import Key, balanced_order, batches, epoch_order, make_loader, one_left_over
 from visionlora.errors import InputError
-from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.classification.config import ClassificationConfig, ClassificationTrain
 from visionlora.tasks.classification.distilling import Teacher
+from visionlora.tasks.protocols import Batch, Training
 
 
 class ClassificationTraining(Training):
-    """See ``tasks.base.Training``.
+    """See ``tasks.protocols.Training``.
 
     Args:
         config: model, data and training settings.

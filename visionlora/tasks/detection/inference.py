@@ -19,7 +19,7 @@ from visionlora.data.input_size import check_whole
 from visionlora.data.windows import Window, windows
 from visionlora.errors import InputError, did_you_mean, some
 from visionlora.models.detector import SMALLEST, Detector
-from visionlora.tasks.base import Trained
+from visionlora.tasks.models import Trained
 
 Model = Callable[[list[Tensor]], list[dict[str, Tensor]]]
 """In eval mode: images (3, H, W) in 0 to 1 -> what is found in each of them."""

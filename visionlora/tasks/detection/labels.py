@@ -12,8 +12,8 @@ import yaml
 from PIL import Image
 
 from visionlora.files import new_folder
-from visionlora.tasks.base import AddLabels
 from visionlora.tasks.detection.results import Result
+from visionlora.tasks.protocols import AddLabels
 
 IMAGES, LABELS = "images", "labels"
 _QUALITY = 95

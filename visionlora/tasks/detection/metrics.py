@@ -11,8 +11,8 @@ from torch import Tensor
 
 from visionlora.errors import InputError
 from visionlora.tasks.adding import add_state, state_of
-from visionlora.tasks.base import Scores
 from visionlora.tasks.detection.curves import MAX_DETECTIONS, Curve, ImageResult, Threshold, class_curves
+from visionlora.tasks.protocols import Scores
 
 _SCORES = {
     "mAP": "map",

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from visionlora.data.detection.tile_joining import Detections
-from visionlora.tasks.base import Prediction
 from visionlora.tasks.detection.figures import draw_detections
 from visionlora.tasks.detection.results import to_results
+from visionlora.tasks.protocols import Prediction
 
 
 @dataclass(frozen=True)
 class ImageObjects(Prediction):
-    """See ``tasks.base.Prediction``."""
+    """See ``tasks.protocols.Prediction``."""
 
     found: Detections
     classes: list[str]

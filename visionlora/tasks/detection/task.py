@@ -22,19 +22,7 @@ from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinDetections
 from visionlora.models.pinning import pinned
 from visionlora.tasks.about import DetectorAbout, Rule
-from visionlora.tasks.base import (
-    AddLabels,
-    Chosen,
-    Member,
-    Metrics,
-    PredictOptions,
-    SetUp,
-    Task,
-    Told,
-    Trained,
-    model_of,
-    places_of,
-)
+from visionlora.tasks.base import Chosen, SetUp, Task, Told
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectorSection
 from visionlora.tasks.detection.distilling import found_again, with_the_bases
@@ -53,7 +41,9 @@ from visionlora.tasks.detection.labels import labelled_folder
 from visionlora.tasks.detection.parity import detections_difference
 from visionlora.tasks.detection.prediction import ImageObjects
 from visionlora.tasks.detection.training import DetectionTraining, fitted
+from visionlora.tasks.models import Member, Trained, model_of, places_of
 from visionlora.tasks.outputs import Outputs
+from visionlora.tasks.protocols import AddLabels, Metrics, PredictOptions
 from visionlora.tasks.together import DISTILLED, build_base, joint_classes, whole_models
 
 if TYPE_CHECKING:

@@ -17,17 +17,17 @@ from visionlora.errors import InputError
 from visionlora.models.anchors import fit_anchors
 from visionlora.models.detector import Detector
 from visionlora.models.timm_detectors import SIZE
-from visionlora.tasks.base import Batch, Training
 from visionlora.tasks.detection.config import AnchorSection, DetectionConfig, DetectionData, DetectorSection
 from visionlora.tasks.detection.counting import counted_losses
 from visionlora.tasks.detection.inference import DetectorInput
+from visionlora.tasks.protocols import Batch, Training
 
 _LEVELS = (3, 4, 5, 6)
 """Of the pyramid over a backbone, unless the config says otherwise."""
 
 
 class DetectionTraining(Training):
-    """See ``tasks.base.Training``.
+    """See ``tasks.protocols.Training``.
 
     Args:
         config: data and training settings.

@@ -19,8 +19,8 @@ from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.transforms import SegmentationEvalTransform, whole_image
 from visionlora.errors import InputError
 from visionlora.models.segmenter import Segmenter
-from visionlora.tasks.base import Trained
 from visionlora.tasks.drawing import Color, class_color
+from visionlora.tasks.models import Trained
 from visionlora.tasks.segmentation.windows import classes_at, predict_windows
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from visionlora.data.segmentation.class_map import IGNORE
 from visionlora.tasks.adding import add_state, state_of
-from visionlora.tasks.base import Scores
+from visionlora.tasks.protocols import Scores
 from visionlora.tasks.segmentation.windows import classes_at
 
 

@@ -8,14 +8,14 @@ from typing import Any
 import numpy as np
 
 from visionlora.data.segmentation.mask_files import write_mask
-from visionlora.tasks.base import Prediction
+from visionlora.tasks.protocols import Prediction
 from visionlora.tasks.segmentation.figures import overlay
 from visionlora.tasks.segmentation.inference import TrainedSegmenter, colors_of, values_of
 
 
 @dataclass(frozen=True)
 class ImageMask(Prediction):
-    """See ``tasks.base.Prediction``; ``mask`` is (H, W), the class of each pixel."""
+    """See ``tasks.protocols.Prediction``; ``mask`` is (H, W), the class of each pixel."""
 
     mask: np.ndarray
     trained: TrainedSegmenter

@@ -20,11 +20,13 @@ from visionlora.models.joined_outputs import JoinPixels
 from visionlora.models.pinning import pinned
 from visionlora.models.segmenter import Segmenter, create_segmenter, own_classes
 from visionlora.tasks.about import Rule, SegmenterAbout
-from visionlora.tasks.base import Chosen, Member, Metrics, PredictOptions, SetUp, Task, Told, model_of, places_of
+from visionlora.tasks.base import Chosen, SetUp, Task, Told
 from visionlora.tasks.base_settings import like_its_file
 from visionlora.tasks.drawing import class_color
 from visionlora.tasks.example_code import model_code
+from visionlora.tasks.models import Member, model_of, places_of
 from visionlora.tasks.outputs import Outputs
+from visionlora.tasks.protocols import Metrics, PredictOptions
 from visionlora.tasks.segmentation.config import SegmentationConfig, SegmenterSection
 from visionlora.tasks.segmentation.examples import torchvision_example
 from visionlora.tasks.segmentation.figures import class_colors, evaluation_figures

@@ -15,7 +15,7 @@ from visionlora.data.segmentation.segmented import SegmentedImages
 from visionlora.data.segmentation.transforms import SegmentationTrainTransform
 from visionlora.errors import InputError
 from visionlora.models.segmenter import Segmenter
-from visionlora.tasks.base import Batch, Training
+from visionlora.tasks.protocols import Batch, Training
 from visionlora.tasks.segmentation.config import SegmentationConfig
 from visionlora.tasks.segmentation.inference import SegmenterInput
 from visionlora.tasks.segmentation.losses import (
@@ -28,7 +28,7 @@ from visionlora.tasks.segmentation.losses import (
 
 
 class SegmentationTraining(Training):
-    """See ``tasks.base.Training``.
+    """See ``tasks.protocols.Training``.
 
     Args:
         config: data and training settings.

@@ -45,11 +45,10 @@ def run(arguments: Namespace) -> int:
     console = Console(width=None if Console().is_terminal else 160)
     with tempfile.TemporaryDirectory() as folder:
         data = arguments.data or _scenes(Path(folder), arguments)
-        own = [argument for argument in sys.argv if argument != "--json"]
         for number in range(arguments.rounds):
             turn = number % len(arguments.methods)
             for name in arguments.methods[turn:] + arguments.methods[:turn]:
-                command = [sys.executable, *own, "--data", str(data), "--only", name]
+                command = [sys.executable, *sys.argv, "--data", str(data), "--only", name]
                 printed = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
                 results[name].append(json.loads(printed.splitlines()[-1]))
                 console.print(f"round {number + 1}: {name} {results[name][-1]['images_per_s']:.1f} images/s")

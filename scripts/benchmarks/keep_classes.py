@@ -92,10 +92,9 @@ def _photos(arguments: Namespace, seed: int, folder: Path, take: Callable[[dict[
     # The run trains the adapter that it would train without keep_classes, and scores it alone and beside the base.
     result = train(config("keep", "train.keep_classes=true"), quiet=True)
     assert result.kept is not None
-    base, kept = load_trained(result.folder, base=True), load_trained(result.folder)
-    known = _known(arguments, base, base)
+    base = _on_known(arguments, load_trained(result.folder, base=True))
     take({"way": "ordinary adapter", "new": result.scores["top1"]})
-    told = _known(arguments, base, kept)
+    told = _known(base, _on_known(arguments, load_trained(result.folder)))
     take({"way": "base beside it", "new": result.kept.scores["top1"], **told})
     distilled = train(config("distill", "train.keep_classes=distill"), quiet=True)
     assert distilled.kept is not None
@@ -104,27 +103,32 @@ def _photos(arguments: Namespace, seed: int, folder: Path, take: Callable[[dict[
             "way": "distilled",
             "new": distilled.scores["top1"],
             "agreement": distilled.kept.agreement,
-            **_known(arguments, base, load_trained(distilled.folder)),
+            **_known(base, _on_known(arguments, load_trained(distilled.folder))),
         }
     )
-    take({"way": "base", **known})
+    take({"way": "base", **_known(base, base)})
 
 
 @torch.no_grad()
-def _known(arguments: Namespace, base: Trained, trained: Trained) -> dict[str, Any]:
-    """On a photo of each of the base's classes: right answers, those by a new class, and whether logits are equal."""
-    if arguments.known is None:
-        return {}
-    paths = sorted(arguments.known.glob("*.jpg"))
-    transform, many, right, taken, same = eval_transform(trained.preprocessing), len(base.classes), 0, 0, True
+def _on_known(arguments: Namespace, trained: Trained) -> Tensor:
+    """A model's logits on a photo of each of the base's classes, (photos, classes); none without photos."""
+    paths = [] if arguments.known is None else sorted(arguments.known.glob("*.jpg"))
+    transform, model = eval_transform(trained.preprocessing), trained.model.to(memory_format=torch.channels_last)
+    logits = []
     for start in range(0, len(paths), _BATCH):
         images = torch.stack([transform(read_image(path)) for path in paths[start : start + _BATCH]])
-        logits: Tensor = trained.model(images)
-        answers = logits.argmax(dim=1)
-        right += int((answers == torch.arange(start, start + len(images))).sum())
-        taken += int((answers >= many).sum())
-        same = same and begins_with(logits, base.model(images))
-    return {"known": right / len(paths), "taken": taken / len(paths), "identical": same}
+        logits.append(model(images.contiguous(memory_format=torch.channels_last)))
+    return torch.cat(logits) if logits else torch.empty(0, len(trained.classes))
+
+
+def _known(base: Tensor, found: Tensor) -> dict[str, Any]:
+    """On photos of the base's classes in order: right answers, those by a new class, and whether logits are equal."""
+    if not len(base):
+        return {}
+    answers = found.argmax(dim=1)
+    right, taken = answers == torch.arange(len(base)), answers >= base.shape[1]
+    means = {"known": right.float().mean().item(), "taken": taken.float().mean().item()}
+    return {**means, "identical": begins_with(found, base)}
 
 
 def _boxes(arguments: Namespace, folder: Path, take: Callable[[int, dict[str, Any]], None]) -> None:

@@ -14,11 +14,15 @@ from helpers.foreign import rewrite
 from helpers.new_classes import NEW, keeping, make_base, make_new
 from helpers.runs import COLOURS, make_config, make_images
 from helpers.squares import Command
+from visionlora.adapters.header import read_header
 from visionlora.data.classification.transforms import eval_transform
 from visionlora.data.images import read_image
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
 from visionlora.models.extended import Extended
+from visionlora.models.joined_outputs import JoinLogits
+from visionlora.tasks.about import Keeps, Rule
+from visionlora.tasks.extending import likeness_of
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import old_and_new
 from visionlora.tasks.trained import ADAPTER, load_trained, write_plain
@@ -51,6 +55,11 @@ def finished(base: Path, new: Path, folder: Path) -> tuple[Result, str]:
     return train(keeping(new, base, folder / "run"), console=Console(file=screen, width=200)), screen.getvalue()
 
 
+def rule_of(result: Result) -> Rule:
+    """The one in the run's file."""
+    return Keeps.model_validate(read_header(result.folder / ADAPTER).extra["keeps"]).rule
+
+
 @pytest.fixture
 def pictures() -> Tensor:
     return torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(3))
@@ -68,8 +77,10 @@ def test_old_logits_are_the_bases_and_new_ones_the_adapters(
     found = trained.model(pictures)
     assert torch.equal(found[:, :3], known.model(pictures))
     assert result.kept is not None and result.kept.compared == 8
-    shift = result.kept.rule["shift"]
-    assert torch.equal(found[:, 3:], alone.model(pictures) + shift)
+    rule = rule_of(result)
+    assert rule.means is not None and len(rule.means) == 3 and result.kept.rule["least"] == rule.least
+    join = JoinLogits({"new": rule.shift}, likeness=likeness_of({"new": rule}))
+    assert torch.equal(found, join(known.model(pictures), {"new": alone.model(pictures)}))
     assert torch.equal(load_trained(result.folder, base=True).model(pictures), known.model(pictures))
     assert "with the base's 3 classes beside the 2 new" in shown and "bit for bit, on 8 images" in shown
 
@@ -79,7 +90,7 @@ def test_the_report_knows_both_sets_of_classes(finished: tuple[Result, str]) -> 
     report = json.loads((result.folder / REPORT).read_text())
     assert report["kept"]["old"] == 3 and report["kept"]["new"] == 2
     assert report["scores"]["top1"] > 0.8 and list(report["per_class"]) == sorted(NEW)
-    # Nine of ten images of a new class are answered by a new one, by the shift; which of them, the adapter says.
+    # Nine of ten images of a new class are answered by a new one, by the rule; which of them, the adapter says.
     assert report["kept"]["scores"]["top1"] >= report["scores"]["top1"] - 0.15
     assert report["kept"]["groups"]["old"] == {} and report["kept"]["groups"]["new"]["recall"] > 0.6
 
@@ -214,7 +225,9 @@ def test_a_class_of_an_old_ones_name_is_that_class_where_asked(base: Path, folde
     assert trained.classes == [*OLD, "grey"] and result.kept is not None and not result.kept.compared
     with torch.no_grad():
         found, old, new = (one.model(pictures) for one in (trained, known, alone))
-    new = new + result.kept.rule["shift"]
+    rule = rule_of(result)
+    join = JoinLogits({"new": rule.shift}, likeness=likeness_of({"new": rule}))
+    new = join(old, {"new": new})[:, 3:]
     assert torch.equal(found[:, :2], old[:, :2]) and torch.equal(found[:, 3], new[:, 0])
     assert torch.equal(found[:, 2], torch.maximum(old[:, 2], new[:, 1]))
 

@@ -15,7 +15,7 @@ import visionlora as vl
 from helpers.cases import perturb
 from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinDetections, JoinLogits, JoinPixels
-from visionlora.tasks.extending import fit_shift
+from visionlora.tasks.extending import fit_rule, fit_shift, likeness_of
 
 CASES = {  # name -> what is adapted, and a module that must be computed once
     "test_vit": ("re:blocks\\.1\\..*", "blocks.0"),
@@ -264,6 +264,37 @@ def test_the_least_shift_with_which_new_classes_win_on_their_own_images() -> Non
         fit_shift(old, new, 0)
     with pytest.raises(vl.InputError, match="there are 0 and 3 images"):
         fit_shift(old[:0], new[:3])
+    with pytest.raises(vl.InputError, match="there are no images of the new classes"):
+        fit_rule(old[:0], new[:0])
+
+
+def test_new_classes_win_where_the_base_sees_what_it_sees_in_their_images() -> None:
+    """A base of 50 classes takes images of the new ones for its first three, and is as sure of others'."""
+    torch.manual_seed(1)
+    seen = torch.randn(200, 50) + 9 * torch.nn.functional.one_hot(torch.arange(200) % 3, 50)
+    others = torch.randn(200, 50) + 9 * torch.nn.functional.one_hot(3 + torch.arange(200) % 47, 50)
+    new, anything = torch.randn(200, 2), torch.randn(200, 2)  # whatever an adapter says of what it never saw
+    rule = fit_rule(seen, new)
+    join = JoinLogits({"new": rule.shift}, likeness=likeness_of({"new": rule}))
+    won, taken = (join(old, {"new": own}).argmax(1) >= 50 for old, own in ((seen, new), (others, anything)))
+    assert won.float().mean() >= 0.95 and not taken.any()
+    by_shift = JoinLogits({"new": fit_shift(seen, new)})(others, {"new": anything}).argmax(1) >= 50
+    assert by_shift.float().mean() > 0.9
+    joined = join(seen, {"new": new})
+    assert torch.equal(joined[:, :50], seen)
+    torch.testing.assert_close(joined[:, 50] - joined[:, 51], new[:, 0] - new[:, 1])  # between them the adapter decides
+
+
+def test_images_that_are_unlike_each_other_leave_nothing_out() -> None:
+    """The base takes each for another class: so it will the next one, and nothing can be said of it."""
+    torch.manual_seed(2)
+    old, new = 30 * torch.eye(20) + torch.randn(20, 20), torch.randn(20, 2)
+    rule = fit_rule(old, new)
+    unseen = torch.randn(30, 20) + 30 * torch.nn.functional.one_hot(torch.arange(30) % 20, 20)
+    join = JoinLogits({"new": rule.shift}, likeness=likeness_of({"new": rule}))
+    assert (join(unseen, {"new": 5 + torch.randn(30, 2)}).argmax(1) >= 20).float().mean() > 0.9
+    (alone,) = likeness_of({"new": fit_rule(old[:1], new[:1])}).values()
+    assert alone.least > 0
 
 
 def test_what_can_not_be_extended_is_refused_in_one_line(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """Outputs of a base and of models with other classes, as those of one model with the classes of all."""
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -9,23 +11,52 @@ from torchvision.ops import box_iou
 
 
 @dataclass(frozen=True)
+class Likeness:
+    """How much a base sees in an image what it sees in images of new classes: the scalar product of its probabilities
+    and of their means over such images.
+
+    Attributes:
+        means: of the base's probabilities, one for each of its classes.
+        least: what an image of a new class has at least.
+    """
+
+    means: Sequence[float]
+    least: float
+
+    def of(self, base: Tensor) -> Tensor:
+        """The base's logits (N, old) -> (N,)."""
+        return base.softmax(dim=1) @ torch.tensor(self.means, dtype=base.dtype, device=base.device)
+
+    def margin(self, base: Tensor) -> Tensor:
+        """How far the logarithm is above that of ``least``: (N, old) -> (N,)."""
+        return self.of(base).clamp(min=torch.finfo(base.dtype).tiny).log() - math.log(self.least)
+
+
+@dataclass(frozen=True)
 class JoinLogits:
     """Of classifiers: the base's logits, then each other's, (N, old + new).
 
     Attributes:
         shifts: what is added to another's logits, by its name, so that they can be compared with the base's.
+        likeness: by name of an other, by how much its highest logit may be above the base's: the image's margin. So
+            none of its classes wins on an image in which the base sees something else than in theirs.
         places: the column of each of another's logits, by its name; without, they follow. Where one is there already,
             the higher logit counts.
     """
 
     shifts: dict[str, float] = field(default_factory=dict)
     places: dict[str, list[int]] = field(default_factory=dict)
+    likeness: dict[str, Likeness] = field(default_factory=dict)
 
     def __call__(self, base: Tensor, others: dict[str, Tensor]) -> Tensor:
         """Logits (N, old) and, by name, (N, new)."""
-        joined = base
+        joined, highest = base, base.amax(dim=1)
         for name, logits in others.items():
-            joined = _placed(joined, logits + self.shifts.get(name, 0.0), self.places.get(name))
+            new = logits + self.shifts.get(name, 0.0)
+            if (likeness := self.likeness.get(name)) is not None:
+                above = new.amax(dim=1) - highest
+                new = new - (above - likeness.margin(base)).clamp(min=0)[:, None]
+            joined = _placed(joined, new, self.places.get(name))
         return joined
 
 

@@ -21,6 +21,8 @@ class Rule(BaseModel):
 
     Attributes:
         shift: of a classifier, what is added to the adapter's logits.
+        means: of a classifier, the base's probabilities as they are on the mean over images of the adapter's classes.
+        least: of a classifier, how like them an image must be for one of these classes to win; see ``Likeness``.
         overlap: of a detector, the IoU above which of two boxes the one with the lower score goes; None for never.
         background: of a segmenter, which of the adapter's classes stands for whatever the base sees there.
         merge: a class of the adapter's that bears the name of one before is that class: either may answer it.
@@ -29,6 +31,8 @@ class Rule(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
 
     shift: Annotated[float, Field(allow_inf_nan=False)] = 0.0
+    means: Annotated[list[Annotated[float, Field(ge=0, le=1)]], Field(max_length=100_000)] | None = None
+    least: Annotated[float, Field(gt=0, le=1)] | None = None
     overlap: Annotated[float, Field(ge=0, lt=1)] | None = None
     background: Annotated[int, Field(ge=0)] | None = None
     merge: bool = False

@@ -1,19 +1,26 @@
 """New classes beside those that a base knows: the base's outputs, bit for bit, and adapters'."""
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from pydantic import ValidationError
 from torch import Tensor, nn
 
+from visionlora.adapters.fingerprint import has_fingerprint
 from visionlora.adapters.fleet.loading import counts_of
 from visionlora.adapters.header import read_file, read_header
 from visionlora.adapters.io import load_read
 from visionlora.adapters.model import merge
 from visionlora.adapters.targets import base_modules, is_under
-from visionlora.errors import InputError
+from visionlora.errors import InputError, some
 from visionlora.models.extended import Extended
-from visionlora.models.joined_outputs import JoinLogits
+from visionlora.models.joined_outputs import JoinLogits, Likeness
+from visionlora.tasks.about import Keeps, Rule
+
+_LEAST = 1e-30
+"""A likeness above the least float32."""
 
 
 def extend(model: nn.Module, *paths: str | Path, shifts: dict[str, float] | None = None) -> Extended:
@@ -27,8 +34,8 @@ def extend(model: nn.Module, *paths: str | Path, shifts: dict[str, float] | None
     Args:
         model: a plain classifier with its head, or an ``Extended`` one; it stays as it is.
         paths: adapters' files, with heads of their own; they are called by the files' names.
-        shifts: by these names, what is added to an adapter's logits: see ``fit_shift``. By default what its file says
-            (``train.keep_classes=true``), or nothing.
+        shifts: by these names, what is added to an adapter's logits: see ``fit_shift``. By default the rule that its
+            file says (``train.keep_classes=true``), or nothing.
 
     Raises:
         InputError: a file can't be read, belongs to another base, is none of a classifier's, holds no head, or bears
@@ -39,17 +46,72 @@ def extend(model: nn.Module, *paths: str | Path, shifts: dict[str, float] | None
         if not isinstance(model.join, JoinLogits):
             raise InputError("only classifiers are extended by an adapter's file; give Extended the merged model")
         base, others = model.base, dict(model.others.items())
-        join = JoinLogits({**model.join.shifts, **(shifts or {})})
+        join = JoinLogits({**model.join.shifts, **(shifts or {})}, likeness=dict(model.join.likeness))
     for path in map(Path, paths):
         name = path.stem.replace(".", "_")
         if name in others:
             raise InputError(f"{path}: there is a '{name}' already; give the file another name")
         others[name] = _adapted(base, path)
-        kept = read_header(path).extra.get("keeps") or {}
-        join.shifts.setdefault(name, float(kept.get("rule", {}).get("shift", 0.0)))
+        if name not in join.shifts:
+            rule = _rule(path, base)
+            join.shifts[name] = rule.shift
+            join.likeness.update(likeness_of({name: rule}))
     if unknown := [name for name in join.shifts if name not in others]:
         raise InputError(f"shifts are for {unknown}, and there are: {list(others)}")
     return Extended(base, others, join)
+
+
+def likeness_of(rules: Mapping[str, Rule]) -> dict[str, Likeness]:
+    """By name, of those rules that have one."""
+    return {
+        name: Likeness(rule.means, rule.least)
+        for name, rule in rules.items()
+        if rule.means is not None and rule.least is not None
+    }
+
+
+@torch.no_grad()
+def fit_rule(old: Tensor, new: Tensor, share: float = 0.95) -> Rule:
+    """By which new classes win on so many of their own images, and on few others.
+
+    Two heads were never trained against each other, and images of the old classes are not at hand. A new class wins
+    where its own logit is high enough (``fit_shift``) and the base sees what it sees in images of new classes
+    (``fit_likeness``); each leaves out half of those that may be lost.
+
+    Args:
+        old: the base's logits on validation images of new classes, (N, old).
+        new: the adapter's on the same, (N, new).
+        share: of these images that a new class shall win, above 0 and at most 1.
+
+    Raises:
+        InputError: as ``fit_shift``.
+    """
+    each = (1 + share) / 2
+    shift, likeness = fit_shift(old, new, each), fit_likeness(old, each)
+    return Rule(shift=shift, means=list(likeness.means), least=likeness.least)
+
+
+@torch.no_grad()
+def fit_likeness(old: Tensor, share: float = 0.975) -> Likeness:
+    """Means of the base's probabilities over images of new classes, and the likeness that so many of them have.
+
+    Each image is compared with the others, as one that comes later is. Where these are all unlike each other the least
+    likeness is next to nothing, and so leaves nothing out.
+
+    Args:
+        old: the base's logits, (N, old).
+        share: of the images, above 0 and at most 1.
+
+    Raises:
+        InputError: there is no image, or the share is out of its range.
+    """
+    _refuse_none(old, share)
+    shown = old.double().softmax(dim=1)
+    means = [float(f"{mean:.4g}") for mean in shown.mean(dim=0).tolist()]
+    others = (shown.sum(dim=0) - shown) / max(1, len(shown) - 1)
+    found = (shown * others).sum(dim=1).sort().values
+    least = float(found[_left_out(share, len(found))]) * (1 - 1e-6)  # of equal logits the first would win
+    return Likeness(means, min(1.0, max(least, _LEAST)))
 
 
 @torch.no_grad()
@@ -67,13 +129,47 @@ def fit_shift(old: Tensor, new: Tensor, share: float = 0.95) -> float:
     Raises:
         InputError: there is no image, or the share is out of its range.
     """
-    if not len(old) or len(old) != len(new):
+    if len(old) != len(new):
         raise InputError(f"there are {len(old)} and {len(new)} images; give both logits of the same ones")
+    _refuse_none(old, share)
+    margins = (old.amax(1) - new.amax(1)).double().sort().values
+    needed = float(margins[-1 - _left_out(share, len(margins))])
+    return needed + 1e-6 * max(1.0, abs(needed))  # the first of equal logits would win, and that is an old class
+
+
+def _left_out(share: float, images: int) -> int:
+    """How many of the images need not be won."""
+    return min(images - 1, int((1 - share) * images + 1e-9))
+
+
+def _refuse_none(old: Tensor, share: float) -> None:
+    if not len(old):
+        raise InputError("there are no images of the new classes; give some to validate on")
     if not 0 < share <= 1:
         raise InputError(f"share is {share!r}; give one above 0 and at most 1")
-    margins = (old.amax(1) - new.amax(1)).double().sort().values
-    needed = float(margins[max(0, -int(-share * len(margins) // 1) - 1)])
-    return needed + 1e-6 * max(1.0, abs(needed))  # the first of equal logits would win, and that is an old class
+
+
+def other_head(base: nn.Module, keeps: Keeps) -> list[str]:
+    """Names of the tensors of a base's head that are not those that an adapter was trained beside."""
+    found = base.state_dict()
+    return [key for key, digest in keeps.head.items() if key not in found or not has_fingerprint(found[key], digest)]
+
+
+def _rule(path: Path, base: nn.Module) -> Rule:
+    """What an adapter's file says of its answers and the base's; nothing in one that was trained alone."""
+    kept = read_header(path).extra.get("keeps")
+    if kept is None:
+        return Rule()
+    try:
+        keeps = Keeps.model_validate(kept)
+    except ValidationError as error:
+        raise InputError(f"{path}: what it says of its base's classes is damaged; save it again") from error
+    if other := other_head(base, keeps):
+        raise InputError(
+            f"{path}: its base has another head than when it was trained ({some(other, 2)} differ), so its rule does "
+            "not hold; give shifts of your own"
+        )
+    return keeps.rule
 
 
 def _adapted(base: nn.Module, path: Path) -> nn.Module:

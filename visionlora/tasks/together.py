@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from visionlora.adapters.fingerprint import fingerprints, has_fingerprint
+from visionlora.adapters.fingerprint import fingerprints
 from visionlora.errors import InputError, some
 from visionlora.models.extended import Extended
 from visionlora.models.stated import stated
@@ -17,6 +17,7 @@ from visionlora.models.weights import explain_mismatch
 from visionlora.sections import ModelSection, read_model_section
 from visionlora.tasks.about import Keeps, Part, Rule, Together
 from visionlora.tasks.base import Task
+from visionlora.tasks.extending import other_head
 from visionlora.tasks.models import Built, Member, Preprocessing, Trained, head_is_new
 from visionlora.tasks.registry import task_of
 
@@ -114,9 +115,7 @@ def with_base(task: Task, alone: Trained, base: Base, keeps: Keeps) -> Trained:
     if base.classes != keeps.classes:
         what = "its classes in another order" if sorted(base.classes) == sorted(keeps.classes) else "other classes"
         raise InputError(f"{alone.path}: its base has {what}: {some(base.classes, 4)}, not {some(keeps.classes, 4)}")
-    found = base.built.model.state_dict()
-    other = [key for key, digest in keeps.head.items() if key not in found or not has_fingerprint(found[key], digest)]
-    if other:
+    if other := other_head(base.built.model, keeps):
         raise InputError(f"{alone.path}: its base has another head than when it was trained ({some(other, 2)} differ)")
     name = part_name(alone.path)
     member = Member(name, alone.built, alone.classes, keeps.rule, alone.about)
@@ -136,6 +135,8 @@ def put_together(task: Task, like: Trained, base: Base, members: Sequence[Member
         last = len(one.classes) if task.has_background else 0
         if one.rule.background is not None and one.rule.background >= last:
             raise InputError(f"{like.path}: the rule of '{one.name}' names a background that is none; save it again")
+        if one.rule.means is not None and len(one.rule.means) != len(base.classes):
+            raise InputError(f"{like.path}: the rule of '{one.name}' is of another number of classes; save it again")
     classes = joint_classes(base.classes, [(one.name, one.classes, one.rule) for one in members])
     built = task.together(base.built, classes, members)
     parts = [Part(name=one.name, classes=list(one.classes), rule=one.rule) for one in members]

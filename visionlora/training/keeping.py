@@ -106,7 +106,7 @@ def keep(state: RunState, alone: Trained, on_batch: Callable[[int], None]) -> Ke
         lambda _what, _images: nullcontext(on_batch),
     )
     groups = by_group(trained, metrics.per_class(), everything.counts())
-    told = rule.model_dump(exclude_defaults=True)
+    told = rule.model_dump(exclude_defaults=True, exclude={"means"})
     return Kept(len(base.classes), len(trained.classes) - len(base.classes), metrics.scores(), groups, told, compared)
 
 

@@ -40,7 +40,7 @@ from visionlora.tasks.classification.inference import (
 from visionlora.tasks.classification.knowledge import as_base, known_of, outputs_of, read_knowledge, refuse_no_head
 from visionlora.tasks.classification.metrics import ClassificationMetrics
 from visionlora.tasks.classification.training import ClassificationTraining
-from visionlora.tasks.extending import fit_shift
+from visionlora.tasks.extending import fit_rule, likeness_of
 from visionlora.tasks.models import Known, Member, places_of
 from visionlora.tasks.protocols import Metrics, PredictOptions
 from visionlora.tasks.together import DISTILLED, build_base, joint_classes
@@ -131,8 +131,9 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
         return numbered_classes(outputs)
 
     def together(self, base: Classifier, classes: list[str], members: Sequence[Member[Classifier]]) -> Classifier:
-        shifts = {one.name: one.rule.shift for one in members}
-        join = JoinLogits(shifts, {one.name: places_of(one, classes) for one in members})
+        rules = {one.name: one.rule for one in members}
+        places = {one.name: places_of(one, classes) for one in members}
+        join = JoinLogits({name: rule.shift for name, rule in rules.items()}, places, likeness_of(rules))
         model = Extended(base.model, {one.name: one.built.model for one in members}, join)
         return replace(base, model=model, head=[])
 
@@ -154,9 +155,9 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
         config: ClassificationConfig,
         device: torch.device,
     ) -> Rule:
-        """The least shift of ``extending.fit_shift``."""
+        """See ``extending.fit_rule``."""
         old, new = (self.logits(one, data, config, device) for one in (base, alone))
-        return Rule(shift=fit_shift(old, new), merge=config.train.merge_classes)
+        return fit_rule(old, new).model_copy(update={"merge": config.train.merge_classes})
 
     def agreement(
         self,

@@ -36,12 +36,12 @@ def go_on(folder: Path, kept: list[int] | None, step: int) -> Any:
     return SummaryWriter(str(folder), purge_step=step + 1 if files else None)
 
 
-def image(tag: str, png: bytes, shape: tuple[int, ...]) -> Any:
-    """The summary of a picture (H, W, C) that is encoded already; ``SummaryWriter.add_image`` would encode it again."""
+def image(tag: str, encoded: bytes, shape: tuple[int, ...]) -> Any:
+    """The summary of a picture (H, W, C), a PNG or JPEG already; ``SummaryWriter.add_image`` would encode it again."""
     from tensorboard.compat.proto.summary_pb2 import Summary
 
     height, width, channels = shape
-    picture = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=png)
+    picture = Summary.Image(height=height, width=width, colorspace=channels, encoded_image_string=encoded)
     return Summary(value=[Summary.Value(tag=tag, image=picture)])
 
 

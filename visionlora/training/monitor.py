@@ -26,6 +26,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+_PHOTO = 100_000
+"""Bytes of a PNG from which it has photos in it."""
+
+
 class Monitor:
     """Writes a run's numbers and pictures, and shows a progress bar.
 
@@ -146,11 +150,11 @@ class Monitor:
         canvas = FigureCanvasAgg(figure)
         canvas.draw()
         pixels = np.asarray(canvas.buffer_rgba())[..., :3]
-        written = io.BytesIO()
-        Image.fromarray(pixels).save(written, "PNG", compress_level=1)  # half the time, and a seventh more bytes
-        png = written.getvalue()  # once for both
+        png = _encoded(pixels, "PNG", compress_level=1)  # half the time, and a seventh more bytes
         write_atomic(self._figures / f"{name}.png", lambda temporary: temporary.write_bytes(png))
-        self._events.file_writer.add_summary(events.image(name, png, pixels.shape), step)
+        # TensorBoard makes a checksum in Python, which for a photo's PNG takes longer than to draw it.
+        shown = png if len(png) < _PHOTO else _encoded(pixels, "JPEG", quality=90)
+        self._events.file_writer.add_summary(events.image(name, shown, pixels.shape), step)
 
     def hyperparameters(self, settings: dict[str, Any], scores: dict[str, float]) -> None:
         """Log the settings beside the final scores, for TensorBoard's comparison of runs."""
@@ -196,3 +200,10 @@ class NoMonitor:
 
 def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{prefix}{key}": value for key, value in values.items()}
+
+
+def _encoded(pixels: np.ndarray, form: str, **settings: int) -> bytes:
+    """An image (H, W, 3) as a file."""
+    written = io.BytesIO()
+    Image.fromarray(pixels).save(written, form, **settings)
+    return written.getvalue()

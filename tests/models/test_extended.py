@@ -264,7 +264,7 @@ def test_the_least_shift_with_which_new_classes_win_on_their_own_images() -> Non
         fit_shift(old, new, 0)
     with pytest.raises(vl.InputError, match="there are 0 and 3 images"):
         fit_shift(old[:0], new[:3])
-    with pytest.raises(vl.InputError, match="there are no images of the new classes"):
+    with pytest.raises(vl.InputError, match="there are 0 and 0 images"):
         fit_rule(old[:0], new[:0])
 
 
@@ -277,7 +277,7 @@ def test_new_classes_win_where_the_base_sees_what_it_sees_in_their_images() -> N
     rule = fit_rule(seen, new)
     join = JoinLogits({"new": rule.shift}, likeness=likeness_of({"new": rule}))
     won, taken = (join(old, {"new": own}).argmax(1) >= 50 for old, own in ((seen, new), (others, anything)))
-    assert won.float().mean() >= 0.95 and not taken.any()
+    assert won.float().mean() >= 0.98 and not taken.any()
     by_shift = JoinLogits({"new": fit_shift(seen, new)})(others, {"new": anything}).argmax(1) >= 50
     assert by_shift.float().mean() > 0.9
     joined = join(seen, {"new": new})

@@ -12,11 +12,11 @@ from torchvision.ops import box_iou
 
 @dataclass(frozen=True)
 class Likeness:
-    """How much a base sees in an image what it sees in images of new classes: the scalar product of its probabilities
-    and of their means over such images.
+    """How much what a base sees in an image is what it sees in images of new classes: the mean of the Bhattacharyya
+    coefficients of its probabilities p for the image and q for each of those, the sum of sqrt(p q) over its classes.
 
     Attributes:
-        means: of the base's probabilities, one for each of its classes.
+        means: of the roots of its probabilities over these images, one for each of its classes.
         least: what an image of a new class has at least.
     """
 
@@ -24,12 +24,17 @@ class Likeness:
     least: float
 
     def of(self, base: Tensor) -> Tensor:
-        """The base's logits (N, old) -> (N,)."""
-        return base.softmax(dim=1) @ torch.tensor(self.means, dtype=base.dtype, device=base.device)
+        """The base's logits (N, old) -> (N,), 0 to 1."""
+        return roots(base) @ torch.tensor(self.means, dtype=base.dtype, device=base.device)
 
     def margin(self, base: Tensor) -> Tensor:
         """How far the logarithm is above that of ``least``: (N, old) -> (N,)."""
         return self.of(base).clamp(min=torch.finfo(base.dtype).tiny).log() - math.log(self.least)
+
+
+def roots(logits: Tensor) -> Tensor:
+    """Square roots of the probabilities, (N, classes) each."""
+    return (logits.log_softmax(dim=1) / 2).exp()
 
 
 @dataclass(frozen=True)

@@ -21,8 +21,8 @@ class Rule(BaseModel):
 
     Attributes:
         shift: of a classifier, what is added to the adapter's logits.
-        means: of a classifier, the base's probabilities as they are on the mean over images of the adapter's classes.
-        least: of a classifier, how like them an image must be for one of these classes to win; see ``Likeness``.
+        means: of a classifier, those of the roots of the base's probabilities over images of the adapter's classes.
+        least: of a classifier, how like these an image must be for one of these classes to win; see ``Likeness``.
         overlap: of a detector, the IoU above which of two boxes the one with the lower score goes; None for never.
         background: of a segmenter, which of the adapter's classes stands for whatever the base sees there.
         merge: a class of the adapter's that bears the name of one before is that class: either may answer it.

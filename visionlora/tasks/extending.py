@@ -16,7 +16,7 @@ from visionlora.adapters.model import merge
 from visionlora.adapters.targets import base_modules, is_under
 from visionlora.errors import InputError, some
 from visionlora.models.extended import Extended
-from visionlora.models.joined_outputs import JoinLogits, Likeness
+from visionlora.models.joined_outputs import JoinLogits, Likeness, roots
 from visionlora.tasks.about import Keeps, Rule
 
 _LEAST = 1e-30
@@ -71,12 +71,13 @@ def likeness_of(rules: Mapping[str, Rule]) -> dict[str, Likeness]:
 
 
 @torch.no_grad()
-def fit_rule(old: Tensor, new: Tensor, share: float = 0.95) -> Rule:
+def fit_rule(old: Tensor, new: Tensor, share: float = 0.98) -> Rule:
     """By which new classes win on so many of their own images, and on few others.
 
     Two heads were never trained against each other, and images of the old classes are not at hand. A new class wins
-    where its own logit is high enough (``fit_shift``) and the base sees what it sees in images of new classes
-    (``fit_likeness``); each leaves out half of those that may be lost.
+    where its own logit, shifted, is above the old ones, and where the base sees what it sees in images of new classes
+    (``Likeness``). Each of the two leaves out as many as together may be lost. For the second an image is compared with
+    the others, as one that comes later is: where these are all unlike each other, it leaves out next to nothing.
 
     Args:
         old: the base's logits on validation images of new classes, (N, old).
@@ -84,34 +85,21 @@ def fit_rule(old: Tensor, new: Tensor, share: float = 0.95) -> Rule:
         share: of these images that a new class shall win, above 0 and at most 1.
 
     Raises:
-        InputError: as ``fit_shift``.
-    """
-    each = (1 + share) / 2
-    shift, likeness = fit_shift(old, new, each), fit_likeness(old, each)
-    return Rule(shift=shift, means=list(likeness.means), least=likeness.least)
-
-
-@torch.no_grad()
-def fit_likeness(old: Tensor, share: float = 0.975) -> Likeness:
-    """Means of the base's probabilities over images of new classes, and the likeness that so many of them have.
-
-    Each image is compared with the others, as one that comes later is. Where these are all unlike each other the least
-    likeness is next to nothing, and so leaves nothing out.
-
-    Args:
-        old: the base's logits, (N, old).
-        share: of the images, above 0 and at most 1.
-
-    Raises:
         InputError: there is no image, or the share is out of its range.
     """
-    _refuse_none(old, share)
-    shown = old.double().softmax(dim=1)
-    means = [float(f"{mean:.4g}") for mean in shown.mean(dim=0).tolist()]
-    others = (shown.sum(dim=0) - shown) / max(1, len(shown) - 1)
-    found = (shown * others).sum(dim=1).sort().values
-    least = float(found[_left_out(share, len(found))]) * (1 - 1e-6)  # of equal logits the first would win
-    return Likeness(means, min(1.0, max(least, _LEAST)))
+    _refuse(old, new, share)
+    seen = roots(old.double())
+    means = [float(f"{mean:.4g}") for mean in seen.mean(dim=0).tolist()]
+    others = (seen.sum(dim=0) - seen) / max(1, len(seen) - 1)
+    likeness, margins = (seen * others).sum(dim=1), _margins(old, new)
+    may_be_lost = _lost(share, len(old))
+    each = next(
+        number
+        for number in range(may_be_lost, -1, -1)
+        if len({*margins.argsort()[:number].tolist(), *likeness.argsort()[:number].tolist()}) <= may_be_lost
+    )
+    least = float(likeness.sort().values[each]) * (1 - 1e-6)  # of equal logits the first would win, an old class
+    return Rule(shift=_shift(margins, each), means=means, least=min(1.0, max(least, _LEAST)))
 
 
 @torch.no_grad()
@@ -129,22 +117,29 @@ def fit_shift(old: Tensor, new: Tensor, share: float = 0.95) -> float:
     Raises:
         InputError: there is no image, or the share is out of its range.
     """
-    if len(old) != len(new):
-        raise InputError(f"there are {len(old)} and {len(new)} images; give both logits of the same ones")
-    _refuse_none(old, share)
-    margins = (old.amax(1) - new.amax(1)).double().sort().values
-    needed = float(margins[-1 - _left_out(share, len(margins))])
+    _refuse(old, new, share)
+    return _shift(_margins(old, new), _lost(share, len(old)))
+
+
+def _margins(old: Tensor, new: Tensor) -> Tensor:
+    """By how much the likeliest new class is above the likeliest old one, (N,)."""
+    return (new.amax(1) - old.amax(1)).double()
+
+
+def _shift(margins: Tensor, lost: int) -> float:
+    """The least with which all but so many win."""
+    needed = -float(margins.sort().values[lost])
     return needed + 1e-6 * max(1.0, abs(needed))  # the first of equal logits would win, and that is an old class
 
 
-def _left_out(share: float, images: int) -> int:
+def _lost(share: float, images: int) -> int:
     """How many of the images need not be won."""
     return min(images - 1, int((1 - share) * images + 1e-9))
 
 
-def _refuse_none(old: Tensor, share: float) -> None:
-    if not len(old):
-        raise InputError("there are no images of the new classes; give some to validate on")
+def _refuse(old: Tensor, new: Tensor, share: float) -> None:
+    if not len(old) or len(old) != len(new):
+        raise InputError(f"there are {len(old)} and {len(new)} images; give both logits of the same ones")
     if not 0 < share <= 1:
         raise InputError(f"share is {share!r}; give one above 0 and at most 1")
 

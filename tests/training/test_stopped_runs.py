@@ -18,7 +18,7 @@ from helpers.same import assert_same_tensors
 from visionlora.config import dump_config
 from visionlora.tasks.trained import ADAPTER
 from visionlora.training.checkpoint import checkpoints
-from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT
+from visionlora.training.folder import CHECKPOINTS, EVENTS, METRICS, REPORT
 
 # 6 steps an epoch; dropout, accumulation and mixup keep state and draw numbers.
 SETTINGS = {"epochs": 2, "batch_size": 4, "accumulate": 2, "mixup": 0.2, "checkpoint_every": 6, "patience": 9}
@@ -89,10 +89,9 @@ def test_a_run_stopped_by_three_signals_ends_as_one_that_was_not(tmp_path: Path,
     assert (progress(folder)["step"], progress(folder)["epoch"], progress(folder)["batch"]) == (6, 0, 12)
     assert not lines(folder, "val") and not (folder / ADAPTER).exists()
 
-    # In the last evaluation, of the best epoch's file.
-    said = stop(Run(config, resume=True), signal.SIGINT, lambda: _ended(folder))
-    assert said == "stopped in the last evaluation; the same command with --resume goes on\n"
-    assert not (folder / REPORT).exists()
+    # In the second epoch.
+    said = stop(Run(config, resume=True), signal.SIGINT, lambda: len(lines(folder, "train")) >= 9)
+    assert said == f"stopped at step {progress(folder)['step']}; the same command with --resume goes on\n"
 
     last = Run(config, resume=True)
     assert last.said() == ""
@@ -105,9 +104,15 @@ def test_a_run_stopped_by_three_signals_ends_as_one_that_was_not(tmp_path: Path,
     assert ends[0].name == ends[1].name == "step-00000012-0002"
     assert_same_tensors(*(end / "tensors.safetensors" for end in ends))
 
-
-def _ended(folder: Path) -> bool:
-    return (folder / CHECKPOINTS / "step-00000012-0002").is_dir()
+    # In the last evaluation, of a file that another process wrote.
+    written = (folder / REPORT).read_bytes()
+    (folder / REPORT).unlink()
+    events = len(list((folder / EVENTS).iterdir()))
+    said = stop(Run(config, resume=True), signal.SIGINT, lambda: len(list((folder / EVENTS).iterdir())) > events)
+    assert said == "stopped in the last evaluation; the same command with --resume goes on\n"
+    assert not (folder / REPORT).exists()
+    assert Run(config, resume=True).said() == ""
+    assert json.loads((folder / REPORT).read_text())["scores"] == json.loads(written)["scores"]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there are no pseudoterminals")

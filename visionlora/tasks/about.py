@@ -1,6 +1,6 @@
 """What a trained model's file says of itself: its classes, preprocessing and base, checked before anything is built."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Annotated, Any, ClassVar
 
@@ -14,6 +14,10 @@ Name = Annotated[str, Field(max_length=1000)]
 
 
 Names = Annotated[list[Name], Field(min_length=1)]
+
+
+KEEPS = "keeps"
+"""In what an adapter's file says of itself, that its base answers beside it."""
 
 
 class Rule(BaseModel):
@@ -52,6 +56,11 @@ class Keeps(BaseModel):
     classes: Names
     head: Annotated[dict[Name, Annotated[str, Field(pattern="^[0-9a-f]{16}$")]], Field(max_length=10_000)]
     rule: Rule = Rule()
+
+
+def keeps_of(about: Mapping[str, Any]) -> Keeps | None:
+    """What an adapter's file says of the base that answers beside it, if one does. ValidationError if it is damaged."""
+    return Keeps.model_validate(about[KEEPS]) if about.get(KEEPS) else None
 
 
 class Part(BaseModel):

@@ -17,7 +17,7 @@ from visionlora.adapters.targets import base_modules, is_under
 from visionlora.errors import InputError, some
 from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinLogits, Likeness, roots
-from visionlora.tasks.about import Keeps, Rule
+from visionlora.tasks.about import Keeps, Rule, keeps_of
 
 _LEAST = 1e-30
 """A likeness above the least float32."""
@@ -92,12 +92,8 @@ def fit_rule(old: Tensor, new: Tensor, share: float = 0.98) -> Rule:
     means = [float(f"{mean:.4g}") for mean in seen.mean(dim=0).tolist()]
     others = (seen.sum(dim=0) - seen) / max(1, len(seen) - 1)
     likeness, margins = (seen * others).sum(dim=1), _margins(old, new)
-    may_be_lost = _lost(share, len(old))
-    each = next(
-        number
-        for number in range(may_be_lost, -1, -1)
-        if len({*margins.argsort()[:number].tolist(), *likeness.argsort()[:number].tolist()}) <= may_be_lost
-    )
+    lost, unsure, unlike = _lost(share, len(old)), margins.argsort().tolist(), likeness.argsort().tolist()
+    each = next(many for many in range(lost, -1, -1) if len({*unsure[:many], *unlike[:many]}) <= lost)
     least = float(likeness.sort().values[each]) * (1 - 1e-6)  # of equal logits the first would win, an old class
     return Rule(shift=_shift(margins, each), means=means, least=min(1.0, max(least, _LEAST)))
 
@@ -152,13 +148,12 @@ def other_head(base: nn.Module, keeps: Keeps) -> list[str]:
 
 def _rule(path: Path, base: nn.Module) -> Rule:
     """What an adapter's file says of its answers and the base's; nothing in one that was trained alone."""
-    kept = read_header(path).extra.get("keeps")
-    if kept is None:
-        return Rule()
     try:
-        keeps = Keeps.model_validate(kept)
+        keeps = keeps_of(read_header(path).extra)
     except ValidationError as error:
         raise InputError(f"{path}: what it says of its base's classes is damaged; save it again") from error
+    if keeps is None:
+        return Rule()
     if other := other_head(base, keeps):
         raise InputError(
             f"{path}: its base has another head than when it was trained ({some(other, 2)} differ), so its rule does "

@@ -15,15 +15,14 @@ from visionlora.models.extended import Extended
 from visionlora.models.stated import stated
 from visionlora.models.weights import explain_mismatch
 from visionlora.sections import ModelSection, read_model_section
-from visionlora.tasks.about import Keeps, Part, Rule, Together
+from visionlora.tasks.about import KEEPS, Keeps, Part, Rule, Together
 from visionlora.tasks.base import Task
 from visionlora.tasks.extending import other_head
 from visionlora.tasks.models import Built, Member, Preprocessing, Trained, head_is_new
 from visionlora.tasks.registry import task_of
 
-ENTRY, KEEPS, DISTILLED = "together", "keeps", "distilled"
-"""In what a model says of itself: that it is several; in an adapter's file, that its base answers beside it; that it
-learnt the base's classes from the base's answers."""
+ENTRY, DISTILLED = "together", "distilled"
+"""In what a model says of itself: that it is several; that it learnt the base's classes from the base's answers."""
 _BASE, _OTHERS = "base.", "others."
 
 

@@ -20,11 +20,11 @@ from visionlora.models.timm_models import HUBS
 from visionlora.models.weights import explain_mismatch
 from visionlora.plain_json import read_json
 from visionlora.sections import ModelSection, read_model_section
-from visionlora.tasks.about import Keeps, Together, check_about, read_plain_fields, refuse_many_classes
+from visionlora.tasks.about import KEEPS, Keeps, Together, check_about, keeps_of, read_plain_fields, refuse_many_classes
 from visionlora.tasks.base import Task
 from visionlora.tasks.models import Trained
 from visionlora.tasks.registry import TASKS, schema_of, task_of
-from visionlora.tasks.together import ENTRY, KEEPS, build_base, build_together, state_of, with_base
+from visionlora.tasks.together import ENTRY, build_base, build_together, state_of, with_base
 from visionlora.tensor_files import open_tensors, shapes_of, write_tensors
 
 ADAPTER, MODEL = "adapter.safetensors", "model.safetensors"
@@ -88,7 +88,7 @@ def load_trained(
         raise InputError(f"{path}: its base's weights are not at {section.checkpoint}; say where with --checkpoint")
     if not download and not (path.parent / CONFIG).is_file():
         _refuse_download(section, path)
-    kept = _kept(about) if adapted and merged and not alone else None
+    kept = keeps_of(about) if adapted and merged and not alone else None
     if kept is not None and base:
         own = build_base(task, section, about.get("seed", 0))
         told = {**own.about, "task": name, "model": about["model"], "seed": about.get("seed", 0)}
@@ -141,10 +141,6 @@ def write_keeps(path: Path, keeps: Keeps) -> None:
     tensors = load_file(path)
     changed = {**fields, "extra": json.dumps(extra)}
     write_atomic(path, lambda temporary: write_tensors(tensors, temporary, changed))
-
-
-def _kept(about: dict[str, Any]) -> Keeps | None:
-    return Keeps.model_validate(about[KEEPS]) if about.get(KEEPS) else None
 
 
 def _refuse_download(section: ModelSection, path: Path) -> None:

@@ -1,6 +1,7 @@
 """The several ways of a convolution's forward and gradients against torch's own."""
 
 import itertools
+from typing import Any
 
 import pytest
 import torch
@@ -59,14 +60,30 @@ DEPTHWISE = [
 
 
 @pytest.mark.parametrize("size", [(15, 14), (13, 16)], ids=str)
-def test_the_depthwise_gradient_by_diagonals_is_torchs(size: tuple[int, int], without_torchs_gradients: None) -> None:
+def test_the_depthwise_gradient_is_the_sum_over_windows(size: tuple[int, int]) -> None:
     for kernel, stride, padding, dilation in DEPTHWISE:
         geometry = Geometry(stride, padding, dilation, 3)
         x = torch.randn(2, 3, *size, dtype=torch.float64)
         g = torch.randn_like(F.conv2d(x, torch.zeros(3, 1, *kernel, dtype=torch.float64), None, *geometry))
-        _, expected = torch_gradients(g, x, torch.zeros(3, 1, *kernel, dtype=torch.float64), geometry)
+        windows = F.unfold(x, kernel, dilation, padding, stride).view(2, 3, -1, g[0, 0].numel())  # (N, C, taps, P)
+        expected = torch.einsum("nctp,ncp->ct", windows, g.flatten(2)).view(3, 1, *kernel)
         found = weight_gradient(x, g, torch.Size((3, 1, *kernel)), geometry)
         close(f"{kernel} {geometry}", found, expected, 1e-12)
+
+
+def test_a_large_depthwise_kernel_gets_its_gradient_in_channels_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    formats = []
+    own = convolution._convolution_backward
+
+    def noted(g: Tensor, x: Tensor, *rest: Any, **which: int) -> Tensor:
+        formats.append(tuple(each.is_contiguous(memory_format=CL) for each in (g, x)))
+        return own(g, x, *rest, **which)
+
+    monkeypatch.setattr(convolution, "_convolution_backward", noted)
+    x = torch.randn(2, 3, 9, 9)
+    for side in (3, 5):
+        weight_gradient(x, x, torch.Size((3, 1, side, side)), Geometry((1, 1), (side // 2,) * 2, (1, 1), 3))
+    assert formats == [(False, False), (True, True)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])

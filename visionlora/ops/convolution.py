@@ -1,9 +1,9 @@
 """A convolution and its two gradients, each by the quickest of several equal ways on a CPU.
 
-oneDNN's kernels have blind spots in the usual memory format (measured with two AVX-512 cores, float32):
-a 1 x 1 convolution as a plain matrix product takes 0.7 of its time, the input's gradient of a strided
-one 0.2 to 0.7, and the weight's gradient of a depthwise 5 x 5 one 0.13 to 0.5. On other devices, and in
-channels_last where the kernels are good, torch's own are called.
+oneDNN's kernels have blind spots in the usual memory format (measured in float32, the first two with two AVX-512
+cores, the third with two AVX2 ones): a 1 x 1 convolution as a plain matrix product takes 0.7 of its time, the input's
+gradient of a strided one 0.2 to 0.7, and the weight's gradient of a depthwise 5 x 5 one 0.14 to 0.65, copied to
+channels_last. On other devices, and in channels_last where the kernels are good, torch's own are called.
 """
 
 import torch
@@ -57,7 +57,7 @@ def weight_gradient(x: Tensor, g: Tensor, kernel_shape: torch.Size, geometry: Ge
         pixels = take_every(x, geometry.stride).flatten(2)  # (N, Cin, P)
         return torch.bmm(g.flatten(2), pixels.transpose(1, 2)).sum(0).view(kernel_shape)
     if _is_slow_depthwise(x, kernel, geometry):
-        return _depthwise_weight_gradient(x, g, kernel_shape, geometry)
+        x, g = (each.contiguous(memory_format=torch.channels_last) for each in (x, g))
     return _convolution_backward(g, x, kernel, geometry, which=1)
 
 
@@ -96,26 +96,6 @@ def _spatial(columns: Tensor, like: Tensor) -> Tensor:
 def _pixel_rows(x: Tensor) -> Tensor:
     """(N, C, H, W) in channels_last -> (N * H * W, C), no copy."""
     return x.permute(0, 2, 3, 1).reshape(-1, x.shape[1])
-
-
-def _depthwise_weight_gradient(x: Tensor, g: Tensor, kernel_shape: torch.Size, geometry: Geometry) -> Tensor:
-    """Row by row of the kernel as batched matrix products, each kernel column one of the product's diagonals."""
-    (down, right), (above, left), (dilate_down, dilate_right), _ = geometry
-    (n, channels, height, width), (kernel_height, kernel_width) = g.shape, kernel_shape[2:]
-    padded = F.pad(x, (left, left, above, above)).flatten(0, 1)  # (N * C, H', W')
-    columns = g.flatten(0, 1).transpose(1, 2)  # (N * C, W, H)
-    rows = []
-    for i in range(kernel_height):
-        first = i * dilate_down
-        lines = padded[:, first : first + down * (height - 1) + 1 : down]  # (N * C, H, W')
-        products = torch.bmm(columns, lines)  # (N * C, W, W')
-        across = products.shape[2]
-        diagonals = products.as_strided(
-            (n, channels, width, kernel_width),
-            (channels * width * across, width * across, across + right, dilate_right),
-        )
-        rows.append(diagonals.sum((0, 2)))
-    return torch.stack(rows, dim=1).view(kernel_shape)
 
 
 def _convolution_backward(g: Tensor, x: Tensor, kernel: Tensor, geometry: Geometry, which: int) -> Tensor:

@@ -25,6 +25,8 @@ def detection(folder: Path) -> tuple[RunConfig, str]:
 
 
 def pixels(figure: Any) -> np.ndarray:
+    if isinstance(figure, np.ndarray):
+        return figure
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.asarray(canvas.buffer_rgba()).copy()

@@ -213,8 +213,8 @@ class Task(Protocol[ConfigT, SectionT, BuiltT, ShownT, DataT]):
 
     def figures(
         self, trained: Trained[BuiltT, ShownT], data: DataT, metrics: Metrics, device: torch.device
-    ) -> "dict[str, Figure]":
-        """Pictures of an evaluation, by name."""
+    ) -> "Mapping[str, Figure | np.ndarray]":
+        """Pictures of an evaluation by name, figures or pixels (H, W, 3)."""
         del trained, data, metrics, device
         return {}
 

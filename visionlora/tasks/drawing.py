@@ -124,7 +124,7 @@ def _frame(draw: ImageDraw.ImageDraw, box: Sequence[int], mark: Mark, line: int)
 
 
 def _draw_labels(draw: ImageDraw.ImageDraw, marks: Sequence[Mark], boxes: np.ndarray, width: int, height: int) -> None:
-    font = _font(max(11, round(max(width, height) / 70)))
+    font = letters(max(11, round(max(width, height) / 70)))
     ascent, descent = font.getmetrics()
     pad = round(font.size / 4)
     label_height = ascent + descent + pad // 2
@@ -172,7 +172,8 @@ def _shortened(text: str, font: ImageFont.FreeTypeFont, room: int) -> str:
 
 
 @lru_cache(maxsize=8)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def letters(size: int) -> ImageFont.FreeTypeFont:
+    """The font that pictures are labelled with; ``size`` in pixels."""
     # Pillow's own font lacks most accents and all but Latin letters.
     import matplotlib
 

@@ -143,13 +143,9 @@ class Monitor:
             for name, value in values.items():
                 self._events.add_scalar(f"val_{name}_per_class/{class_name}", value, step)
 
-    def figure(self, name: str, figure: "Figure", step: int) -> None:
-        """Log a picture, and keep the last one of each name as a file."""
-        from matplotlib.backends.backend_agg import FigureCanvasAgg
-
-        canvas = FigureCanvasAgg(figure)
-        canvas.draw()
-        pixels = np.asarray(canvas.buffer_rgba())[..., :3]
+    def figure(self, name: str, figure: "Figure | np.ndarray", step: int) -> None:
+        """Log a picture, as a figure or its pixels (H, W, 3), and keep the last one of each name as a file."""
+        pixels = figure if isinstance(figure, np.ndarray) else _drawn(figure)
         png = _encoded(pixels, "PNG", compress_level=1)  # half the time, and a seventh more bytes
         write_atomic(self._figures / f"{name}.png", lambda temporary: temporary.write_bytes(png))
         # TensorBoard makes a checksum in Python, which for a photo's PNG takes longer than to draw it.
@@ -200,6 +196,14 @@ class NoMonitor:
 
 def _prefixed(prefix: str, values: dict[str, float]) -> dict[str, float]:
     return {f"{prefix}{key}": value for key, value in values.items()}
+
+
+def _drawn(figure: "Figure") -> np.ndarray:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3]
 
 
 def _encoded(pixels: np.ndarray, form: str, **settings: int) -> bytes:

@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from visionlora.data.classification.transforms import Preprocessing, eval_transform
-from visionlora.tasks.classification.figures import BAD, GOOD, confusion_figure, prediction_figure, to_pixels
+from visionlora.tasks.classification.figures import BAD, GOOD, confusion_figure, prediction_picture, to_pixels
 
 
 def rendered(figure: object) -> np.ndarray:
@@ -19,34 +19,56 @@ def rendered(figure: object) -> np.ndarray:
     return np.asarray(Image.open(file).convert("RGB"))
 
 
-@pytest.mark.parametrize("count", [0, 1, 6, 7, 18])
+def cells(picture: np.ndarray, count: int) -> list[np.ndarray]:
+    """Each image with its caption above it, (H, 210, 3)."""
+    columns, rows = min(6, count), -(-count // 6)
+    height = picture.shape[0] // rows
+    assert picture.shape == (rows * height, columns * 210, 3)
+    return [
+        picture[i // columns * height :][:height, i % columns * 210 : (i % columns + 1) * 210] for i in range(count)
+    ]
+
+
+def has_ink(pixels: np.ndarray, color: str) -> bool:
+    """Whether there is lettering of the colour, "#rrggbb"."""
+    ink = [int(color[place : place + 2], 16) for place in (1, 3, 5)]
+    return bool((np.abs(pixels.astype(int) - ink).max(axis=-1) < 12).any())
+
+
+@pytest.mark.parametrize("count", [1, 6, 7, 18])
 @pytest.mark.parametrize("size", [(8, 8), (300, 400)])
 def test_every_image_is_shown_under_its_caption(count: int, size: tuple[int, int]) -> None:
     images = (torch.arange(count).float() / 20).view(-1, 1, 1, 1).expand(-1, 3, *size)
     captions = [f"class {i}" for i in range(count)]
-    figure = prediction_figure(images, captions, [i % 2 == 0 for i in range(count)])
-    (axis,) = figure.axes
-    assert [text.get_text() for text in axis.texts] == captions
-    assert [text.get_color() for text in axis.texts] == [BAD if i % 2 else GOOD for i in range(count)]
-    grid = np.asarray(axis.images[0].get_array())
-    for i, text in enumerate(axis.texts):
-        x, y = (round(value) for value in text.get_position())
-        assert (grid[y + 4 : y + 104, x - 90 : x + 90] == round(i / 20 * 255)).all()
-        assert (grid[y - 10 : y, x] == 255).all()
-    assert rendered(figure).shape[2] == 3
+    right = [i % 2 == 0 for i in range(count)]
+    shown = cells(prediction_picture(images, captions, right), count)
+    other = cells(prediction_picture(images, ["else", *captions[1:]], right), count)
+    for i, cell in enumerate(shown):
+        caption, image = cell[:28], cell[28:]
+        assert (image[4:144, 15:195] == round(i / 20 * 255)).all()
+        assert has_ink(caption, GOOD) == right[i]
+        assert has_ink(caption, BAD) != right[i]
+        assert (caption[:, [0, 209]] == 255).all()
+        assert (cell == other[i]).all() == (i > 0)
+
+
+def test_without_images_there_is_an_empty_picture() -> None:
+    assert (prediction_picture(torch.zeros(0, 3, 8, 8), [], []) == 255).all()
 
 
 def test_a_long_caption_stays_over_its_image() -> None:
     captions = ["a very long name of a class that nobody would choose", "b\n(is another_very_long_name_of_a_class)"]
-    figure = prediction_figure(torch.rand(7, 3, 8, 8), captions + ["c"] * 5, [True, False] * 3 + [True])
-    rendered(figure)
-    texts = figure.axes[0].texts
-    boxes = [text.get_window_extent() for text in texts]
-    assert "".join(texts[0].get_text().split()) == "".join(captions[0].split())
-    assert boxes[0].x1 <= boxes[1].x0
-    assert boxes[0].x0 >= 0
-    assert max(box.x1 for box in boxes) <= figure.bbox.width
-    assert boxes[0].y1 <= figure.bbox.height
+    picture = prediction_picture(torch.zeros(7, 3, 8, 8), captions + ["c"] * 5, [True, False] * 3 + [True])
+    shown = cells(picture, 7)
+    lines = 28 + 14 * 2  # "b" and the two lines of what it is
+    assert picture.shape[0] == 2 * (lines + 200)
+    for cell in shown:
+        assert (cell[:, [0, 209]] == 255).all()
+        assert (cell[lines:, 5:205] == 0).all()
+    for cell, color in zip(shown[:2], (GOOD, BAD), strict=True):
+        first, second = cell[lines - 3 - 28 : lines - 3 - 14], cell[lines - 3 - 14 : lines - 3]
+        assert has_ink(first, color)
+        assert has_ink(second, color)
 
 
 def test_the_cells_of_the_confusion_matrix_hold_the_counts() -> None:
@@ -72,7 +94,8 @@ def test_many_classes_are_shown_without_numbers() -> None:
 def test_names_with_dollars_and_markup_are_shown_as_they_are() -> None:
     names = ["$x^$", "a_b$", "[bold]"]
     rendered(confusion_figure([[1, 0, 0]] * 3, names))
-    rendered(prediction_figure(torch.rand(3, 3, 8, 8), names, [True, False, True]))
+    shown = cells(prediction_picture(torch.rand(3, 3, 8, 8), names, [True, False, True]), 3)
+    assert all(has_ink(cell[:28], color) for cell, color in zip(shown, (GOOD, BAD, GOOD), strict=True))
 
 
 def test_pixels_are_what_they_were_before_normalisation() -> None:

@@ -1,4 +1,4 @@
-"""Pictures of a classifier's work: images with predictions, and the confusion matrix. Matplotlib figures."""
+"""Pictures of a classifier's work: images with predictions, and the confusion matrix."""
 
 import math
 import textwrap
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import cv2
 import numpy as np
 import torch
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from visionlora.data.classification.labelled import LabelledImages
@@ -15,6 +16,7 @@ from visionlora.data.classification.transforms import Preprocessing, eval_transf
 from visionlora.data.images import read_image
 from visionlora.tasks.classification.inference import TrainedClassifier, predict_labels
 from visionlora.tasks.classification.metrics import ClassificationMetrics
+from visionlora.tasks.drawing import letters
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -22,8 +24,8 @@ if TYPE_CHECKING:
 GOOD, BAD = "#1a7f37", "#b3261e"
 WIDTH = 28
 """Letters that fit over an image."""
-_TILE, _GAP, _LINE, _DPI = 200, 10, 14, 100
-"""Pixels of an image's longer side, between images, of a caption's line, and of an inch."""
+_TILE, _GAP, _LINE, _LETTERS = 200, 10, 14, 12
+"""Pixels of an image's longer side, between images, of a caption's line, and of its letters."""
 _SHOWN = 18
 _MATRIX = 100
 """Up to so many classes the confusion matrix is drawn."""
@@ -31,44 +33,42 @@ _MATRIX = 100
 
 def evaluation_figures(
     trained: TrainedClassifier, data: LabelledImages, metrics: ClassificationMetrics, device: torch.device
-) -> "dict[str, Figure]":
-    """Some of the images with predictions, and the confusion matrix."""
-    figures = {"predictions": _some_predictions(trained, data, metrics, device)}
+) -> "dict[str, Figure | np.ndarray]":
+    """Some of the images with predictions, as pixels, and the confusion matrix."""
+    figures: dict[str, Figure | np.ndarray] = {"predictions": _some_predictions(trained, data, metrics, device)}
     if not data.multilabel and len(trained.classes) <= _MATRIX:
         figures["confusion_matrix"] = confusion_figure(metrics.confusion(), trained.classes)
     return figures
 
 
-def prediction_figure(images: Tensor, captions: Sequence[str], correct: Sequence[bool]) -> "Figure":
-    """A grid of images with a caption over each, green where it is right.
+def prediction_picture(images: Tensor, captions: Sequence[str], correct: Sequence[bool]) -> np.ndarray:
+    """A grid of images with a caption over each, green where it is right; (H, W, 3) uint8.
 
     Args:
         images: (N, 3, H, W) in 0 to 1.
         captions: N, wrapped where they are wider than the image.
         correct: N.
     """
-    from matplotlib.figure import Figure
-
+    # Without matplotlib, which takes longer for this than an evaluation does for as many images.
     texts = ["\n".join(line for part in text.split("\n") for line in textwrap.wrap(part, WIDTH)) for text in captions]
     band = _LINE * (1 + max((text.count("\n") + 1 for text in texts), default=0))
     columns = min(6, max(1, len(images)))
     rows = max(1, math.ceil(len(images) / columns))
-    # One axis for all: matplotlib takes longer for an axis than for what is in it.
     grid = np.full((rows * (band + _TILE), columns * (_TILE + _GAP), 3), 255, np.uint8)
-    figure = Figure(figsize=(grid.shape[1] / _DPI, grid.shape[0] / _DPI), dpi=_DPI)
-    axis = figure.add_axes((0, 0, 1, 1))
-    axis.set_axis_off()
-    for index, (image, text, right) in enumerate(zip(images, texts, correct, strict=True)):
+    places = []
+    for index, image in enumerate(images):
         tile = _tile(image)
         height, width, _ = tile.shape
         top = index // columns * (band + _TILE) + band
         left = index % columns * (_TILE + _GAP) + (_GAP + _TILE - width) // 2
         grid[top : top + height, left : left + width] = tile
-        # A class name with a $ would otherwise be typeset as a formula, or fail as one.
-        place, color = (left + width / 2, top - 3), GOOD if right else BAD
-        axis.text(*place, text, fontsize=9, color=color, ha="center", va="bottom", parse_math=False)
-    axis.imshow(grid, aspect="auto")
-    return figure
+        places.append((left + width / 2, top - 3))
+    picture = Image.fromarray(grid)
+    draw = ImageDraw.Draw(picture)
+    for place, text, right in zip(places, texts, correct, strict=True):
+        color = GOOD if right else BAD
+        draw.multiline_text(place, text, color, letters(_LETTERS), anchor="md", spacing=0, align="center")
+    return np.asarray(picture)
 
 
 def _tile(image: Tensor) -> np.ndarray:
@@ -116,7 +116,7 @@ def shown_places(images: int) -> range:
 
 def _some_predictions(
     trained: TrainedClassifier, data: LabelledImages, metrics: ClassificationMetrics, device: torch.device
-) -> "Figure":
+) -> np.ndarray:
     chosen = shown_places(len(data))
     transform = eval_transform(trained.preprocessing)
     images = torch.stack([transform(read_image(data.paths[index])) for index in chosen])  # (n, 3, H, W)
@@ -134,4 +134,4 @@ def _some_predictions(
         right = sorted(found) == sorted(truth)
         captions.append(f"{', '.join(found) or 'none'}" + ("" if right else f"\n(is {', '.join(truth) or 'none'})"))
         correct.append(right)
-    return prediction_figure(to_pixels(images, trained.preprocessing), captions, correct)
+    return prediction_picture(to_pixels(images, trained.preprocessing), captions, correct)

@@ -211,7 +211,7 @@ class Classification(Task[ClassificationConfig, ClassifierSection, Classifier, P
 
     def figures(
         self, trained: TrainedClassifier, data: LabelledImages, metrics: Metrics, device: torch.device
-    ) -> "dict[str, Figure]":
+    ) -> "Mapping[str, Figure | np.ndarray]":
         assert isinstance(metrics, ClassificationMetrics)
         return evaluation_figures(trained, data, metrics, device)
 

@@ -1,11 +1,12 @@
 """What a training step costs: full fine-tuning, PEFT, visionlora and the floor, interleaved in one run."""
 
 import json
+import math
 import statistics
 import subprocess
 import sys
 from argparse import ArgumentParser, ArgumentTypeError, Namespace
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import torch
@@ -22,6 +23,7 @@ from visionlora.models.segmenter import segmenter_names
 MIB = 2**20
 DEFAULTS = {"classification": (224, 8, 16), "detection": (480, 4, 4), "segmentation": (480, 4, 4)}
 """Size, batch, batch when bytes are counted."""
+_COMPILED = ", compiled"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -55,7 +57,7 @@ def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--channels-last", action="store_true")
     parser.add_argument("--autocast", choices=("off", "bf16"), default="off")
     modes = ("off", "default", "reduce-overhead", "max-autotune")
-    parser.add_argument("--compile", nargs="?", const="default", default="off", choices=modes, help="every model")
+    parser.add_argument("--compile", nargs="?", const="default", default="off", choices=modes, help="every model, too")
     parser.add_argument("--graph", action="store_true", help="time forward and backward as replays of a CUDA graph")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--rounds", type=_positive, default=9, help="of every method in turn (default: %(default)s)")
@@ -71,9 +73,9 @@ def run(arguments: Namespace) -> int:
     """Measure and print the table."""
     setup = _setup(arguments)
     if arguments.peak_of:
-        print(peak_bytes(arguments.peak_of, setup))
+        print(peak_bytes(arguments.peak_of, replace(setup, compile="off")))
         return 0
-    console = Console(width=None if Console().is_terminal else 120)
+    console = Console(width=None if Console().is_terminal else 150)
     with Progress(MofNCompleteColumn(), TimeElapsedColumn(), TextColumn("{task.description}"), console=console) as bar:
         results = measure(setup, arguments, bar)
     show(results, setup, arguments, console)
@@ -110,18 +112,22 @@ def _setup(arguments: Namespace) -> Setup:
 def measure(setup: Setup, arguments: Namespace, bar: Progress) -> dict[str, Measured]:
     """Bytes first, each method alone in memory; then times of all of them in turn; then peaks."""
     methods = arguments.methods
-    task = bar.add_task("", total=len(methods) * (1 + arguments.peak) + arguments.rounds)
-    results = {}
+    plain = replace(setup, compile="off")
+    made = {name: (name, plain) for name in methods}
+    if setup.compile != "off":
+        made |= {f"{name}{_COMPILED}": (name, setup) for name in methods}
+    task = bar.add_task("", total=len(methods) * (1 + arguments.peak) + len(made) + arguments.rounds)
+    saved = {}
     for name in methods:
         bar.update(task, description=f"bytes of {name}")
-        results[name] = Measured(saved=saved_bytes(name, setup, arguments.bytes_batch))
+        saved[name] = saved_bytes(name, plain, arguments.bytes_batch)
         bar.advance(task)
-    steps = {name: make_step(name, setup) for name in methods}
+    steps = {name: make_step(*each) for name, each in made.items()}
     bar.update(task, description="time")
-    seconds = interleave(steps, arguments.rounds, setup.device, on_round=lambda: bar.advance(task))
+    results = interleave(steps, arguments.rounds, setup.device, on_round=lambda: bar.advance(task))
     del steps
     for name in methods:
-        results[name].seconds = seconds[name]
+        results[name].saved = saved[name]
         if arguments.peak:
             bar.update(task, description=f"peak of {name}")
             own = [argument for argument in sys.argv if argument != "--peak"]
@@ -134,17 +140,21 @@ def measure(setup: Setup, arguments: Namespace, bar: Progress) -> dict[str, Meas
 def show(results: dict[str, Measured], setup: Setup, arguments: Namespace, console: Console) -> None:
     """A row for each method; ratios are medians over the rounds with their quartiles."""
     others = [name for name in ("floor", "floor+head", "peft", "full") if name in results]
-    table = Table("", "step, ms", *(f"/ {name}" for name in others), "saved, MiB", "/ peft", "peak, MiB")
+    compiles = ["first step, s", "pays after"] if setup.compile != "off" else []
+    table = Table("", "step, ms", *(f"/ {name}" for name in others), *compiles, "saved, MiB", "/ peft", "peak, MiB")
     for name, result in results.items():
         ratios = ["" if name == other else _ratio(result, results[other]) for other in others]
-        bytes_ratio = f"{result.saved / results['peft'].saved:.2f}" if "peft" in results and name != "peft" else ""
-        peak = f"{result.peak / MIB:.0f}" if result.peak else ""
-        milliseconds = f"{1e3 * statistics.median(result.seconds):.0f}"
-        table.add_row(name, milliseconds, *ratios, f"{result.saved / MIB:.0f}", bytes_ratio, peak)
+        bytes_ratio = ""
+        if "peft" in results and name != "peft" and result.saved:
+            bytes_ratio = f"{result.saved / results['peft'].saved:.2f}"
+        saved, peak = (f"{size / MIB:.0f}" if size else "" for size in (result.saved, result.peak))
+        plain = results[name.removesuffix(_COMPILED)]
+        compiling = [f"{result.first:.1f}", "" if plain is result else pays_after(result, plain)] if compiles else []
+        table.add_row(name, f"{1e3 * result.step:.0f}", *ratios, *compiling, saved, bytes_ratio, peak)
     console.print(table)
     model = " over ".join(name for name in (setup.over, setup.model) if name)
     layout = "channels_last" if setup.channels_last else "NCHW"
-    compiled = "" if setup.compile == "off" else f", compiled ({setup.compile})"
+    compiled = "" if setup.compile == "off" else f", compile {setup.compile}"
     compiled += ", replayed as CUDA graphs" if setup.graph else ""
     memory = ", memory low" if setup.memory == "low" else ""
     where = torch.cuda.get_device_name() if setup.device.startswith("cuda") else f"{torch.get_num_threads()} threads"
@@ -153,6 +163,12 @@ def show(results: dict[str, Measured], setup: Setup, arguments: Namespace, conso
         f"{arguments.bytes_batch}), autocast {setup.autocast}{memory}{compiled}; {where}, torch {torch.__version__}; "
         f"{arguments.rounds} rounds, median (quartiles)"
     )
+
+
+def pays_after(compiled: Measured, plain: Measured) -> str:
+    """So many steps win what the first one took longer."""
+    won = plain.step - compiled.step
+    return f"{math.ceil((compiled.first - plain.first) / won)} steps" if won > 0 else "never"
 
 
 def _ratio(result: Measured, other: Measured) -> str:

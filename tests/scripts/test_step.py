@@ -3,6 +3,7 @@
 import json
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 
 from benchmark import main
 from benchmarks.routes import Shape, Timed
-from benchmarks.step_measures import interleave, saved_bytes
+from benchmarks.step import pays_after
+from benchmarks.step_measures import Measured, interleave, saved_bytes
 from benchmarks.step_methods import METHODS, ON_REQUEST, make_case, make_step
 from benchmarks.step_tasks import Setup
 from visionlora.ops.cost import Costs
@@ -67,9 +69,32 @@ def test_methods_take_turns_and_each_is_warmed_up() -> None:
     order: list[str] = []
     steps = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
     rounds: list[None] = []
-    seconds = interleave(steps, 2, "cpu", on_round=lambda: rounds.append(None))
-    assert "".join(order) == "ab" + "aaabbb" + "bbbaaa" and len(rounds) == 2
-    assert [len(times) for times in seconds.values()] == [2, 2]
+    found = interleave(steps, 2, "cpu", on_round=lambda: rounds.append(None))
+    assert "".join(order) == "ab" + "aaabbb" + "bbbaaa" and len(rounds) == 2 + 2
+    assert all(len(each.seconds) == 2 and each.first > 0 for each in found.values())
+
+
+def test_compiled_steps_stand_beside_plain_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real, modes = torch.compile, []
+
+    def compiled(model: nn.Module, mode: str | None) -> Any:
+        modes.append(mode)
+        return real(model, backend="eager")
+
+    monkeypatch.setattr("torch.compile", compiled)
+    small = ["--model", "test_resnet", "--size", "32", "--batch", "2", "--bytes-batch", "2", "--rounds", "2"]
+    assert main(["step", *small, "--methods", "full", "visionlora", "--compile", "max-autotune"]) == 0
+    assert modes == ["max-autotune"] * 2
+    rows = [line for line in capsys.readouterr().out.splitlines() if ", compiled" in line]
+    assert len(rows) == 2 and all("never" in row or "steps" in row for row in rows)
+
+
+def test_compiling_pays_after_so_many_steps() -> None:
+    plain = Measured(first=2.0, seconds=[1.0, 1.0])
+    assert pays_after(Measured(first=12.0, seconds=[0.75, 0.75]), plain) == "40 steps"
+    assert pays_after(Measured(first=12.0, seconds=[1.0, 1.5]), plain) == "never"
 
 
 @pytest.mark.parametrize("model", ["test_efficientnet", "test_vit"])

@@ -46,6 +46,7 @@ from visionlora.training.features import drop_features, to_keep
 from visionlora.training.features import keep as keep_features
 from visionlora.training.folder import CHECKPOINTS, METRICS, REPORT, open_folder, settings_before, write_config
 from visionlora.training.gate import gate_of
+from visionlora.training.host_memory import freed_memory_kept
 from visionlora.training.keeping import check_keeping
 from visionlora.training.launch import wants_launch
 from visionlora.training.loop import fit, steps_per_epoch
@@ -142,6 +143,7 @@ def _train(
             keep_features(state, kept, say)
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
         with (
+            freed_memory_kept(device),
             stop_requests(patience=2 if processes.several else 1) as asked,
             Monitor(state.folder, state.progress, total, console, quiet) if processes.main else NoMonitor() as monitor,
         ):

@@ -60,3 +60,17 @@ def test_second_derivatives_go_through_them(threads: int) -> None:
         theirs = torch.autograd.grad((plain * weights).sum(), [x, factor], allow_unused=True)
         for one, other in zip(mine, theirs, strict=True):
             assert (one is None and other is None) or off_by(one, other.double()) < 1e-5
+
+
+def test_a_compiler_follows_a_layer_of_many_wide_rows(threads: int) -> None:
+    x, A, B = torch.randn(601, 520), torch.randn(RANK, 520), torch.randn(530, RANK)
+    weight, trained = torch.randn(530, 520), [each.requires_grad_() for each in (x, A, B)]
+
+    def layer(x: Tensor, A: Tensor, B: Tensor) -> Tensor:
+        return linear(x, weight, None, A, B, route="factored").square().mean()
+
+    torch.compiler.reset()
+    compiled = torch.compile(layer, backend="eager", fullgraph=True)  # raises where the graph breaks
+    found, expected = (torch.autograd.grad(way(*trained), trained) for way in (compiled, layer))
+    for mine, theirs in zip(found, expected, strict=True):
+        assert off_by(mine, theirs.double()) < 1e-5

@@ -29,7 +29,7 @@ def narrow_times(z: Tensor, x: Tensor) -> Tensor:
     """``z.t() @ x``: z (rows, r), x (rows, n) -> (r, n)."""
     if not x.is_cpu:
         return z.t() @ x
-    if not _pays(x) or torch.get_num_threads() == 1:
+    if not _pays(x) or _on_one_thread():
         return z.t().contiguous() @ x
     rows = len(x) - len(x) % _PIECES
     narrow, wide = (each[:rows].view(_PIECES, -1, each.shape[1]) for each in (z.contiguous(), x))
@@ -41,6 +41,11 @@ def times_narrow_rows(g: Tensor, z: Tensor) -> Tensor:
     """``g.t() @ z``: g (rows, n), z (rows, r) -> (n, r)."""
     # On a CPU the narrow matrix stands on the left, or it would take twice as long.
     return narrow_times(z, g).t() if g.is_cpu else g.t() @ z
+
+
+def _on_one_thread() -> bool:
+    # Not asked while compiling: a compiler would break its graph there, and so leave the whole step uncompiled.
+    return not torch.compiler.is_compiling() and torch.get_num_threads() == 1
 
 
 def _pays(x: Tensor) -> bool:

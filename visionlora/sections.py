@@ -182,7 +182,8 @@ class TrainSection(Section):
     ``retain`` (as ``eval --retain`` takes them; classifiers alone), an evaluation is only taken as best where the
     base's own head on the adapted backbone keeps the share ``retain_at_least`` of the base's score on them; while none
     does, it is the one that retains most. ``log_every`` and ``checkpoint_every`` count optimizer steps; a checkpoint is
-    also written after every epoch. ``memory`` says what adapted layers keep for the backward: see ``set_memory``.
+    also written after every epoch. ``memory`` says what adapted layers keep for the backward (see ``set_memory``);
+    with ``fast`` a run on a CPU also keeps what a step frees for the next one.
     ``compile`` is a mode of ``torch.compile``; ``reduce-overhead`` records CUDA graphs.
     With ``cache_features`` what is below all that trains is computed once for each training image and kept in the run's
     folder until the run ends, at most ``cache_limit`` GB: classifiers alone, and images that no augmentation changes.

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import torch
 
+from visionlora.adapters.layer import Memory
+
 _TRIM, _MMAP = -1, -3
 """M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3), in bytes."""
 _KEPT = (2**31 - 1, 2**30)
@@ -15,17 +17,16 @@ _USUAL = (2**26, 2**25)
 
 
 @contextmanager
-def freed_memory_kept(device: torch.device) -> Iterator[None]:
+def freed_memory_kept(device: torch.device, memory: Memory = "fast") -> Iterator[None]:
     """Let the C library keep freed blocks of up to 1 GiB for the next allocation while the block runs.
 
     Every step takes tensors of the same sizes. Those above 32 MiB glibc asks of the system each time, and gives back,
     and a page of 4 KiB that is touched for the first time costs more than to compute what is written there. Nothing
-    happens on a GPU, with another C library, or where the environment says how memory is to be given
-    (``MALLOC_...``, ``GLIBC_TUNABLES``).
+    happens on a GPU, with another C library, where the environment says how memory is to be given (``MALLOC_...``,
+    ``GLIBC_TUNABLES``), or with ``memory="low"``: between blocks of many sizes there may be some that fit nothing.
     """
-    library = None
-    if device.type == "cpu" and not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
-        library = _glibc()
+    told = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
+    library = _glibc() if device.type == "cpu" and memory == "fast" and not told else None
     if library is None:
         yield
         return

@@ -143,7 +143,7 @@ def _train(
             keep_features(state, kept, say)
         total = steps_per_epoch(setup.training, config.train) * config.train.epochs
         with (
-            freed_memory_kept(device),
+            freed_memory_kept(device, config.train.memory),
             stop_requests(patience=2 if processes.several else 1) as asked,
             Monitor(state.folder, state.progress, total, console, quiet) if processes.main else NoMonitor() as monitor,
         ):

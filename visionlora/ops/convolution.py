@@ -2,7 +2,7 @@
 
 oneDNN's kernels have blind spots in the usual memory format (measured in float32, the first two with two AVX-512
 cores, the third with two AVX2 ones): a 1 x 1 convolution as a plain matrix product takes 0.7 of its time, the input's
-gradient of a strided one 0.2 to 0.7, and the weight's gradient of a depthwise 5 x 5 one 0.14 to 0.65, copied to
+gradient of a strided one 0.2 to 0.7, and the weight's gradient of a depthwise 5 x 5 one 0.15 to 0.67, copied to
 channels_last. On other devices, and in channels_last where the kernels are good, torch's own are called.
 """
 

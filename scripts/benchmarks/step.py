@@ -24,6 +24,7 @@ MIB = 2**20
 DEFAULTS = {"classification": (224, 8, 16), "detection": (480, 4, 4), "segmentation": (480, 4, 4)}
 """Size, batch, batch when bytes are counted."""
 _COMPILED = ", compiled"
+"""Behind a method's name: its steps through ``torch.compile``."""
 
 
 def add_arguments(parser: ArgumentParser) -> None:

@@ -40,9 +40,7 @@ class Measured:
 def interleave(
     steps: dict[str, Callable[[], None]], rounds: int, device: str, on_round: Callable[[], None]
 ) -> dict[str, Measured]:
-    """The first step of each method, and mean seconds of one in each round; who goes first changes from round to
-    round.
-    """
+    """Seconds of each method's first step, and the mean of one in each round; who goes first changes every round."""
     found = {name: Measured() for name in steps}
     names, number_of_steps = list(steps), STEPS["cuda" if device.startswith("cuda") else "cpu"]
     for name in names:

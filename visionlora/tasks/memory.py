@@ -3,7 +3,6 @@
 import ctypes
 import gc
 import sys
-from contextlib import suppress
 
 import torch
 
@@ -21,6 +20,11 @@ def free_memory() -> None:
     gc.collect()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
-    if sys.platform == "linux":
-        with suppress(AttributeError):  # another C library than GNU's, which keeps what was freed for itself
-            ctypes.CDLL(None).malloc_trim(0)
+    if (library := glibc()) is not None:
+        library.malloc_trim(0)  # which keeps what was freed for itself
+
+
+def glibc() -> ctypes.CDLL | None:
+    """GNU's C library, or None where the process has another one."""
+    library = ctypes.CDLL(None) if sys.platform == "linux" else None
+    return library if hasattr(library, "malloc_trim") else None

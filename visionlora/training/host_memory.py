@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from visionlora.adapters.layer import Memory
+from visionlora.tasks.memory import glibc
 
 _TRIM, _MMAP = -1, -3
 """M_TRIM_THRESHOLD and M_MMAP_THRESHOLD of mallopt(3), in bytes."""
@@ -26,7 +27,7 @@ def freed_memory_kept(device: torch.device, memory: Memory = "fast") -> Iterator
     ``GLIBC_TUNABLES``), or with ``memory="low"``: between blocks of many sizes there may be some that fit nothing.
     """
     told = any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ)
-    library = _glibc() if device.type == "cpu" and memory == "fast" and not told else None
+    library = glibc() if device.type == "cpu" and memory == "fast" and not told else None
     if library is None:
         yield
         return
@@ -36,13 +37,6 @@ def freed_memory_kept(device: torch.device, memory: Memory = "fast") -> Iterator
     finally:
         _set(library, _USUAL)
         library.malloc_trim(0)
-
-
-def _glibc() -> ctypes.CDLL | None:
-    if os.name != "posix":
-        return None
-    library = ctypes.CDLL(None)
-    return library if hasattr(library, "mallopt") and hasattr(library, "malloc_trim") else None
 
 
 def _set(library: ctypes.CDLL, thresholds: tuple[int, int]) -> None:

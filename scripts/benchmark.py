@@ -15,6 +15,7 @@ python scripts/benchmark.py pick annotations.json --days monday --val tuesday --
 python scripts/benchmark.py drift vtest.avi car_park/images --every 3 --scenes 500
 python scripts/benchmark.py recalibration ants_bees_256 --checkpoint tf_efficientnet_lite0.safetensors
 python scripts/benchmark.py fleet --model vit_small_patch16_224
+python scripts/benchmark.py forecast runs/ants runs/cells
 python scripts/benchmark.py extended --model mobilenetv2_100
 python scripts/benchmark.py keep-classes photos ants_bees_256 --checkpoint FILE --known imagenet_samples_256
 """
@@ -29,6 +30,7 @@ from benchmarks import (
     export,
     extended,
     fleet,
+    forecast,
     keep_classes,
     launches,
     load,
@@ -58,6 +60,7 @@ COMMANDS = {
     "drift": drift,
     "recalibration": recalibration,
     "fleet": fleet,
+    "forecast": forecast,
     "extended": extended,
     "keep-classes": keep_classes,
 }

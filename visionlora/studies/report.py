@@ -34,7 +34,14 @@ def write_report(found: Comparison) -> list[Row]:
     }
     write_json(
         folder / "results.json",
-        {"score": found.score, "budget": str(found.plan.budget), "rows": plain, "runs": runs, "learning_rates": rates},
+        {
+            "score": found.score,
+            "tested": found.tested,
+            "budget": str(found.plan.budget),
+            "rows": plain,
+            "runs": runs,
+            "learning_rates": rates,
+        },
     )
     _write_csv(folder / "results.csv", plain)
     _write_csv(folder / "runs.csv", [{k: v for k, v in run.items() if k not in ("curve", "per_class")} for run in runs])

@@ -1,5 +1,8 @@
 """What training would cost is what it costs."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import pytest
 import timm
 import torch
@@ -7,7 +10,7 @@ import torch.nn.functional as F
 from torch.utils.flop_counter import FlopCounterMode
 
 from visionlora.adapters.config import LoRAConfig
-from visionlora.studies.costs import _COUNTS, METHODS, _cost, _inside, costs_of, noise, prepared
+from visionlora.studies.costs import _COUNTS, METHODS, _cost, _inside, costs_of, noise, prepared, time_steps
 from visionlora.studies.memory import bytes_kept
 
 MODELS = (
@@ -34,6 +37,24 @@ def test_bytes_kept_are_those_that_a_larger_batch_keeps(name: str) -> None:
         model = classifier.model
         counted = bytes_kept(model, lambda: F.cross_entropy(model(images), torch.zeros(8).long()))  # noqa: B023
         assert foretold == pytest.approx(counted, rel=0.1)
+
+
+def test_steps_are_timed_with_freed_memory_kept_as_in_a_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = list[bool]()
+
+    @contextmanager
+    def noted(device: torch.device) -> Iterator[None]:
+        assert device.type == "cpu"
+        kept.append(True)
+        yield
+        kept.append(False)
+
+    monkeypatch.setattr("visionlora.studies.costs.freed_memory_kept", noted)
+    classifier, _ = prepared("lora", "test_resnet", LoRAConfig(rank=4), 5, SIZE)
+    during = list[bool]()
+    classifier.model.register_forward_hook(lambda *_: during.append(kept[-1]))
+    assert time_steps(classifier, 2, 0.0) > 0
+    assert len(during) >= 4 and all(during) and kept == [True, False]
 
 
 def test_layers_add_up_to_the_whole() -> None:

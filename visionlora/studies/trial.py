@@ -11,6 +11,7 @@ import torch
 from visionlora.studies.memory import bytes_kept
 from visionlora.tasks.evaluation import placed
 from visionlora.training.concluding import trainable
+from visionlora.training.host_memory import freed_memory_kept
 from visionlora.training.loop import autocast_context
 from visionlora.training.state import RunState
 
@@ -56,14 +57,15 @@ def try_out(state: RunState, note: str = "", seconds: float = 0.0) -> Trial:
     batches = _batches(state)
     first = placed(next(batches), state.device, state.train.channels_last)
     kept = bytes_kept(state.model, lambda: _loss(state, first))
-    _step(state, first)
     times: list[float] = []
-    while len(times) < STEPS or sum(times) < seconds:
-        started = time.perf_counter()
-        _step(state, placed(next(batches), state.device, state.train.channels_last))
-        if state.device.type == "cuda":
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - started)
+    with freed_memory_kept(state.device, state.train.memory):
+        _step(state, first)
+        while len(times) < STEPS or sum(times) < seconds:
+            started = time.perf_counter()
+            _step(state, placed(next(batches), state.device, state.train.channels_last))
+            if state.device.type == "cuda":
+                torch.cuda.synchronize()
+            times.append(time.perf_counter() - started)
     return Trial(trainable(state.model), kept, statistics.median(times), len(first["image"]), note)
 
 

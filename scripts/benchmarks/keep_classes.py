@@ -34,9 +34,9 @@ _CONFIGS = Path(__file__).parents[2] / "configs"
 _BATCH = 20
 _TIMED = 15
 """Images of the test days that detectors are timed on."""
-WAYS = ("keep", "distill", "full", "both")
-"""To get a detector that knows a new class, beside the base that knows the old one."""
-_BESIDE, _BOTH = "base beside it", "both at once"
+WAYS = ("keep", "distill", "full", "both", "alone")
+"""To get a detector that knows a new class: from the base that knows the old one; both and alone from the backbone."""
+_BESIDE, _BOTH, _ALONE = "base beside it", "both at once", "new class alone"
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -139,8 +139,9 @@ def _boxes(arguments: Namespace, folder: Path, take: Callable[[int, dict[str, An
     files = {name: _only(document, names, folder / f"{name}.json") for name, names in _named(old, new).items()}
     bases = {seed: _run(arguments, seed, folder, "base", files["old"]) for seed in arguments.seeds}
     first = {(seed, "base"): base for seed, base in bases.items()}
-    if "both" in arguments.ways:
-        first |= {(seed, _BOTH): _run(arguments, seed, folder, _BOTH, files["both"]) for seed in arguments.seeds}
+    for way, name, data in (("both", _BOTH, "both"), ("alone", _ALONE, "new")):
+        if way in arguments.ways:
+            first |= {(seed, name): _run(arguments, seed, folder, name, files[data]) for seed in arguments.seeds}
     for (seed, way), scores in _trained_and_scored(arguments, first, files["both"], {}):
         take(seed, {"way": way, **scores})
     runs, known = {}, {}

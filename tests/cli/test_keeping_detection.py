@@ -1,7 +1,9 @@
 """A detector that learns a class beside those of its base: their boxes and scores stay as they were."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +21,7 @@ from visionlora.tasks.detection.inference import predict_detections
 from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained, write_plain
 from visionlora.training.concluding import Result
-from visionlora.training.run import train
+from visionlora.training.run import prepare, train
 
 LAYOUT = ("levels", "fpn_channels", "head_convs", "size", "mean", "std")
 TRAIN = {"epochs": 4, "evaluate_every": 4, "lr": 0.02, "head_lr": 0.03}
@@ -89,6 +91,41 @@ def test_old_boxes_are_the_bases_and_new_ones_the_adapters(finished: Result, bas
     labels = [set(one["labels"].tolist()) for one in trained.built.to_classes(found)]
     assert set.union(*labels) == {0, 1}
     assert finished.kept is not None and finished.kept.compared == 4
+
+
+@pytest.mark.parametrize("way", [True, "distill"])
+def test_pyramid_and_head_train_whole_unless_told_otherwise(
+    way: bool | str, folder: Path, scenes: Path, base: Path
+) -> None:
+    def made(**lora: Any) -> tuple[dict[str, Tensor], set[str]]:
+        """The base's tensors as a run begins, and the names of those that train whole."""
+        config = make_detection_config(
+            scenes,
+            folder / "x",
+            model={"checkpoint": str(base), **dict.fromkeys(LAYOUT)},
+            data={"leave_out": ["red"]},
+            keep_classes=way,
+        )
+        config = config.model_copy(update={"lora": replace(config.lora, **lora)})
+        setup = task_of("detection").set_up(config)
+        values = {name: value.clone() for name, value in setup.built.model.state_dict().items()}
+        prepare(config, setup)
+        named = setup.built.model.named_parameters()
+        return values, {name for name, parameter in named if parameter.requires_grad and "lora" not in name}
+
+    known = load_trained(base).model
+    above = {name for name, _ in known.named_parameters() if not name.startswith("backbone.body.")}
+    predictor = "head.classification_head.cls_logits"
+    of_the_base = {name for name in known.state_dict() if not name.startswith(predictor)}
+
+    values, trains = made()
+    assert trains == above
+    others = {name for name in of_the_base if not torch.equal(values[name], known.state_dict()[name])}
+    assert all(name in above for name in others) and bool(others) == (way is True)  # those anew, and no other
+
+    values, trains = made(unfreeze=[predictor])
+    assert trains == {f"{predictor}.weight", f"{predictor}.bias"}
+    assert all(torch.equal(values[name], known.state_dict()[name]) for name in of_the_base)
 
 
 def test_eval_predict_and_export_know_both(

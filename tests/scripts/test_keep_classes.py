@@ -36,13 +36,13 @@ def test_detectors_are_trained_once_and_scored_by_class(tmp_path: Path, monkeypa
     settings += ["train.epochs=1", "train.evaluate_every=1", "train.batch_size=4", "data.workers=0"]
     command = ["keep-classes", "boxes", str(annotations), "--root", str(annotations.parent), "--seeds", "0"]
     command += ["--checkpoint", BASE["checkpoint"], "--old", "red", "--new", "blue", "--runs", str(tmp_path / "runs")]
-    command += ["--days", "monday", "--val", "friday", "--test", "friday", "--ways", "keep", "full", "both"]
+    command += ["--days", "monday", "--val", "friday", "--test", "friday", "--ways", "keep", "full", "both", "alone"]
     command += ["--json", str(tmp_path / "rows.json"), "--set", *settings]
     assert main(command) == 0
     rows = {row["way"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
-    assert list(rows) == ["base", "both at once", "base beside it", "fine-tuned on the new"]
+    assert list(rows) == ["base", "both at once", "new class alone", "base beside it", "fine-tuned on the new"]
     assert rows["base beside it"]["identical"] is True
-    assert "new AP50" not in rows["base"]  # it has no such class
+    assert "new AP50" not in rows["base"] and "old AP50" not in rows["new class alone"]  # they have no such class
     assert all(0 <= rows[way]["old AP50"] <= 1 for way in ("base", "both at once", "base beside it"))
     assert rows["base beside it"]["old AP50"] == pytest.approx(rows["base"]["old AP50"])
 

@@ -62,16 +62,20 @@ def create(
     image = {"image_mean": list(body.data_config["mean"]), "image_std": list(body.data_config["std"])}
     build = {"retinanet": _retinanet, "fcos": _fcos, "faster_rcnn": _faster_rcnn, "mask_rcnn": _mask_rcnn}[name]
     model = build(pyramid, num_classes, layout, image)
-    # The R-CNNs have a background at 0.
-    first, head = (1, ["rpn", "roi_heads"]) if isinstance(model, FasterRCNN) else (0, ["head"])
+    first = 1 if isinstance(model, FasterRCNN) else 0  # the R-CNNs have a background at 0
     labels = tuple(range(first, first + num_classes))
     for layer in unused:
         body.model.get_submodule(layer).requires_grad_(False)
-    new = ["backbone.fpn", *head]
+    new = above_backbone(model)
     if own is not None:
         assert checkpoint is not None
         new = _load_whole(model, name, classes, own, first, checkpoint)
     return BuiltDetector(model, new, [f"backbone.body.{layer}" for layer in unused], labels, SIZE)
+
+
+def above_backbone(model: nn.Module) -> list[str]:
+    """Names of the modules of a detector over a timm backbone that are not the backbone's: pyramid and head."""
+    return ["backbone.fpn", *(["rpn", "roi_heads"] if isinstance(model, FasterRCNN) else ["head"])]
 
 
 def _load_whole(

@@ -21,6 +21,7 @@ from visionlora.models.detector import Detector, create_detector, own_classes
 from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinDetections
 from visionlora.models.pinning import pinned
+from visionlora.models.timm_detectors import above_backbone
 from visionlora.tasks.about import DetectorAbout, Rule
 from visionlora.tasks.base import Chosen, SetUp, Task, Told
 from visionlora.tasks.base_settings import like_its_file
@@ -72,6 +73,8 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
             data, about = self._with_the_bases(data, section, config)
         torch.manual_seed(config.train.seed)
         detector = self.build(section, data.train.classes)
+        if config.train.keep_classes and section.backbone is not None and config.lora.unfreeze is None:
+            detector = self._more_trains(detector, section, config)
         shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
         training = DetectionTraining(config, data.train, detector, shown)
         name = f"{section.name} over {section.backbone}" if section.backbone else section.name
@@ -92,6 +95,19 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
             train=training.train_set.data,
             about=about,
         )
+
+    def _more_trains(self, detector: Detector, section: DetectorSection, config: DetectionConfig) -> Detector:
+        """With pyramid and head to train whole; made anew where the base answers with its own beside them.
+
+        They are small, and those of a base have learnt to see its classes and nothing else: with adapters on them, or
+        trained whole from there, new classes are learnt less well (docs/new-classes.md).
+        """
+        if config.train.keep_classes == "distill":
+            return replace(detector, head=above_backbone(detector.model))
+        anew = self.build(self.without_base(section, config.out), detector.classes)
+        body = detector.model.get_submodule("backbone.body").state_dict()
+        anew.model.get_submodule("backbone.body").load_state_dict(body)
+        return replace(detector, model=anew.model, head=above_backbone(anew.model))
 
     def _with_the_bases(
         self, data: AnnotatedSplit, section: DetectorSection, config: DetectionConfig

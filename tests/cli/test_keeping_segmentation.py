@@ -1,6 +1,7 @@
 """A segmenter that learns a class beside those of its base, whose logits stay as they were."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,9 +12,10 @@ from helpers.squares import Command
 from visionlora.cli.merge import merge
 from visionlora.errors import InputError
 from visionlora.exports.opening import open_trained
+from visionlora.tasks.registry import task_of
 from visionlora.tasks.trained import load_trained
 from visionlora.training.concluding import Result
-from visionlora.training.run import train
+from visionlora.training.run import prepare, train
 
 OPEN = ("channels", "mean", "std")
 TRAIN = {"epochs": 6, "evaluate_every": 6, "checkpoint_every": 100}
@@ -75,6 +77,33 @@ def test_old_logits_are_the_bases_and_a_new_class_wins_where_it_beats_its_ground
     assert finished.kept is not None and finished.kept.compared == 4
     colors = trained.about["colors"]
     assert colors[:2] == known.about["colors"] and trained.about["values"] == [0, 1, 2]
+
+
+def test_the_decoder_trains_whole_from_the_bases_unless_told_otherwise(folder: Path, base: Path) -> None:
+    config = make_segmentation_config(
+        folder / "scenes",
+        folder / "x",
+        model={"checkpoint": str(base), **dict.fromkeys(OPEN)},
+        data={"classes": str(folder / "scenes/blue.yaml"), "background": "ground"},
+        keep_classes=True,
+    )
+    known = load_trained(base).model.state_dict()
+
+    def trains(unfreeze: list[str] | None) -> tuple[set[str], str]:
+        """What trains whole, and the layer of the classes."""
+        own = config.model_copy(update={"lora": replace(config.lora, unfreeze=unfreeze)})
+        setup = task_of("segmentation").set_up(own)
+        values = setup.built.model.state_dict()
+        other = {name.rpartition(".")[0] for name in known if not torch.equal(values[name], known[name])}
+        (layer,) = other
+        prepare(own, setup)
+        named = setup.built.model.named_parameters()
+        return {name for name, parameter in named if parameter.requires_grad and "lora" not in name}, layer
+
+    decoder = {name for name, _ in load_trained(base).model.named_parameters() if name.startswith("decoder.")}
+    whole, layer = trains(None)
+    assert whole == decoder
+    assert trains([layer])[0] == {f"{layer}.weight", f"{layer}.bias"}
 
 
 def test_eval_predict_and_export_know_both(finished: Result, folder: Path, visionlora: Command) -> None:

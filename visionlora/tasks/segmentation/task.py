@@ -71,6 +71,9 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
         data, section = load_segmented_split(config.data), like_its_file(config.model)
         torch.manual_seed(config.train.seed)
         segmenter = self.build(section, data.train.classes)
+        if config.train.keep_classes and section.backbone is not None and config.lora.unfreeze is None:
+            # It is small and has learnt the base's few classes: with adapters on it new ones are learnt less well.
+            segmenter = replace(segmenter, head=["decoder"])
         refuse_single_images(config, segmenter)
         mean, std = segmenter.data_config["mean"], segmenter.data_config["std"]
         shown = SegmenterInput(section.size, mean, std, config.data.window, config.data.window_overlap)

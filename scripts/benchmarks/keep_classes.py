@@ -34,7 +34,7 @@ _CONFIGS = Path(__file__).parents[2] / "configs"
 _BATCH = 20
 _TIMED = 15
 """Images of the test days that detectors are timed on."""
-WAYS = ("keep", "distill", "full", "both", "alone")
+WAYS = ("keep", "head", "distill", "full", "both", "alone")
 """To get a detector that knows a new class: from the base that knows the old one; both and alone from the backbone."""
 _BESIDE, _BOTH, _ALONE = "base beside it", "both at once", "new class alone"
 
@@ -190,6 +190,9 @@ def _from_base(arguments: Namespace, base: Path) -> dict[str, tuple[str, ...]]:
             begins = (f"lora.from={stage}",) if stage else ()
             name = f"{_BESIDE}{f', from {stage}' if stage else ''}"
             given[name] = ("new", whole, "train.keep_classes=true", *begins)
+    if "head" in arguments.ways:
+        name = f"{_BESIDE}, without an adapter on the backbone"
+        given[name] = ("new", whole, "train.keep_classes=true", "train.method=head")
     if "distill" in arguments.ways:
         given["distilled"] = ("new", whole, "train.keep_classes=distill")
     if "full" in arguments.ways:

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from benchmark import main
+from benchmarks.keep_classes import WAYS
 from helpers.detection_runs import BASE, make_scenes
 from helpers.new_classes import make_new
 from helpers.runs import COLOURS, make_images
@@ -36,12 +37,14 @@ def test_detectors_are_trained_once_and_scored_by_class(tmp_path: Path, monkeypa
     settings += ["train.epochs=1", "train.evaluate_every=1", "train.batch_size=4", "data.workers=0"]
     command = ["keep-classes", "boxes", str(annotations), "--root", str(annotations.parent), "--seeds", "0"]
     command += ["--checkpoint", BASE["checkpoint"], "--old", "red", "--new", "blue", "--runs", str(tmp_path / "runs")]
-    command += ["--days", "monday", "--val", "friday", "--test", "friday", "--ways", "keep", "full", "both", "alone"]
+    command += ["--days", "monday", "--val", "friday", "--test", "friday", "--ways", *WAYS]
     command += ["--json", str(tmp_path / "rows.json"), "--set", *settings]
     assert main(command) == 0
     rows = {row["way"]: row for row in json.loads((tmp_path / "rows.json").read_text())}
-    assert list(rows) == ["base", "both at once", "new class alone", "base beside it", "fine-tuned on the new"]
-    assert rows["base beside it"]["identical"] is True
+    beside = ["base beside it", "base beside it, without an adapter on the backbone"]
+    from_the_base = [*beside, "distilled", "fine-tuned on the new"]
+    assert list(rows) == ["base", "both at once", "new class alone", *from_the_base]
+    assert all(rows[way]["identical"] is True for way in beside)
     assert "new AP50" not in rows["base"] and "old AP50" not in rows["new class alone"]  # they have no such class
     assert all(0 <= rows[way]["old AP50"] <= 1 for way in ("base", "both at once", "base beside it"))
     assert rows["base beside it"]["old AP50"] == pytest.approx(rows["base"]["old AP50"])

@@ -12,7 +12,7 @@ from rich.table import Table
 from visionlora.errors import InputError
 from visionlora.studies.forecast import LEAST, Forecast, forecast
 
-_COLUMNS = ("study", "method", "from", "to", "foretold", "80% interval", "found, mean", "each run", "holds")
+_COLUMNS = ("study", "method", "images", "foretold", "80% interval", "found", "holds")
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -35,12 +35,10 @@ def run(arguments: Namespace) -> int:
             table.add_row(
                 study.name,
                 " ".join(str(part) for part in method if part),
-                f"{given}",
-                f"{most}",
+                f"{given} -> {most}",
                 f"{foretold.score:.3f}",
-                f"{foretold.low:.3f} to {foretold.high:.3f}",
+                f"{foretold.low:.3f}, {foretold.high:.3f}",
                 f"{mean:.3f}",
-                ", ".join(f"{score:.3f}" for score in scores),
                 "yes" if holds else "no",
             )
     console.print(table)

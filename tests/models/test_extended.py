@@ -114,6 +114,36 @@ def test_what_was_changed_in_place_is_computed_again() -> None:
     assert not extended.shared("new")
 
 
+class ByPart(nn.Module):
+    """Calls what is in a module and never the module, as a pyramid does with the stages of its backbone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.ModuleDict({"a": nn.Sequential(nn.Linear(6, 6), nn.ReLU()), "b": nn.Linear(6, 6)})
+        self.fc = nn.Linear(6, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        for part in self.body.values():
+            x = part(x)
+        return self.fc(x)
+
+
+@torch.no_grad()
+def test_of_a_module_that_is_never_called_its_parts_are_taken_over() -> None:
+    base = ByPart().eval()
+    other = copy.deepcopy(base)
+    nn.init.normal_(other.fc.weight)
+    x = torch.randn(3, 6)
+    expected = torch.cat([base(x), other(x)], dim=1)
+    extended = Extended(base, {"new": other}, JoinLogits())
+    runs: list[int] = []
+    base.body["a"][0].register_forward_hook(lambda *_: runs.append(1))
+    for _ in range(2):
+        assert torch.equal(extended(x), expected)
+        assert extended.shared("new") == ["body.a", "body.b"]
+    assert len(runs) == 2
+
+
 @torch.no_grad()
 def test_outputs_that_nobody_takes_over_are_kept_once_and_no_more() -> None:
     base = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 2)).eval()

@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionlora.adapters.targets import is_under
+
 Join = Callable[[Any, dict[str, Any]], Any]
 """The base's outputs and, by name, the others' -> all of them together."""
 
@@ -99,8 +101,9 @@ class _Taken:
         paths: of these.
         own: of modules that have something of the model's own, not counting what is in them.
         used: the paths whose outputs were taken over last.
-        wanted: those whose outputs are worth keeping: all at first, and then what was used. Whatever else is kept
-            until the end takes memory that the model would have used again.
+        wanted: those whose outputs are worth keeping: at first all that are alike, as a model may call what is in a
+            module and never the module; then what was used. Whatever else is kept until the end takes memory that the
+            model would have used again.
     """
 
     def __init__(self, base: nn.Module, other: nn.Module) -> None:
@@ -108,7 +111,6 @@ class _Taken:
         self.paths: list[str] = []
         self.own: list[str] = []
         self.used: list[str] = []
-        self.wanted = self.paths
         for path, module in list(other.named_modules()):
             if any(path.startswith(f"{outer}.") for outer in self.paths):
                 continue
@@ -118,6 +120,7 @@ class _Taken:
                 parent, _, leaf = path.rpartition(".")
                 other.get_submodule(parent)._modules[leaf] = theirs[path]
                 self.paths.append(path)
+        self.wanted = [path for path, _ in other.named_modules() if is_under(path, self.paths)]
 
     @contextmanager
     def replayed(self, other: nn.Module, outputs: dict[str, list[_Output]]) -> Iterator[None]:
@@ -159,15 +162,24 @@ class _Taken:
 
 @contextmanager
 def _recorded(model: nn.Module, paths: set[str]) -> Iterator[dict[str, list[_Output]]]:
-    """Within the block the outputs of these modules are kept, in the order of their calls."""
+    """Within the block the outputs of these modules are kept, in the order of their calls; not while an outer one of
+    them is at work, whose output has it all.
+    """
     outputs: dict[str, list[_Output]] = {path: [] for path in paths}
+    at_work: list[nn.Module] = []
     handles = []
     for path in paths:
 
-        def keep(_module: nn.Module, _inputs: Any, output: Any, path: str = path) -> None:
-            outputs[path].append(_Output.of(output))
+        def begins(module: nn.Module, _inputs: Any) -> None:
+            at_work.append(module)
 
-        handles.append(model.get_submodule(path).register_forward_hook(keep))
+        def keep(_module: nn.Module, _inputs: Any, output: Any, path: str = path) -> None:
+            at_work.pop()
+            if not at_work:
+                outputs[path].append(_Output.of(output))
+
+        module = model.get_submodule(path)
+        handles += [module.register_forward_pre_hook(begins), module.register_forward_hook(keep)]
     try:
         yield outputs
     finally:

@@ -8,8 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from visionlora.adapters.targets import is_under
-
 Join = Callable[[Any, dict[str, Any]], Any]
 """The base's outputs and, by name, the others' -> all of them together."""
 
@@ -120,7 +118,8 @@ class _Taken:
                 parent, _, leaf = path.rpartition(".")
                 other.get_submodule(parent)._modules[leaf] = theirs[path]
                 self.paths.append(path)
-        self.wanted = [path for path, _ in other.named_modules() if is_under(path, self.paths)]
+        shared = [other.get_submodule(path).named_modules(prefix=path) for path in self.paths]
+        self.wanted = [path for modules in shared for path, _ in modules]
 
     @contextmanager
     def replayed(self, other: nn.Module, outputs: dict[str, list[_Output]]) -> Iterator[None]:

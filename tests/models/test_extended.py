@@ -87,6 +87,15 @@ def test_a_third_set_on_top_and_one_taken_off(tmp_path: Path) -> None:
     torch.testing.assert_close(both.without("one")(x), torch.cat([base(x), two], dim=1), rtol=0, atol=0)
 
 
+@torch.no_grad()
+def with_another_fc(base: nn.Module) -> tuple[Extended, Tensor, Tensor]:
+    """A base beside a copy with another layer ``fc``; an input (3, 6), and the two's answers to it."""
+    other = copy.deepcopy(base.eval())
+    nn.init.normal_(other.fc.weight)
+    x = torch.randn(3, 6)
+    return Extended(base, {"new": other}, JoinLogits()), x, torch.cat([base(x), other(x)], dim=1)
+
+
 class InPlace(nn.Module):
     """What one module gave is changed in place by the next line, as torchvision's blocks do."""
 
@@ -104,12 +113,7 @@ class InPlace(nn.Module):
 
 @torch.no_grad()
 def test_what_was_changed_in_place_is_computed_again() -> None:
-    base = InPlace().eval()
-    other = copy.deepcopy(base)
-    nn.init.normal_(other.fc.weight)
-    x = torch.randn(3, 6)
-    expected = torch.cat([base(x), other(x)], dim=1)
-    extended = Extended(base, {"new": other}, JoinLogits())
+    extended, x, expected = with_another_fc(InPlace())
     assert torch.equal(extended(x), expected) and torch.equal(extended(x), expected)
     assert not extended.shared("new")
 
@@ -130,18 +134,27 @@ class ByPart(nn.Module):
 
 @torch.no_grad()
 def test_of_a_module_that_is_never_called_its_parts_are_taken_over() -> None:
-    base = ByPart().eval()
-    other = copy.deepcopy(base)
-    nn.init.normal_(other.fc.weight)
-    x = torch.randn(3, 6)
-    expected = torch.cat([base(x), other(x)], dim=1)
-    extended = Extended(base, {"new": other}, JoinLogits())
+    extended, x, expected = with_another_fc(ByPart())
     runs: list[int] = []
-    base.body["a"][0].register_forward_hook(lambda *_: runs.append(1))
+    extended.base.body["a"][0].register_forward_hook(lambda *_: runs.append(1))
     for _ in range(2):
         assert torch.equal(extended(x), expected)
         assert extended.shared("new") == ["body.a", "body.b"]
     assert len(runs) == 2
+
+
+@torch.no_grad()
+def test_one_takes_over_a_module_and_another_what_it_has_alike_in_there() -> None:
+    base = nn.Sequential(nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.Linear(4, 4)), nn.Linear(4, 2)).eval()
+    one, two = copy.deepcopy(base), copy.deepcopy(base)
+    nn.init.normal_(one[1].weight)
+    nn.init.normal_(two[0][2].weight)
+    x = torch.randn(3, 4)
+    expected = torch.cat([base(x), one(x), two(x)], dim=1)
+    extended = Extended(base, {"one": one, "two": two}, JoinLogits())
+    for _ in range(2):
+        assert torch.equal(extended(x), expected)
+        assert extended.shared("one") == ["0"] and extended.shared("two") == ["0.0", "0.1"]
 
 
 @torch.no_grad()

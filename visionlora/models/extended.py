@@ -1,7 +1,7 @@
 """A model beside others that grew out of it: its own outputs, bit for bit, and theirs."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,11 +44,15 @@ class Extended(nn.Module):
 
     def forward(self, images: Any) -> Any:
         """What ``join`` makes of all outputs for what the base takes."""
-        with _recorded(self.base, {path for taken in self._taken.values() for path in taken.wanted}) as outputs:
+        with ExitStack() as recordings:
+            outputs = {
+                name: recordings.enter_context(_recorded(self.base, taken.wanted))
+                for name, taken in self._taken.items()
+            }
             base = self.base(images)
         found = {}
         for name, other in self.others.items():
-            with self._taken[name].replayed(other, outputs):
+            with self._taken[name].replayed(other, outputs[name]):
                 found[name] = other(images)
         return self.join(base, found)
 
@@ -160,7 +164,7 @@ class _Taken:
 
 
 @contextmanager
-def _recorded(model: nn.Module, paths: set[str]) -> Iterator[dict[str, list[_Output]]]:
+def _recorded(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, list[_Output]]]:
     """Within the block the outputs of these modules are kept, in the order of their calls; not while an outer one of
     them is at work, whose output has it all.
     """

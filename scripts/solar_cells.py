@@ -9,7 +9,7 @@ import random
 import shutil
 import sys
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,7 +54,7 @@ def of_all(cells: Iterable[Cell], seed: int) -> dict[str, list[Cell]]:
     return parts
 
 
-def of_the_sure(cells: Iterable[Cell], train: int, test: int, seed: int) -> dict[str, list[Cell]]:
+def of_the_sure(cells: Sequence[Cell], train: int, test: int, seed: int) -> dict[str, list[Cell]]:
     """So many of each class to train and to test on, of those of which the experts are sure."""
     parts: dict[str, list[Cell]] = {"train": [], "val": []}
     generator = random.Random(seed)

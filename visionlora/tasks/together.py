@@ -14,7 +14,7 @@ from visionlora.errors import InputError, some
 from visionlora.models.extended import Extended
 from visionlora.models.stated import stated
 from visionlora.models.weights import explain_mismatch
-from visionlora.sections import ModelSection, read_model_section
+from visionlora.sections import ModelSection, RunConfig, read_model_section
 from visionlora.tasks.about import KEEPS, Keeps, Part, Rule, Together
 from visionlora.tasks.base import Task
 from visionlora.tasks.extending import other_head
@@ -92,6 +92,14 @@ def whole_models(own: list[str], section: ModelSection, noun: str) -> list[str]:
             "give what visionlora merge makes of a run"
         )
     return own
+
+
+def trains_above(config: RunConfig, backbone: str | None) -> bool:
+    """Whether new classes get what lies above a timm ``backbone`` whole, not its last layer alone.
+
+    It is small and has learnt the base's few classes; ``lora.unfreeze`` has the last word.
+    """
+    return bool(config.train.keep_classes) and backbone is not None and config.lora.unfreeze is None
 
 
 def head_fingerprints(model: nn.Module, known: Collection[str]) -> dict[str, str]:

@@ -45,7 +45,7 @@ from visionlora.tasks.detection.training import DetectionTraining, fitted
 from visionlora.tasks.models import Member, Trained, model_of, places_of
 from visionlora.tasks.outputs import Outputs
 from visionlora.tasks.protocols import AddLabels, Metrics, PredictOptions
-from visionlora.tasks.together import DISTILLED, build_base, joint_classes, whole_models
+from visionlora.tasks.together import DISTILLED, build_base, joint_classes, trains_above, whole_models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -73,7 +73,7 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
             data, about = self._with_the_bases(data, section, config)
         torch.manual_seed(config.train.seed)
         detector = self.build(section, data.train.classes)
-        if config.train.keep_classes and section.backbone is not None and config.lora.unfreeze is None:
+        if trains_above(config, section.backbone):
             detector = self._more_trains(detector, section, config)
         shown = DetectorInput(detector.data_config["size"], config.data.tile, config.data.tile_overlap)
         training = DetectionTraining(config, data.train, detector, shown)
@@ -99,8 +99,8 @@ class Detection(Task[DetectionConfig, DetectorSection, Detector, DetectorInput, 
     def _more_trains(self, detector: Detector, section: DetectorSection, config: DetectionConfig) -> Detector:
         """With pyramid and head to train whole; made anew where the base answers with its own beside them.
 
-        They are small, and those of a base have learnt to see its classes and nothing else: with adapters on them, or
-        trained whole from there, new classes are learnt less well (docs/new-classes.md).
+        With adapters on a base's own, or trained whole from there, new classes are learnt less well
+        (docs/new-classes.md).
         """
         if config.train.keep_classes == "distill":
             return replace(detector, head=above_backbone(detector.model))

@@ -42,7 +42,7 @@ from visionlora.tasks.segmentation.inference import (
 from visionlora.tasks.segmentation.metrics import SegmentationMetrics
 from visionlora.tasks.segmentation.prediction import ImageMask
 from visionlora.tasks.segmentation.training import SegmentationTraining, refuse_single_images
-from visionlora.tasks.together import whole_models
+from visionlora.tasks.together import trains_above, whole_models
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -71,8 +71,7 @@ class Segmentation(Task[SegmentationConfig, SegmenterSection, Segmenter, Segment
         data, section = load_segmented_split(config.data), like_its_file(config.model)
         torch.manual_seed(config.train.seed)
         segmenter = self.build(section, data.train.classes)
-        if config.train.keep_classes and section.backbone is not None and config.lora.unfreeze is None:
-            # It is small and has learnt the base's few classes: with adapters on it new ones are learnt less well.
+        if trains_above(config, section.backbone):
             segmenter = replace(segmenter, head=["decoder"])
         refuse_single_images(config, segmenter)
         mean, std = segmenter.data_config["mean"], segmenter.data_config["std"]

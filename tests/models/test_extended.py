@@ -2,6 +2,7 @@
 
 import copy
 import weakref
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
@@ -141,6 +142,17 @@ def test_of_a_module_that_is_never_called_its_parts_are_taken_over() -> None:
         assert torch.equal(extended(x), expected)
         assert extended.shared("new") == ["body.a", "body.b"]
     assert len(runs) == 2
+
+
+@torch.no_grad()
+def test_a_layer_that_two_modules_have_is_there_once() -> None:
+    act = nn.Tanh()
+    a, b = nn.Sequential(nn.Linear(6, 6), act), nn.Sequential(nn.Linear(6, 6), act)
+    base = nn.Sequential(OrderedDict(a=a, b=b, fc=nn.Linear(6, 2)))
+    extended, x, expected = with_another_fc(base)
+    for _ in range(2):
+        assert torch.equal(extended(x), expected)
+        assert extended.shared("new") == ["a", "b"]
 
 
 @torch.no_grad()

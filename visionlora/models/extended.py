@@ -122,7 +122,8 @@ class _Taken:
                 parent, _, leaf = path.rpartition(".")
                 other.get_submodule(parent)._modules[leaf] = theirs[path]
                 self.paths.append(path)
-        shared = [other.get_submodule(path).named_modules(prefix=path) for path in self.paths]
+        seen: set[nn.Module] = set()  # two of them may have a module in common
+        shared = [other.get_submodule(path).named_modules(seen, path) for path in self.paths]
         self.wanted = [path for modules in shared for path, _ in modules]
 
     @contextmanager

@@ -6,6 +6,8 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,6 +123,29 @@ def test_predictions_are_those_of_the_model(visionlora: Command, trained: Path, 
     assert [name for name, _ in found[0]["labels"]] == [CLASSES[index] for index in best.indices]
     assert [value for _, value in found[0]["labels"]] == pytest.approx(best.values.tolist(), abs=1e-6)
     assert f"{found[0]['labels'][0][0]} {found[0]['labels'][0][1]:.3f}" in outcome.out
+
+
+@pytest.mark.parametrize(("command", "module"), [("eval", "evaluate"), ("predict", "predict")])
+def test_memory_that_an_image_frees_is_kept_for_the_next(
+    visionlora: Command, trained: Path, squares: Path, command: str, module: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept, during = [False], list[bool]()
+
+    @contextmanager
+    def noted(device: torch.device, memory: str = "fast") -> Iterator[None]:
+        assert (device.type, memory) == ("cpu", "fast")
+        kept.append(True)
+        yield
+        kept.append(False)
+
+    monkeypatch.setattr(f"visionlora.cli.{module}.freed_memory_kept", noted)
+    hook = torch.nn.modules.module.register_module_forward_hook(lambda *_: during.append(kept[-1]))
+    images = [squares / "val"] if command == "predict" else []
+    try:
+        assert visionlora(command, trained, *images, "--device", "cpu").code == 0
+    finally:
+        hook.remove()
+    assert during[-1] and kept == [False, True, False]
 
 
 def test_folders_and_files_are_predicted_in_order(

@@ -17,6 +17,7 @@ from visionlora.tasks.registry import task_of
 from visionlora.tasks.together import old_and_new
 from visionlora.tasks.trained import load_trained
 from visionlora.training.folder import CONFIG
+from visionlora.training.host_memory import freed_memory_kept
 from visionlora.training.keeping import by_group
 from visionlora.training.run import pick_device
 
@@ -54,7 +55,9 @@ def evaluate(
         print(tell_left_out(chosen.faulty, f"all are in {out}" if out else "--out FILE lists all"))
     if not len(data):
         raise InputError("no image is left: none of them can be read")
-    metrics = score(trained, data, config.train.batch_size, config.data.workers, pick_device(device), progress=progress)
+    at, train = pick_device(device), config.train
+    with freed_memory_kept(at, train.memory):
+        metrics = score(trained, data, train.batch_size, config.data.workers, at, progress=progress)
     scores, per_class = metrics.scores(), metrics.per_class()
     print_table(["score", "value"], [[name, f"{value:.4f}"] for name, value in scores.items()])
     columns = list(dict.fromkeys(name for values in per_class.values() for name in values))

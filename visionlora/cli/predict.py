@@ -29,6 +29,7 @@ from visionlora.tasks.models import Trained
 from visionlora.tasks.protocols import AddLabels, Prediction, PredictOptions
 from visionlora.tasks.registry import TASKS, task_of
 from visionlora.tasks.trained import PICTURES
+from visionlora.training.host_memory import freed_memory_kept
 from visionlora.training.run import pick_device
 
 _SHOWN = 40
@@ -133,7 +134,10 @@ def predict(
             raise InputError(f"{footage.given()[0]} is for videos and live streams, and none is given")
         for option, (folder, what) in outputs.folders().items():
             refuse_twins(sources, folder, option, what)
-        look = _Looking(trained, options, pick_device(device), footage, outputs)
+        at = pick_device(device)
+        if not streams:  # those go on for weeks
+            whole.enter_context(freed_memory_kept(at))
+        look = _Looking(trained, options, at, footage, outputs)
         look.advance = whole.enter_context(progress("predicting", count_images(sources)))
         look.write = whole.enter_context(_written(outputs.out, bool(streams))) if outputs.out else None
         look.label = whole.enter_context(task.labels(trained, outputs.labels, outputs.form)) if outputs.labels else None

@@ -321,6 +321,7 @@ def test_the_smallest_file_that_is_as_good_is_chosen(found: Comparison) -> None:
 
 def test_times_to_a_score_are_read_off_the_curves(found: Comparison) -> None:
     curves = {"frozen": [(2, 0.5), (6, 0.6)], "lora": [(2, 0.55), (4, 0.7), (6, 0.9)]}
+    disturbed = next(ran for ran in found.runs if ran.cell.variant.word == "lora" and ran.cell.shots is None)
     runs = [
         replace(
             ran,
@@ -328,11 +329,12 @@ def test_times_to_a_score_are_read_off_the_curves(found: Comparison) -> None:
                 ran.outcome,
                 curve=curves[ran.cell.variant.word],
                 score=curves[ran.cell.variant.word][-1][1],
-                step_seconds=0.5,
+                step_seconds=3.0 if ran is disturbed else 0.5,
             ),
         )
         for ran in found.runs
     ]
     frozen, lora = rows_of(replace(found, runs=runs))[:2]
+    assert (frozen.step_seconds, lora.step_seconds) == (0.5, 0.5)
     assert (frozen.to_frozen, lora.to_frozen) == (3.0, 2.0)
     assert (frozen.to_nearly, lora.to_nearly) == (None, 3.0)

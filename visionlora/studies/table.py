@@ -26,9 +26,9 @@ class Row:
         trainable, file_bytes: parameters that trained, and the size of their file.
         bytes_kept: from a forward for the backward.
         peak_bytes: the most memory that the process had.
-        step_seconds: of training; the median over the runs.
-        to_frozen, to_nearly: mean seconds of training to the frozen backbone's mean score, and to 95% of the best
-            method's, with so many labels; None unless every seed gets there.
+        step_seconds: of training; the least of the runs' means, for whatever else the machine does only adds to it.
+        to_frozen, to_nearly: mean seconds, in steps of so long, of training to the frozen backbone's mean score, and to
+            95% of the best method's, with so many labels; None unless every seed gets there.
     """
 
     variant: Variant
@@ -75,6 +75,7 @@ def rows_of(found: Comparison) -> list[Row]:
 def _row(found: Comparison, variant: Variant, runs: Sequence[Ran], frozen: float | None, nearly: float | None) -> Row:
     scores = {run.cell.seed: run.outcome.score for run in runs if run.outcome.score is not None}
     ended = [run.outcome for run in runs if run.outcome.score is not None]
+    step_seconds = min((outcome.step_seconds for outcome in ended), default=0.0)
     return Row(
         variant=variant,
         shots=runs[0].cell.shots,
@@ -92,9 +93,9 @@ def _row(found: Comparison, variant: Variant, runs: Sequence[Ran], frozen: float
         file_bytes=max((outcome.file_bytes for outcome in ended), default=0),
         bytes_kept=found.trials[variant.label].bytes_kept,
         peak_bytes=max((outcome.peak_bytes for outcome in ended), default=0),
-        step_seconds=statistics.median([outcome.step_seconds for outcome in ended] or [0.0]),
-        to_frozen=_seconds_to(runs, frozen),
-        to_nearly=_seconds_to(runs, nearly),
+        step_seconds=step_seconds,
+        to_frozen=_seconds_to(runs, frozen, step_seconds),
+        to_nearly=_seconds_to(runs, nearly, step_seconds),
     )
 
 
@@ -103,14 +104,14 @@ def _mean(runs: Sequence[Ran]) -> float | None:
     return statistics.fmean(scores) if scores else None
 
 
-def _seconds_to(runs: Sequence[Ran], score: float | None) -> float | None:
+def _seconds_to(runs: Sequence[Ran], score: float | None, step_seconds: float) -> float | None:
     """Mean seconds of training until an evaluation shows so much."""
     if score is None:
         return None
-    times: list[float] = []
+    needed: list[int] = []
     for run in runs:
         step = next((step for step, value in run.outcome.curve if value >= score), None)
         if step is None:
             return None
-        times.append(step * run.outcome.step_seconds)
-    return statistics.fmean(times)
+        needed.append(step)
+    return step_seconds * statistics.fmean(needed)

@@ -172,7 +172,8 @@ class TrainSection(Section):
 
     ``method`` is ``lora``, ``head`` (a linear probe) or ``full`` (fine-tuning of every weight). ``lr`` is the
     learning rate of the adapter (or of the backbone, with ``full``), ``head_lr`` that of unfrozen modules; LoRA's B has
-    ``lora_plus`` times ``lr``. With ``full``, each layer's rate is ``layer_decay`` times that of the one behind it.
+    ``lora_plus`` times ``lr``. With ``full``, each layer's rate is ``layer_decay`` times that of the one behind it, and
+    BatchNorm measures its statistics anew, but in detectors and with ``freeze_batchnorm``; its weights train.
     ``ema`` is the decay of a moving average of what trains (0.99, or 0.999 for long runs), which is then what is
     evaluated and saved; 0 is none.
     ``batch_size`` is ``auto`` for the largest power of two that a GPU's memory holds; the run's config gets the number.
@@ -205,6 +206,7 @@ class TrainSection(Section):
     head_lr: Positive = 1e-3
     lora_plus: Positive = 1.0
     layer_decay: Annotated[float, Field(gt=0, le=1)] = 1.0
+    freeze_batchnorm: bool = False
     ema: Fraction = 0.0
     weight_decay: NotNegative = 0.01
     warmup_epochs: NotNegative = 1.0

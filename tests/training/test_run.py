@@ -10,6 +10,7 @@ import torch
 from rich.console import Console
 from safetensors import safe_open
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import Tensor
 
 from helpers.runs import COLOURS, interrupt, make_config, make_images
 from helpers.same import assert_same_tensors
@@ -106,6 +107,26 @@ def test_the_other_methods_train_and_load(images: Path, tmp_path: Path, method: 
     with safe_open(file, "pt") as tensors:
         names = set(tensors.keys())
     assert names == (set(trained.model.state_dict()) if method == "full" else {"fc.weight", "fc.bias"})
+
+
+def test_full_fine_tuning_keeps_batchnorms_statistics_when_told_and_trains_its_weights(
+    images: Path, tmp_path: Path
+) -> None:
+    def statistics(name: str, **settings: object) -> tuple[Tensor, Tensor, Tensor]:
+        """Of the first BatchNorm, which starts with means of 0, variances of 1 and weights of 1; and its weights."""
+        config = make_config(images, tmp_path / name, epochs=1, method="full", **settings)
+        values = load_trained(train(config, quiet=True).folder).model.state_dict()
+        return values["bn1.running_mean"], values["bn1.running_var"], values["bn1.weight"]
+
+    means, variances, _ = statistics("measured")
+    assert means.any() and not (variances == 1).any()
+    means, variances, weights = statistics("kept", freeze_batchnorm=True)
+    assert not means.any() and (variances == 1).all() and not (weights == 1).any()
+
+
+def test_freezing_batchnorm_is_for_full_fine_tuning(images: Path, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="train.freeze_batchnorm is for train.method=full"):
+        train(make_config(images, tmp_path / "run", freeze_batchnorm=True), quiet=True)
 
 
 @pytest.mark.parametrize("settings", [{"autocast": "bf16"}, {"channels_last": True}, {"cutmix": 1.0, "mixup": 0.5}])

@@ -257,13 +257,17 @@ def _tell_of_resuming(state: RunState, newest: Checkpoint, faults: list[str], sa
 
 def prepare(config: RunConfig, setup: SetUp) -> Report | None:
     """Freeze and adapt the model as ``train.method`` says; the adapter's report, None for full fine-tuning."""
-    method, lora = config.train.method, config.lora
+    method, lora, keeps = config.train.method, config.lora, config.train.freeze_batchnorm
+    if keeps and method != "full":
+        raise InputError(
+            "train.freeze_batchnorm is for train.method=full; with an adapter that is lora.batchnorm=frozen"
+        )
     if method == "full":
         setup.built.model.requires_grad_()
         for name in setup.built.unused:
             setup.built.model.get_submodule(name).requires_grad_(False)
         for module in setup.built.model.modules():
-            if setup.keep_statistics and norm.has_running_stats(module):
+            if (keeps or setup.keep_statistics) and norm.has_running_stats(module):
                 norm.freeze(module)
         return None
     if method == "lora" and not lora.targets:
@@ -311,8 +315,8 @@ def _refuse_own_statistics(model: nn.Module) -> None:
     for name, module in model.named_modules():
         if isinstance(module, _NormBase) and norm.has_running_stats(module) and not norm.is_frozen(module):
             raise InputError(
-                f"{name} would measure the statistics of BatchNorm in each process alone; freeze it (train.method=lora "
-                "or head with lora.batchnorm=frozen), or train in one process"
+                f"{name} would measure the statistics of BatchNorm in each process alone; freeze it "
+                "(lora.batchnorm=frozen; with train.method=full train.freeze_batchnorm=true), or train in one process"
             )
 
 

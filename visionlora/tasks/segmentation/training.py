@@ -86,7 +86,8 @@ class SegmentationTraining(Training):
 
 def refuse_single_images(config: SegmentationConfig, segmenter: Segmenter) -> None:
     """DeepLabV3 averages each image to one pixel, of which BatchNorm needs two to train."""
-    train, trains_norms = config.train, config.lora.batchnorm == "train" or config.train.method == "full"
+    train = config.train
+    trains_norms = not train.freeze_batchnorm if train.method == "full" else config.lora.batchnorm == "train"
     if train.batch_size == 1 and trains_norms and any(isinstance(m, ASPPPooling) for m in segmenter.model.modules()):
         raise InputError(
             f"model {config.model.name} can't train its BatchNorm with train.batch_size=1; give 2, and to spare "

@@ -257,8 +257,8 @@ def _tell_of_resuming(state: RunState, newest: Checkpoint, faults: list[str], sa
 
 def prepare(config: RunConfig, setup: SetUp) -> Report | None:
     """Freeze and adapt the model as ``train.method`` says; the adapter's report, None for full fine-tuning."""
-    method, lora, keeps = config.train.method, config.lora, config.train.freeze_batchnorm
-    if keeps and method != "full":
+    method, lora, freezes = config.train.method, config.lora, config.train.freeze_batchnorm
+    if freezes and method != "full":
         raise InputError(
             "train.freeze_batchnorm is for train.method=full; with an adapter that is lora.batchnorm=frozen"
         )
@@ -267,7 +267,7 @@ def prepare(config: RunConfig, setup: SetUp) -> Report | None:
         for name in setup.built.unused:
             setup.built.model.get_submodule(name).requires_grad_(False)
         for module in setup.built.model.modules():
-            if (keeps or setup.keep_statistics) and norm.has_running_stats(module):
+            if (freezes or setup.keep_statistics) and norm.has_running_stats(module):
                 norm.freeze(module)
         return None
     if method == "lora" and not lora.targets:

@@ -41,6 +41,7 @@ def test_several_processes_are_refused(visionlora: Command, config: Path, monkey
     [
         (["--methods", "lorra"], "no method 'lorra' (did you mean 'lora'?)"),
         (["--budget", "10"], "--budget 10: give steps or training time"),
+        (["--rates", "both"], "--rates both: give apart or together"),
         (["--budget", "1steps", "--methods", "full"], "--budget 1 steps: full, all: one epoch takes 3 steps"),
         (["--shots", "99", "--methods", "full"], "data.shots is 99, and class 'blue' has 6 images to train on"),
         (["--ranks", "four"], "--ranks four: 'four' is no whole number of at least 1"),

@@ -19,12 +19,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from helpers.squares import write_squares
 from visionlora.config import check_config, load_config
 from visionlora.errors import InputError
-from visionlora.sections import AnnotatedData, RunConfig
+from visionlora.sections import AnnotatedData, RunConfig, TrainSection
 from visionlora.stopping import Interrupted
 from visionlora.studies.choosing import apart, caveats, choose
 from visionlora.studies.compare import Comparison, compare
 from visionlora.studies.forecast import forecasts
-from visionlora.studies.methods import parse_methods
+from visionlora.studies.methods import Variant, parse_methods
 from visionlora.studies.plan import Plan, parse_budget
 from visionlora.studies.report import write_report
 from visionlora.studies.table import rows_of
@@ -118,7 +118,7 @@ def test_runs_side_by_side_come_to_the_same(
     monkeypatch.setattr("visionlora.studies.compare.side_by_side", elsewhere)
     study = run(replace(plan(images, tmp_path / "study", "frozen", seeds=1), jobs=2, evaluations=1))
     expected = {ran.cell: ran for ran in found.runs}
-    assert len(study.runs) == 2 and study.rates["frozen"].factor == found.rates["frozen"].factor
+    assert len(study.runs) == 2 and study.rates["frozen"].best == found.rates["frozen"].best
     for ran in study.runs:
         assert ran.outcome.score == expected[ran.cell].outcome.score
         assert ran.outcome.curve == expected[ran.cell].outcome.curve[-1:]
@@ -160,11 +160,41 @@ def test_rates_are_chosen_without_the_images_that_are_scored_on(found: Compariso
             assert data is not None
             assert all(images / "train" in path.parents for path in data.paths)
         assert config.train.seed == 0
-        assert config.train.head_lr / config.train.lr == pytest.approx(0.5)
     for variant in found.plan.variants:
-        factor = found.rates[variant.label].factor
-        used = [c.train.lr for name, c in configs(found, "runs").items() if name.startswith(f"{variant.slug}_")]
-        assert used == [pytest.approx(0.02 * factor)] * 4
+        of_it = [c.train for name, c in configs(found, "runs").items() if name.startswith(f"{variant.slug}_")]
+        assert [(train.lr, train.head_lr) for train in of_it] == [found.rates[variant.label].best] * 4
+        tried = {(train.lr, train.head_lr) for train in searched(rates, variant)}
+        assert tried == set(found.rates[variant.label].tried)
+
+
+def searched(rates: dict[str, RunConfig], variant: Variant) -> list[TrainSection]:
+    return [config.train for name, config in rates.items() if name.startswith(f"{variant.slug}_")]
+
+
+def test_two_rates_are_searched_and_one_where_the_head_trains_alone(found: Comparison) -> None:
+    rates = configs(found, "rates")
+    frozen, lora = (searched(rates, variant) for variant in found.plan.variants)
+    assert all(train.head_lr / train.lr == pytest.approx(0.5) for train in frozen)
+    ratios = [train.head_lr / train.lr for train in lora]
+    assert {round(ratio, 4) for ratio in ratios} > {0.5}
+    results = json.loads((folder(found) / "results.json").read_text())
+    assert [row["head_lr"] for row in results["rows"]] == [
+        found.rates[row.variant.label].best.head_lr for row in rows_of(found)
+    ]
+
+
+def test_together_a_methods_own_rates_keep_their_ratio_and_stand_in_the_table(images: Path, tmp_path: Path) -> None:
+    asked = plan(images, tmp_path / "study", "lora:train.lr=0.001", seeds=1)
+    study = run(replace(asked, rates_apart=False, shots=(None,), evaluations=1))
+    write_report(study)
+    (own,) = study.rates.values()
+    assert all(rates.head_lr / rates.lr == pytest.approx(10) for rates in own.tried)
+    (row,) = rows_of(study)
+    used = load_config(tmp_path / "study" / "runs" / study.runs[0].cell.name / "config.yaml").train
+    assert row.rates == (used.lr, used.head_lr) == own.best
+    assert "kept their ratio" in (tmp_path / "study" / "report.md").read_text()
+    with pytest.raises(InputError, match=r"--rates \(together, now apart\)"):
+        run(replace(asked, shots=(None,)), resume=True)
 
 
 def test_what_is_left_behind(found: Comparison) -> None:

@@ -24,7 +24,7 @@ WORDS = {"detection": "frozen,scratch", "segmentation": "lora-last-stage,full"}
 
 @pytest.fixture(params=WORDS)
 def config(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
-    monkeypatch.setattr("visionlora.studies.search.START", (0,))
+    monkeypatch.setattr("visionlora.studies.search.START", ((0, 0),))
     monkeypatch.setattr("visionlora.studies.search.FARTHEST", 0)
     settings: Any = {"warmup_epochs": 0, "evaluate_every": 1}
     if request.param == "detection":

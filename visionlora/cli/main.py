@@ -444,6 +444,9 @@ def compare(
     evaluations: Annotated[
         int, typer.Option(min=1, help="About so many in each run; the last gives the score, the others the curve.")
     ] = 10,
+    rates: Annotated[
+        str, typer.Option(help="apart searches the head's learning rate and the other; together keeps their ratio.")
+    ] = "apart",
     jobs: Annotated[
         int, typer.Option(min=1, help="Runs to train side by side, each on a GPU of its own if there are as many.")
     ] = 1,
@@ -453,7 +456,7 @@ def compare(
     """Train methods at an equal budget on one's own data, and say which to choose."""
     from visionlora.cli.compare import compare as run_comparison
 
-    run_comparison(config, overrides or [], methods, ranks, shots, budget, seeds, evaluations, jobs, out, resume)
+    run_comparison(config, overrides or [], methods, ranks, shots, budget, seeds, evaluations, rates, jobs, out, resume)
 
 
 @app.command()

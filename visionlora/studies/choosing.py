@@ -93,7 +93,8 @@ def caveats(rows: Sequence[Row], found: Comparison) -> list[str]:
         f"Every run had {plan.budget}, in whole epochs. Longer ones may put the methods into another order.",
         f"Learning rates were chosen once for each method at its rank, with seed {plan.first_seed} and "
         f"{plan.labels(plan.shots[-1])}, on {found.held_out} images held out of the training images; runs with fewer "
-        "labels profit from these too.",
+        "labels profit from these too."
+        + ("" if plan.rates_apart else " The head's rate and the adapter's or backbone's kept their ratio."),
         "Times and memory are of this machine and process, with whatever else it did meanwhile: compare them with each "
         "other, not with other tables.",
     ]

@@ -19,7 +19,7 @@ from visionlora.studies.methods import Variant, with_method
 from visionlora.studies.peft import peft_to_try, refuse_without_peft
 from visionlora.studies.plan import Cell, Plan, Shots, shots_word
 from visionlora.studies.runs import Outcome, kept, run_cell
-from visionlora.studies.search import Found, Quality, search
+from visionlora.studies.search import Found, Quality, Rates, fewest_runs, search
 from visionlora.studies.side_by_side import side_by_side
 from visionlora.studies.time_left import TimeLeft
 from visionlora.studies.trial import Trial, try_out
@@ -34,11 +34,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Ran:
-    """A run of the comparison, and with what it was trained."""
+    """A run of the comparison, and with what it was trained; ``rates`` are the learning rates themselves."""
 
     cell: Cell
     outcome: Outcome
-    factor: float
+    rates: Rates
     epochs: int
     steps: int
     images: int
@@ -54,7 +54,7 @@ class Comparison:
         tested: images that it was measured on.
         held_out: images that learning rates were chosen on.
         trials: what a step of each method costs, by its label.
-        rates: the search of each, likewise.
+        rates: the learning rates that each search tried, likewise.
         runs: in the order of ``Plan.cells``.
     """
 
@@ -91,10 +91,10 @@ class _Study:
 
 @dataclass(frozen=True)
 class _Tried:
-    """A run of a search: its number there, its learning rate, what it came to, and its seconds."""
+    """A run of a search: its number there, its learning rates, what it came to, and its seconds."""
 
     number: int
-    lr: float
+    rates: Rates
     outcome: Outcome
     seconds: float
 
@@ -175,7 +175,7 @@ def _compare(plan: Plan, console: Console, say: Say, stop: Callable[[], None]) -
         | {
             f"{v.slug} {n}": _seconds(epochs, data, trials, Cell(v, plan.shots[-1], 0))
             for v in trials
-            for n in range(3)
+            for n in range(fewest_runs(plan.apart(v)))
         }
     )
     study = _Study(plan, score, configs, trials, left, console, say, stop)
@@ -185,14 +185,15 @@ def _compare(plan: Plan, console: Console, say: Say, stop: Callable[[], None]) -
     for cell in plan.cells():
         count, on = epochs[cell.variant, cell.shots], data[cell.shots]
         steps = count * on.steps_per_epoch
-        runs.append(Ran(cell, outcomes[cell], rates[cell.variant].factor, count, steps, on.images))
+        chosen = _rates(configs[cell.variant], rates[cell.variant].best)
+        runs.append(Ran(cell, outcomes[cell], chosen, count, steps, on.images))
     return Comparison(
         plan,
         score,
         len(whole.val),
         held_out.images,
         {variant.label: trial for variant, trial in trials.items()},
-        {variant.label: rate for variant, rate in rates.items()},
+        {variant.label: _as_rates(configs[variant], rate) for variant, rate in rates.items()},
         runs,
     )
 
@@ -201,14 +202,30 @@ def _with_data(config: RunConfig, shots: Shots, hold_out: bool) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"shots": shots, "hold_out": hold_out})})
 
 
-def _trained(config: RunConfig, out: Path, epochs: int, seed: int, factor: float, every: int) -> RunConfig:
-    """The config of a run: rates times ``factor``, and the warm-up's share of all epochs as it was."""
-    train = config.train
+def _rates(config: RunConfig, factors: Rates) -> Rates:
+    """Learning rates: the config's, times these."""
+    return Rates(config.train.lr * factors.lr, config.train.head_lr * factors.head_lr)
+
+
+def _as_rates(config: RunConfig, found: Found) -> Found:
+    """What a search came to, in learning rates."""
+    tried = {_rates(config, factors): quality for factors, quality in found.tried.items()}
+    return Found(_rates(config, found.best), tried, found.at_edge)
+
+
+def _rate_word(variant: Variant, rates: Rates) -> str:
+    head = f"{rates.head_lr:.2g}"
+    return head if variant.one_rate else f"{rates.lr:.2g}, head {head}"
+
+
+def _trained(config: RunConfig, out: Path, epochs: int, seed: int, factors: Rates, every: int) -> RunConfig:
+    """The config of a run: rates times ``factors``, and the warm-up's share of all epochs as it was."""
+    train, rates = config.train, _rates(config, factors)
     changed = {
         "epochs": epochs,
         "warmup_epochs": train.warmup_epochs / train.epochs * epochs,
-        "lr": train.lr * factor,
-        "head_lr": train.head_lr * factor,
+        "lr": rates.lr,
+        "head_lr": rates.head_lr,
         "seed": seed,
         "evaluate_every": every,
         "patience": 0,
@@ -245,7 +262,7 @@ def _search_rates(study: _Study, held_out: _Data) -> dict[Variant, Found]:
     def tell(variant: Variant, tried: _Tried) -> None:
         study.left.took(f"{variant.slug} {tried.number}", tried.seconds / plan.jobs)
         told = _told(f"held-out {study.score}", tried.outcome)
-        study.say(f"{study.left}{variant.label}, learning rate {tried.lr:.2g}: {told}")
+        study.say(f"{study.left}{variant.label}, learning rate {_rate_word(variant, tried.rates)}: {told}")
 
     def tell_at_once(variant: Variant, tried: _Tried) -> None:
         tell(variant, tried)
@@ -276,23 +293,24 @@ def _rate(
     note: Callable[[_Tried], None] | None,
     console: Console,
 ) -> tuple[Found, list[_Tried]]:
-    """The factor of the config's learning rates that does best on what is held out, and what nobody has noted yet."""
+    """The factors of the config's learning rates that do best on what is held out, and what nobody has noted yet."""
     noted: list[_Tried] = []
     note = note or noted.append
     number = 0
 
-    def quality_of(factor: float) -> Quality | None:
+    def quality_of(factors: Rates) -> Quality | None:
         nonlocal number
-        name = f"{variant.slug}_{shots_word(plan.shots[-1])}_x{factor:.3g}"
-        own = _trained(config, plan.config.out / RATES / name, epochs, plan.first_seed, factor, epochs)
+        times = f"{factors.lr:.3g}" if factors.lr == factors.head_lr else f"{factors.lr:.3g}-{factors.head_lr:.3g}"
+        name = f"{variant.slug}_{shots_word(plan.shots[-1])}_x{times}"
+        own = _trained(config, plan.config.out / RATES / name, epochs, plan.first_seed, factors, epochs)
         file = plan.config.out / OUTCOMES / f"rate_{name}.json"
         started = time.perf_counter()
         outcome = run_cell(own, variant, file, score, step_seconds, console, weights=False)
-        note(_Tried(number, own.train.lr, outcome, time.perf_counter() - started))
+        note(_Tried(number, _rates(config, factors), outcome, time.perf_counter() - started))
         number += 1
         return outcome.quality
 
-    return search(quality_of), noted
+    return search(quality_of, plan.apart(variant)), noted
 
 
 def _train_all(study: _Study, rates: dict[Variant, Found], epochs: dict[Any, int]) -> dict[Cell, Outcome]:
@@ -302,7 +320,7 @@ def _train_all(study: _Study, rates: dict[Variant, Found], epochs: dict[Any, int
         count = epochs[cell.variant, cell.shots]
         own, folder = _with_data(study.configs[cell.variant], cell.shots, False), plan.config.out / RUNS / cell.name
         every = -(-count // plan.evaluations)
-        own = _trained(own, folder, count, cell.seed, rates[cell.variant].factor, every)
+        own = _trained(own, folder, count, cell.seed, rates[cell.variant].best, every)
         file = plan.config.out / OUTCOMES / f"{cell.name}.json"
         calls[cell] = partial(run_cell, own, cell.variant, file, study.score, study.trials[cell.variant].step_seconds)
     outcomes = {}

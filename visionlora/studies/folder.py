@@ -9,7 +9,7 @@ from typing import Any
 from visionlora.errors import InputError, some
 from visionlora.files import unfinished, write_json
 from visionlora.plain_json import read_json
-from visionlora.studies.plan import Plan
+from visionlora.studies.plan import APART, TOGETHER, Plan
 from visionlora.training.lock import LOCK, locked
 from visionlora.training.resuming import fixed_settings, refuse_other_data
 
@@ -50,7 +50,8 @@ def _described(plan: Plan) -> dict[str, Any]:
     """What a study is known by again: what its runs have in common. How many there are may change."""
     train = plan.config.train
     rates = {"train.lr": train.lr, "train.head_lr": train.head_lr, "train.epochs": train.epochs}
-    return {"budget": str(plan.budget), "settings": {**fixed_settings(plan.config), **rates}}
+    searched = APART if plan.rates_apart else TOGETHER
+    return {"budget": str(plan.budget), "rates": searched, "settings": {**fixed_settings(plan.config), **rates}}
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
@@ -65,6 +66,9 @@ def _refuse_other_plan(plan: Plan, before: dict[str, Any]) -> None:
     changed = [
         f"{key} ({old.get(key)!r}, now {value!r})" for key, value in now["settings"].items() if old.get(key) != value
     ]
+    # A study from before there was a choice says nothing of it.
+    if (searched := before.get("rates", TOGETHER)) != now["rates"]:
+        changed.insert(0, f"--rates ({searched}, now {now['rates']})")
     if before.get("budget") != now["budget"]:
         changed.insert(0, f"--budget ({before.get('budget')}, now {now['budget']})")
     if changed:

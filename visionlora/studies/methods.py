@@ -16,9 +16,10 @@ from visionlora.sections import RunConfig
 from visionlora.tasks.models import Built
 
 FROZEN = "frozen"
+NORM = "norm"
 _WHOLE = {
     FROZEN: ["train.method=head"],
-    "norm": ["train.method=head"],
+    NORM: ["train.method=head"],
     "full": ["train.method=full"],
     "scratch": ["train.method=full", "model.pretrained=false", "model.checkpoint=null", "model.sha256=null"],
 }
@@ -59,6 +60,11 @@ class Variant:
     def last_stage(self) -> bool:
         """Whether it adapts the model's last stage alone."""
         return self.word.partition(":")[0].endswith(LAST_STAGE)
+
+    @property
+    def one_rate(self) -> bool:
+        """Whether all that trains has the head's learning rate."""
+        return self.base in (FROZEN, NORM)
 
     @property
     def peft(self) -> bool:
@@ -114,7 +120,7 @@ def with_method(config: RunConfig, variant: Variant, built: Built) -> RunConfig:
         assert config.lora.rank != "auto"
         alpha = config.lora.alpha / config.lora.rank * variant.rank
         overrides += [f"lora.rank={variant.rank}", f"lora.alpha={alpha!r}"]
-    if variant.base == "norm":
+    if variant.base == NORM:
         trains = config.lora.for_model(built.head, []).unfreeze or []
         overrides.append(f"lora.unfreeze={json.dumps([*trains, 'norms'])}")
     try:

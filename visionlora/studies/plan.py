@@ -15,6 +15,8 @@ _BUDGET = re.compile(r"(\d[\d.]*) ?(steps?|s|sec|seconds|min|minutes|h|hours)")
 _SECONDS = {"s": 1.0, "sec": 1.0, "seconds": 1.0, "min": 60.0, "minutes": 60.0, "h": 3600.0, "hours": 3600.0}
 EVALUATIONS = 10
 """In a run, for the curve, where nothing else is asked for."""
+APART, TOGETHER = "apart", "together"
+"""How learning rates are searched."""
 Value = TypeVar("Value")
 
 
@@ -64,6 +66,7 @@ class Plan:
         seeds: runs of each method with each number of labels.
         evaluations: about so many in each run; the score is the last one's, the others are for the curve.
         jobs: runs that are trained side by side.
+        rates_apart: each search goes on to where the learning rates are multiplied by different factors.
     """
 
     config: RunConfig
@@ -73,6 +76,7 @@ class Plan:
     seeds: int
     evaluations: int = EVALUATIONS
     jobs: int = 1
+    rates_apart: bool = True
 
     def __post_init__(self) -> None:
         train = self.config.train
@@ -85,6 +89,10 @@ class Plan:
     def first_seed(self) -> int:
         """Of the learning-rate searches too."""
         return self.config.train.seed
+
+    def apart(self, variant: Variant) -> bool:
+        """Whether its two learning rates are searched, and not one factor of both."""
+        return self.rates_apart and not variant.one_rate
 
     @property
     def of_each_class(self) -> bool:
@@ -110,6 +118,13 @@ class Plan:
 def shots_word(shots: Shots) -> str:
     """``20-shot``, or ``all``."""
     return "all" if shots is None else f"{shots}-shot"
+
+
+def parse_rates(text: str) -> bool:
+    """Whether rates are searched ``apart``, and not ``together``. InputError for anything else."""
+    if text not in (APART, TOGETHER):
+        raise InputError(f"--rates {text}: give {APART} or {TOGETHER}")
+    return text == APART
 
 
 def parse_budget(text: str) -> Budget:

@@ -29,7 +29,10 @@ def write_report(found: Comparison) -> list[Row]:
     plain = [_plain(row) for row in rows]
     runs = [_plain_run(run) for run in found.runs]
     rates = {
-        label: {f"{factor * found.plan.config.train.lr:.3g}": quality for factor, quality in rate.tried.items()}
+        label: [
+            {**tried._asdict(), "score": quality and quality[0], "loss": quality and -quality[1]}
+            for tried, quality in rate.tried.items()
+        ]
         for label, rate in found.rates.items()
     }
     write_json(
@@ -55,7 +58,7 @@ def write_report(found: Comparison) -> list[Row]:
 
 HEADER = (
     *("method", "labels", "score", "parameters", "kept, MiB", "peak, MiB", "step, ms"),
-    *("s to frozen", "s to 95%", "file, MB", "learning rate"),
+    *("s to frozen", "s to 95%", "file, MB", "learning rate", "head's"),
 )
 
 
@@ -73,7 +76,8 @@ def cells(row: Row) -> list[str]:
         "-" if row.to_frozen is None else f"{row.to_frozen:.1f}",
         "-" if row.to_nearly is None else f"{row.to_nearly:.1f}",
         f"{row.file_bytes / 1e6:.2f}" if row.file_bytes else "-",
-        f"{row.lr:.2g}" + (" (edge)" if row.at_edge else ""),
+        "-" if row.variant.one_rate else f"{row.rates.lr:.2g}",
+        f"{row.rates.head_lr:.2g}" + (" (edge)" if row.at_edge else ""),
     ]
 
 
@@ -122,14 +126,14 @@ def _more_labels(rows: Sequence[Row], found: Comparison) -> list[str]:
 
 def _plain(row: Row) -> dict[str, Any]:
     values = asdict(row)
-    del values["variant"], values["scores"]  # the latter are the runs'
-    return {"method": row.variant.word, "rank": row.variant.rank, **values}
+    del values["variant"], values["scores"], values["rates"]  # scores are the runs'
+    return {"method": row.variant.word, "rank": row.variant.rank, **values, **row.rates._asdict()}
 
 
 def _plain_run(run: Any) -> dict[str, Any]:
     cell = run.cell
     which = {"method": cell.variant.word, "rank": cell.variant.rank, "shots": cell.shots, "seed": cell.seed}
-    trained = {"images": run.images, "epochs": run.epochs, "steps": run.steps, "rate_factor": run.factor}
+    trained = {"images": run.images, "epochs": run.epochs, "steps": run.steps, **run.rates._asdict()}
     return {**which, "run": cell.name, **trained, **asdict(run.outcome)}
 
 
@@ -159,7 +163,7 @@ def _write_events(folder: Path, found: Comparison) -> None:
                 "rank": variant.rank or 0,
                 "labels": shots_word(run.cell.shots),
                 "seed": run.cell.seed,
-                "lr": found.plan.config.train.lr * run.factor,
+                **run.rates._asdict(),
             }
             scores = {
                 f"study/{found.score}": outcome.score if outcome.score is not None else float("nan"),

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from visionlora.studies.compare import Comparison, Ran
 from visionlora.studies.methods import FROZEN, Variant
 from visionlora.studies.plan import Shots, shots_word
+from visionlora.studies.search import Rates
 
 NEARLY = 0.95
 """Of the best mean score: who reaches that is nearly there."""
@@ -21,7 +22,7 @@ class Row:
         seeds: runs that have a score, of ``asked``.
         scores: of each seed that has one.
         score, spread: their mean, and standard deviation (0 of a single one).
-        lr: the adapter's or backbone's, as it was chosen.
+        rates: as they were chosen.
         at_edge: it was chosen at the edge of what was tried.
         trainable, file_bytes: parameters that trained, and the size of their file.
         bytes_kept: from a forward for the backward.
@@ -40,7 +41,7 @@ class Row:
     scores: dict[int, float]
     score: float | None
     spread: float
-    lr: float
+    rates: Rates
     at_edge: bool
     trainable: int
     file_bytes: int
@@ -86,7 +87,7 @@ def _row(found: Comparison, variant: Variant, runs: Sequence[Ran], frozen: float
         scores=scores,
         score=_mean(runs),
         spread=statistics.stdev(scores.values()) if len(scores) > 1 else 0.0,
-        lr=found.plan.config.train.lr * runs[0].factor,
+        rates=runs[0].rates,
         at_edge=found.rates[variant.label].at_edge,
         # Not the trial's, where a run spreads its ranks.
         trainable=max((outcome.trainable for outcome in ended), default=found.trials[variant.label].trainable),

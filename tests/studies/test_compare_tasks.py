@@ -50,4 +50,7 @@ def test_a_study_of_annotated_images(config: RunConfig) -> None:
     text = (config.out / "report.md").read_text()
     assert "| score |" in text and "| 4 | " in text and "-shot |" not in text
     assert f"Scores are of {found.tested} images. They" in text and "of each class" not in text
+    told = {label for label, trial in found.trials.items() if "train.freeze_batchnorm=true keeps" in trial.note}
+    assert told == ({"full"} if config.task == "segmentation" else set())
+    assert all(f"\n- {label}: measures BatchNorm's statistics anew" in text for label in told)
     assert (config.out / "figures" / "score_by_labels.png").read_bytes().startswith(b"\x89PNG")

@@ -15,7 +15,7 @@ from visionlora.errors import InputError, printable
 from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted, stop_requests
 from visionlora.studies.folder import OUTCOMES, RATES, RUNS, TRIALS, keep_plan, opened
-from visionlora.studies.methods import Variant, with_method
+from visionlora.studies.methods import FULL, Variant, with_method
 from visionlora.studies.peft import peft_to_try, refuse_without_peft
 from visionlora.studies.plan import Cell, Plan, Shots, shots_word
 from visionlora.studies.runs import Outcome, kept, run_cell
@@ -27,7 +27,7 @@ from visionlora.tasks.base import SetUp
 from visionlora.tasks.registry import task_of
 from visionlora.training.loop import steps_per_epoch
 from visionlora.training.resuming import data_fingerprint
-from visionlora.training.run import monitored, pick_device, run_to_try
+from visionlora.training.run import measures_statistics, monitored, pick_device, run_to_try
 
 Say = Callable[[str], None]
 
@@ -248,6 +248,8 @@ def _trial(plan: Plan, variant: Variant, config: RunConfig) -> Trial:
         try:
             device = pick_device(config.train.device)
             state, note = peft_to_try(config, device) if variant.peft else (run_to_try(config, device), "")
+            if variant.base == FULL and measures_statistics(state.model) is not None:
+                note = f"measures BatchNorm's statistics anew; {FULL}:train.freeze_batchnorm=true keeps the base's"
             return try_out(state, note)
         except InputError as error:
             raise InputError(f"--methods {variant.word}: {error}") from error

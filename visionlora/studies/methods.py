@@ -17,10 +17,11 @@ from visionlora.tasks.models import Built
 
 FROZEN = "frozen"
 NORM = "norm"
+FULL = "full"
 _WHOLE = {
     FROZEN: ["train.method=head"],
     NORM: ["train.method=head"],
-    "full": ["train.method=full"],
+    FULL: ["train.method=full"],
     "scratch": ["train.method=full", "model.pretrained=false", "model.checkpoint=null", "model.sha256=null"],
 }
 """Methods without an adapter. ``norm`` trains the normalisation layers beside the head."""

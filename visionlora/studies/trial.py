@@ -28,7 +28,7 @@ class Trial:
         bytes_kept: from the forward for the backward, in a batch.
         step_seconds: the median of a step, its images read.
         images: in the batch.
-        note: what the method leaves out, if anything.
+        note: what to mind about the method, if anything.
     """
 
     trainable: int

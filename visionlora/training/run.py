@@ -310,14 +310,21 @@ def monitored(config: RunConfig, setup: SetUp, device: torch.device) -> str:
     return monitor
 
 
-def _refuse_own_statistics(model: nn.Module) -> None:
-    """Raise InputError if BatchNorm would measure its statistics: each process would, over its share alone."""
+def measures_statistics(model: nn.Module) -> str | None:
+    """The first layer of BatchNorm that measures its statistics as it trains; None if there is none."""
     for name, module in model.named_modules():
         if isinstance(module, _NormBase) and norm.has_running_stats(module) and not norm.is_frozen(module):
-            raise InputError(
-                f"{name} would measure the statistics of BatchNorm in each process alone; freeze it "
-                "(lora.batchnorm=frozen; with train.method=full train.freeze_batchnorm=true), or train in one process"
-            )
+            return name
+    return None
+
+
+def _refuse_own_statistics(model: nn.Module) -> None:
+    """Raise InputError if BatchNorm would measure its statistics: each process would, over its share alone."""
+    if (name := measures_statistics(model)) is not None:
+        raise InputError(
+            f"{name} would measure the statistics of BatchNorm in each process alone; freeze it "
+            "(lora.batchnorm=frozen; with train.method=full train.freeze_batchnorm=true), or train in one process"
+        )
 
 
 def told_of_processes(config: RunConfig, processes: Processes, device: torch.device) -> str:

@@ -1,5 +1,6 @@
 """Nothing that a file or a class is called moves the cursor, and no password is shown."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -94,3 +95,36 @@ def test_a_command_shows_wild_file_names_escaped(visionlora: Command, trained: P
     for arguments in (("predict", trained, wild), ("predict", trained, tmp_path / "no\x1bthing"), ("eval", wild)):
         refused = visionlora(*arguments)
         assert refused.code == 2 and is_tame(refused.err) and refused.err.count("\n") == 1
+
+
+LONG = "full:train.freeze_batchnorm=true"
+NUMBERS = ("20-shot", "0.8532 ± 0.0170", "3,373,570", "1380", "13.69")
+HEADER = ("method", "labels", "score", "parameters", "step, ms", "file, MB")
+
+
+def shown(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int | None) -> list[str]:
+    """A table's lines on a terminal of so many columns, or in a pipe."""
+    monkeypatch.setenv("COLUMNS", str(columns or 80))
+    monkeypatch.setenv("NO_COLOR", "1")
+    monkeypatch.setenv("FORCE_COLOR", "1" if columns else "")
+    print_table(HEADER, [(LONG, *NUMBERS), ("frozen", *NUMBERS)])
+    return re.sub(r"\x1b\[[\d;]*m", "", capsys.readouterr().out).splitlines()
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80, 200])
+def test_a_table_loses_nothing_on_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, columns: int
+) -> None:
+    lines = shown(capsys, monkeypatch, columns)
+    for line in (line for line in lines if "20-shot" in line):
+        assert all(number in line for number in NUMBERS)
+    left = [line.partition(NUMBERS[0])[0].strip() for line in lines]
+    assert LONG in "".join(left)
+    assert columns < 80 or max(map(len, lines)) <= columns
+
+
+def test_in_a_pipe_each_row_is_one_line(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    lines = shown(capsys, monkeypatch, None)
+    assert (
+        sum("20-shot" in line for line in lines) == sum(line.split()[:1] in ([LONG], ["frozen"]) for line in lines) == 2
+    )

@@ -10,8 +10,8 @@ from visionlora.errors import InputError
 from visionlora.studies.plan import Plan, parse_budget, parse_list, parse_ranks, parse_rates, parse_shots
 from visionlora.training.started import started_processes
 
-_SHOWN = (0, 1, 2, 3, 6, 7, 9)
-"""Columns of the table that fit on a terminal."""
+_SHOWN = (0, 1, 2, 3, 6, 9)
+"""Columns of the table that fit on a terminal of 80."""
 
 
 def compare(

@@ -5,7 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich import box
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -19,6 +21,11 @@ from rich.table import Table
 from rich.text import Text
 
 from visionlora.errors import InputError, on_one_line
+
+_FOLDED = 12
+"""Characters of a table's first column that are left beside each other at least."""
+_ANY = 100_000
+"""Characters in a line, where there is no end to them."""
 
 
 class _Speed(ProgressColumn):
@@ -48,13 +55,21 @@ def say(line: object) -> None:
 
 
 def print_table(header: Sequence[str], rows: Sequence[Sequence[str]], title: str | None = None) -> None:
-    """A table; the first column to the left, the others to the right."""
+    """A table; the first column to the left, the others to the right.
+
+    No character is lost: the cells of the first column fold where a terminal is too narrow, and where that is not
+    enough the terminal breaks the lines.
+    """
+    console, cells = Console(), [[on_one_line(cell) for cell in row] for row in rows]
+    first = max(cell_len(row[0]) for row in [header, *cells])
     table = Table(title=title, box=box.SIMPLE_HEAD, title_justify="left")
     for index, name in enumerate(header):
         table.add_column(name, justify="left" if index == 0 else "right", no_wrap=index > 0, overflow="fold")
-    for row in rows:
-        table.add_row(*(Text(on_one_line(cell)) for cell in row))  # a plain text would be searched for [markup]
-    Console().print(table)
+    for row in cells:
+        table.add_row(*map(Text, row))  # a plain text would be searched for [markup]
+    whole = Measurement.get(console, console.options.update(width=_ANY), table).maximum
+    width, least = console.width if console.is_terminal else whole, whole - first + min(first, _FOLDED)
+    Console(width=max(width, least)).print(table)
 
 
 def check_out(out: Path | None) -> None:

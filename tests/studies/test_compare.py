@@ -283,6 +283,8 @@ def test_another_study_is_refused(found: Comparison, images: Path, tmp_path: Pat
         run(plan(images, folder(found), lr=0.5), resume=True)
     with pytest.raises(InputError, match=r"another study.*--budget \(3 steps, now 9 steps\)"):
         run(plan(images, folder(found), budget="9steps"), resume=True)
+    with pytest.raises(InputError, match=r"another study.*--evaluations \(10, now 3\)"):
+        run(replace(found.plan, evaluations=3), resume=True)
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InputError, match="holds notes.txt, and no study"):
         run(plan(images, tmp_path), resume=True)

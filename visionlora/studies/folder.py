@@ -51,7 +51,8 @@ def _described(plan: Plan) -> dict[str, Any]:
     train = plan.config.train
     rates = {"train.lr": train.lr, "train.head_lr": train.head_lr, "train.epochs": train.epochs}
     searched = APART if plan.rates_apart else TOGETHER
-    return {"budget": str(plan.budget), "rates": searched, "settings": {**fixed_settings(plan.config), **rates}}
+    own = {"budget": str(plan.budget), "rates": searched, "evaluations": plan.evaluations}
+    return {**own, "settings": {**fixed_settings(plan.config), **rates}}
 
 
 def _read_plan(folder: Path) -> dict[str, Any]:
@@ -66,11 +67,13 @@ def _refuse_other_plan(plan: Plan, before: dict[str, Any]) -> None:
     changed = [
         f"{key} ({old.get(key)!r}, now {value!r})" for key, value in now["settings"].items() if old.get(key) != value
     ]
-    # A study from before there was a choice says nothing of it.
-    if (searched := before.get("rates", TOGETHER)) != now["rates"]:
-        changed.insert(0, f"--rates ({searched}, now {now['rates']})")
-    if before.get("budget") != now["budget"]:
-        changed.insert(0, f"--budget ({before.get('budget')}, now {now['budget']})")
+    # A study from before these stood there searched both rates together, and says nothing of its evaluations.
+    before = {"rates": TOGETHER, "evaluations": plan.evaluations, **before}
+    changed[:0] = [
+        f"--{option} ({before.get(option)}, now {now[option]})"
+        for option in ("budget", "rates", "evaluations")
+        if before.get(option) != now[option]
+    ]
     if changed:
         raise InputError(
             f"--out {plan.config.out}: is another study, with other settings: {some(changed, 3)}; bring them back, or "

@@ -23,7 +23,7 @@ class Row:
         scores: of each seed that has one.
         score, spread: their mean, and standard deviation (0 of a single one).
         rates: as they were chosen.
-        at_edge: it was chosen at the edge of what was tried.
+        at_edge: they were chosen at the edge of what was tried.
         trainable, file_bytes: parameters that trained, and the size of their file.
         bytes_kept: from a forward for the backward.
         peak_bytes: the most memory that the process had.

@@ -6,16 +6,16 @@ from typing import TYPE_CHECKING, Any
 from visionlora.version import __version__ as __version__
 
 if TYPE_CHECKING:
+    from visionlora.adapters.attached import adapter_names
     from visionlora.adapters.combining import combine
     from visionlora.adapters.config import LoRAConfig
     from visionlora.adapters.eva import start_from_data
     from visionlora.adapters.fleet.fleet import Fleet
     from visionlora.adapters.folding import fold_batchnorm, unfold_batchnorm
     from visionlora.adapters.header import read_header
-    from visionlora.adapters.io import load_adapter, save_adapter
+    from visionlora.adapters.loading import load_adapter
     from visionlora.adapters.model import (
         activate,
-        adapter_names,
         attach,
         detach,
         disabled,
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from visionlora.adapters.peft.folder import load_peft, save_peft
     from visionlora.adapters.recalibration import recalibrate
     from visionlora.adapters.report import Report
+    from visionlora.adapters.saving import save_adapter
     from visionlora.adapters.spread import spread_ranks
     from visionlora.adapters.verify import verify
     from visionlora.errors import InputError
@@ -43,7 +44,7 @@ _HOMES = {
     "LoRAConfig": "visionlora.adapters.config",
     "Report": "visionlora.adapters.report",
     "activate": "visionlora.adapters.model",
-    "adapter_names": "visionlora.adapters.model",
+    "adapter_names": "visionlora.adapters.attached",
     "attach": "visionlora.adapters.model",
     "combine": "visionlora.adapters.combining",
     "detach": "visionlora.adapters.model",
@@ -51,7 +52,7 @@ _HOMES = {
     "export": "visionlora.exports.export",
     "extend": "visionlora.tasks.extending",
     "fold_batchnorm": "visionlora.adapters.folding",
-    "load_adapter": "visionlora.adapters.io",
+    "load_adapter": "visionlora.adapters.loading",
     "load_peft": "visionlora.adapters.peft.folder",
     "load_trained": "visionlora.tasks.trained",
     "merge": "visionlora.adapters.model",
@@ -59,7 +60,7 @@ _HOMES = {
     "pad_ranks": "visionlora.adapters.padding",
     "read_header": "visionlora.adapters.header",
     "recalibrate": "visionlora.adapters.recalibration",
-    "save_adapter": "visionlora.adapters.io",
+    "save_adapter": "visionlora.adapters.saving",
     "save_peft": "visionlora.adapters.peft.folder",
     "set_memory": "visionlora.adapters.model",
     "set_route": "visionlora.adapters.model",

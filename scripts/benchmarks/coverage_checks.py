@@ -14,7 +14,7 @@ from torchvision.models.detection.ssd import SSDHead
 from torchvision.models.detection.ssdlite import SSDLiteHead
 
 from benchmarks.coverage_models import Case
-from visionlora.adapters.targets import ADAPTABLE, CONVS
+from visionlora.adapters.adaptable import ADAPTABLE, CONVS
 
 DETECTOR_HEADS = (RPNHead, RetinaNetHead, FCOSHead, SSDHead, SSDLiteHead)
 PROPERTIES = ("identity", "alive", "merged", "reload")

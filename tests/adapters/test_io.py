@@ -478,7 +478,7 @@ def test_a_save_that_fails_midway_leaves_the_old_file(
         assert path != file and path.parent == file.parent
         raise OSError(errno.ENOSPC, "no space left on device")
 
-    monkeypatch.setattr("visionlora.adapters.io.write_tensors", fail)
+    monkeypatch.setattr("visionlora.adapters.saving.write_tensors", fail)
     train(trained)
     with pytest.raises(OSError, match="no space left"):
         vl.save_adapter(trained, file)

@@ -17,8 +17,8 @@ from helpers.cases import perturb
 from helpers.processes import exit_codes, start_processes
 from visionlora.adapters.blocks import blocks
 from visionlora.adapters.fingerprint import fingerprints
-from visionlora.adapters.io import restore_adapter
 from visionlora.adapters.layer import adapted_layers, is_adapted
+from visionlora.adapters.loading import restore_adapter
 from visionlora.adapters.sharding import ShardedBlock, frozen_bytes, shard, whole_layers
 from visionlora.training.distributed import joined
 from visionlora.training.layer_stats import layer_statistics

@@ -9,8 +9,8 @@ import torch
 
 from helpers.detection_runs import BASE
 from visionlora.adapters.config import LoRAConfig
-from visionlora.adapters.io import save_adapter
 from visionlora.adapters.model import attach
+from visionlora.adapters.saving import save_adapter
 from visionlora.config import check_config
 from visionlora.tasks.registry import task_of
 

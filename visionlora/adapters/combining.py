@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters import state
+from visionlora.adapters.attached import check_known, check_name, description_of, weights_of
 from visionlora.adapters.config import BATCHNORM_MODES, exactly
 from visionlora.adapters.layer import adapted_layers, adapted_parameters, methods_of
 from visionlora.adapters.methods.base import Factors, Method
 from visionlora.adapters.methods.lora import LoRA
-from visionlora.adapters.model import check_known, check_name, description_of, install, weights_of
+from visionlora.adapters.model import install
 from visionlora.adapters.paths import join
 from visionlora.adapters.report import table
 from visionlora.adapters.targets import Target

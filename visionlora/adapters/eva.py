@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from visionlora.adapters.attached import active_names, description_of
 from visionlora.adapters.forward import is_known, padded_input
 from visionlora.adapters.layer import adapted_layers, adapters_of, methods_of
 from visionlora.adapters.methods.base import rows_of
 from visionlora.adapters.methods.lora import LoRA
-from visionlora.adapters.model import active_names, description_of
 from visionlora.adapters.paths import join
 from visionlora.adapters.ranks import with_new_rank
 from visionlora.adapters.report import table

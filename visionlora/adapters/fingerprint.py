@@ -5,9 +5,9 @@ import hashlib
 import torch
 from torch import Tensor, nn
 
+from visionlora.adapters.adaptable import base_modules
 from visionlora.adapters.paths import join, unwrapped
 from visionlora.adapters.state import base_tensors, direct_tensors, values_of
-from visionlora.adapters.targets import base_modules
 
 EXACT = (torch.float32, torch.float64)
 ROUNDED = (torch.bfloat16, torch.float16)

@@ -1,24 +1,31 @@
 """Adapters on a whole model: attach, activate, disable, merge, detach."""
 
 import copy
-import math
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
 from torch import nn
 
 from visionlora.adapters import activations, norm, others, state
+from visionlora.adapters.adaptable import base_modules
+from visionlora.adapters.attached import (
+    active_names,
+    adapter_names,
+    check_known,
+    check_name,
+    forget,
+    forget_all,
+    remember,
+    weights_of,
+)
 from visionlora.adapters.budget import with_rank
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.folding import refold, unfold_batchnorm
 from visionlora.adapters.layer import (
     MEMORY,
     ROUTES,
-    LayerAdapters,
     LayerRoute,
     Memory,
     adapted_layers,
@@ -34,21 +41,11 @@ from visionlora.adapters.layer import (
 from visionlora.adapters.methods.base import Method, rows_of
 from visionlora.adapters.methods.registry import method_of
 from visionlora.adapters.methods.starts import start
-from visionlora.adapters.paths import join, named_modules, unwrapped
+from visionlora.adapters.paths import join, unwrapped
+from visionlora.adapters.patterns import is_under
 from visionlora.adapters.report import Report, describe
-from visionlora.adapters.targets import LeftOut, Target, base_modules, is_under, resolve
+from visionlora.adapters.targets import LeftOut, Target, resolve
 from visionlora.errors import InputError, did_you_mean
-
-_KEY = "_visionlora"
-
-
-@dataclass
-class Attached:
-    """What the model that adapters were attached to remembers: by adapter, and how it was before."""
-
-    configs: dict[str, LoRAConfig] = field(default_factory=dict)
-    unfrozen: dict[str, list[str]] = field(default_factory=dict)
-    required_grad: set[str] = field(default_factory=set)
 
 
 def attach(model: nn.Module, config: LoRAConfig | None = None, name: str = "default") -> Report:
@@ -89,12 +86,7 @@ def install(
     """Put ready-made methods on the model's layers, and make the adapter the active one."""
     unfold_batchnorm(model)
     report = describe(model, name, methods, unfrozen, left_out)
-    attached: Attached = vars(unwrapped(model)).setdefault(_KEY, Attached())
-    if not attached.configs:
-        parameters = unwrapped(model).named_parameters()
-        attached.required_grad = {path for path, tensor in parameters if tensor.requires_grad}
-    attached.configs[name] = config
-    attached.unfrozen[name] = unfrozen
+    remember(model, name, config, unfrozen)
     by_layer: dict[str, dict[str, Method]] = {}
     for target, method in methods.items():
         by_layer.setdefault(target.path, {})[target.parameter] = method
@@ -161,41 +153,6 @@ def activate(model: nn.Module, names: str | Sequence[str] | Mapping[str, float])
     for _, module, record in state.owned_modules(model):
         state.show(module, next((name for name in names if name in record.names), state.BASE))
     _freeze(model, names)
-
-
-def adapter_names(model: nn.Module) -> list[str]:
-    """Names of the adapters on the model, in the order in which they were attached."""
-    attached: Attached | None = vars(unwrapped(model)).get(_KEY)
-    found = dict.fromkeys(attached.configs if attached else ())
-    for _, layer in adapted_layers(model):
-        found |= dict.fromkeys(adapters_of(layer))
-    for _, _, record in state.owned_modules(model):
-        found |= dict.fromkeys(record.names)
-    return list(found)
-
-
-def active_names(model: nn.Module) -> list[str]:
-    """Names of the active adapters."""
-    active = dict.fromkeys(name for _, layer in adapted_layers(model) for name in adapters_of(layer).active)
-    active |= dict.fromkeys(record.live for _, _, record in state.owned_modules(model) if record.live != state.BASE)
-    return [name for name in adapter_names(model) if name in active]
-
-
-def description_of(model: nn.Module, name: str) -> tuple[LoRAConfig, list[str]]:
-    """An adapter's config and unfrozen modules; InputError if it was not attached to this very module."""
-    attached: Attached | None = vars(unwrapped(model)).get(_KEY)
-    if attached is None or name not in attached.configs:
-        known = list(attached.configs) if attached else []
-        elsewhere = [path for path, module in named_modules(model) if _KEY in vars(module) and path]
-        hint = f"; there is one on '{elsewhere[0]}'" if elsewhere else ""
-        raise InputError(f"no adapter '{name}' was attached to this model{did_you_mean(name, known)}{hint}")
-    return attached.configs[name], attached.unfrozen[name]
-
-
-def attached_to(model: nn.Module) -> Attached:
-    """What the model remembers of its adapters; for one that ``description_of`` knows."""
-    attached: Attached = vars(unwrapped(model))[_KEY]
-    return attached
 
 
 @contextmanager
@@ -285,11 +242,7 @@ def detach(model: nn.Module, name: str | None = None) -> nn.Module:
             remove_adapter(layer, gone)
         for _, module, _ in list(state.owned_modules(model)):
             state.disown(module, gone)
-        for _, module in model.named_modules():
-            attached: Attached | None = vars(module).get(_KEY)
-            if attached:
-                attached.configs.pop(gone, None)
-                attached.unfrozen.pop(gone, None)
+        forget(model, gone)
     if remaining := adapter_names(model):
         _freeze(model, [active for active in active_names(model) if active in remaining])
     else:
@@ -341,14 +294,6 @@ def _tell_layers(model: nn.Module, what: Literal["route", "memory"], choice: str
     return model
 
 
-def check_name(model: nn.Module, name: str) -> None:
-    """Raise InputError if an adapter can't be called so, or if there is one of that name."""
-    if not re.fullmatch(r"[A-Za-z0-9_-]+", name) or hasattr(LayerAdapters(), name):
-        raise InputError(f"'{name}' can't name an adapter; use letters, digits, '_' and '-' (and no attribute's name)")
-    if name in adapter_names(model):
-        raise InputError(f"the model has an adapter '{name}' already; detach it first, or give another name")
-
-
 def _method(model: nn.Module, target: Target, config: LoRAConfig) -> Method:
     weight = model.get_submodule(target.path)._parameters[target.parameter]
     assert weight is not None
@@ -358,24 +303,6 @@ def _method(model: nn.Module, target: Target, config: LoRAConfig) -> Method:
     method.factor_dropout = config.factor_dropout
     start(method, rows_of(weight, method.rows), config.init)
     return method
-
-
-def check_known(model: nn.Module, names: Iterable[str]) -> None:
-    """Raise InputError if one of these is no adapter of the model."""
-    known = adapter_names(model)
-    for name in names:
-        if name not in known:
-            raise InputError(f"no adapter '{name}' on this model{did_you_mean(name, known)}; there are: {known}")
-
-
-def weights_of(names: str | Sequence[str] | Mapping[str, float]) -> dict[str, float]:
-    """The weights of adapters, 1 where only names are given. InputError if one is no finite number."""
-    if not isinstance(names, Mapping):
-        return dict.fromkeys([names] if isinstance(names, str) else names, 1.0)
-    for name, weight in names.items():
-        if isinstance(weight, bool) or not isinstance(weight, int | float) or not math.isfinite(weight):
-            raise InputError(f"the weight of '{name}' is {weight!r}; give a finite number")
-    return {name: float(weight) for name, weight in names.items()}
 
 
 def _check_weights(model: nn.Module, weights: Mapping[str, float]) -> None:
@@ -435,7 +362,7 @@ def _restore(model: nn.Module) -> None:
         norm.unfreeze(module)
         activations.keep_all(module)
         others.stop_warning(module)
-    records = [(module, vars(module).pop(_KEY)) for module in model.modules() if _KEY in vars(module)]
+    records = forget_all(model)
     # Where a model and a part of it have adapters, the later record saw what the earlier attach had frozen.
     required_grad = {
         id(parameter)

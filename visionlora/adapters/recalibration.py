@@ -9,9 +9,10 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters import norm, state
+from visionlora.adapters.adaptable import base_modules
+from visionlora.adapters.attached import Attached, active_names, attached_to, description_of
 from visionlora.adapters.folding import refold, unfold_batchnorm
-from visionlora.adapters.model import Attached, activate, active_names, attached_to, description_of, owned_names
-from visionlora.adapters.targets import base_modules
+from visionlora.adapters.model import activate, owned_names
 from visionlora.errors import InputError
 
 

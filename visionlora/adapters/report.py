@@ -7,9 +7,11 @@ from dataclasses import dataclass
 import torch
 from torch import nn
 
+from visionlora.adapters.adaptable import base_modules
 from visionlora.adapters.forward import is_known
 from visionlora.adapters.methods.base import Method
-from visionlora.adapters.targets import LeftOut, Target, base_modules, unfrozen_parameters
+from visionlora.adapters.targets import LeftOut, Target
+from visionlora.adapters.unfreezing import unfrozen_parameters
 
 
 @dataclass(frozen=True)

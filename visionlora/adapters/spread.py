@@ -9,11 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters import norm
+from visionlora.adapters.attached import active_names, description_of
 from visionlora.adapters.budget import bytes_of, shown_bytes
 from visionlora.adapters.layer import adapted_layers, methods_of
 from visionlora.adapters.methods.base import Method, exact, rows_of
 from visionlora.adapters.methods.lora import LoRA
-from visionlora.adapters.model import activate, active_names, description_of, detach, install
+from visionlora.adapters.model import activate, detach, install
 from visionlora.adapters.ranks import with_new_rank
 from visionlora.adapters.report import methods_bytes, table, unfrozen_bytes
 from visionlora.adapters.targets import Target

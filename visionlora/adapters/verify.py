@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visionlora.adapters.adaptable import ADAPTABLE
 from visionlora.adapters.effects import NO_EFFECT, NO_UPDATE, NOT_RUN, Effect, Verification
 from visionlora.adapters.example import arguments, call, eagerly, random_state_kept, tensors_in
 from visionlora.adapters.folding import unfold_batchnorm
@@ -15,7 +16,6 @@ from visionlora.adapters.methods.base import Method
 from visionlora.adapters.model import disabled, set_route
 from visionlora.adapters.paths import unwrapped
 from visionlora.adapters.swap import swap, unswap
-from visionlora.adapters.targets import ADAPTABLE
 from visionlora.errors import InputError
 
 STEP = 0.01

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from visionlora.adapters.io import save_adapter
 from visionlora.adapters.peft.folder import load_peft, read_tensors, save_peft
 from visionlora.adapters.peft.settings import CONFIG
+from visionlora.adapters.saving import save_adapter
 from visionlora.cli.show import say
 from visionlora.errors import InputError
 from visionlora.models.classifier import create_classifier

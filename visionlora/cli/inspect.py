@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.model import attach
 from visionlora.adapters.paths import numbered
+from visionlora.adapters.patterns import is_under
 from visionlora.adapters.report import collapse, table
-from visionlora.adapters.targets import is_under
 from visionlora.models.classifier import create_classifier
 from visionlora.studies.costs import METHODS, Cost, costs_of, prepared, time_steps
 from visionlora.studies.plan import parse_seconds

@@ -11,8 +11,8 @@ from typing import Literal
 
 from torch import nn
 
+from visionlora.adapters.attached import check_name
 from visionlora.adapters.header import Header, read_file
-from visionlora.adapters.model import check_name
 from visionlora.checksums import file_digest
 from visionlora.config import load_config
 from visionlora.errors import InputError, some

@@ -9,8 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from visionlora.adapters.io import save_adapter
 from visionlora.adapters.recalibration import Recalibration, recalibrate
+from visionlora.adapters.saving import save_adapter
 from visionlora.data.picture_statistics import MOST, PictureStatistics
 from visionlora.errors import InputError
 from visionlora.tasks.base import Task

@@ -12,10 +12,10 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from visionlora.adapters.adaptable import base_modules
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.folding import fold_batchnorm
 from visionlora.adapters.model import attach
-from visionlora.adapters.targets import base_modules
 from visionlora.models.classifier import Classifier, create_classifier
 from visionlora.studies.memory import kept_by
 from visionlora.training.host_memory import freed_memory_kept

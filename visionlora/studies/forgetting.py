@@ -10,10 +10,11 @@ from torch import nn
 
 from visionlora.adapters.config import LoRAConfig
 from visionlora.adapters.header import FORMAT, read_file
-from visionlora.adapters.io import load_read, save_adapter
 from visionlora.adapters.layer import adapted_layers, adapted_parameters
+from visionlora.adapters.loading import load_read
 from visionlora.adapters.methods.registry import method_of
 from visionlora.adapters.model import merged
+from visionlora.adapters.saving import save_adapter
 from visionlora.data.classification.labelled import LabelledImages
 from visionlora.errors import InputError
 from visionlora.models.classifier import Classifier

@@ -14,7 +14,8 @@ from torch import nn
 
 from visionlora.adapters import norm
 from visionlora.adapters.fingerprint import fingerprints
-from visionlora.adapters.targets import Target, resolve, trains_fully
+from visionlora.adapters.targets import Target, resolve
+from visionlora.adapters.unfreezing import trains_fully
 from visionlora.errors import InputError, some
 from visionlora.sections import RunConfig
 from visionlora.stopping import Interrupted, stop_requests

@@ -8,12 +8,13 @@ import torch
 from pydantic import ValidationError
 from torch import Tensor, nn
 
+from visionlora.adapters.adaptable import base_modules
 from visionlora.adapters.fingerprint import has_fingerprint
 from visionlora.adapters.fleet.loading import counts_of
 from visionlora.adapters.header import read_file, read_header
-from visionlora.adapters.io import load_read
+from visionlora.adapters.loading import load_read
 from visionlora.adapters.model import merge
-from visionlora.adapters.targets import base_modules, is_under
+from visionlora.adapters.patterns import is_under
 from visionlora.errors import InputError, some
 from visionlora.models.extended import Extended
 from visionlora.models.joined_outputs import JoinLogits, Likeness, roots

@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from visionlora.adapters.header import FORMAT, read_file
-from visionlora.adapters.io import load_read
+from visionlora.adapters.loading import load_read
 from visionlora.adapters.model import merge
 from visionlora.checksums import refuse_damaged, refuse_damaged_config
 from visionlora.errors import InputError

@@ -10,7 +10,7 @@ from typing import Any
 from torch import nn
 
 from visionlora.adapters.fingerprint import digest
-from visionlora.adapters.io import restore_adapter
+from visionlora.adapters.loading import restore_adapter
 from visionlora.errors import InputError
 from visionlora.files import write_json
 from visionlora.stopping import Interrupted

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters import norm
-from visionlora.adapters.targets import base_modules
+from visionlora.adapters.adaptable import base_modules
 from visionlora.errors import InputError
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from visionlora.adapters.io import save_adapter
+from visionlora.adapters.saving import save_adapter
 from visionlora.data.images import readable_images
 from visionlora.data.loading import Key
 from visionlora.data.picture_statistics import LEAST, PictureStatistics, evenly

@@ -7,10 +7,10 @@ from typing import Any, NoReturn
 from torch import Tensor, nn
 
 from visionlora.adapters import state
+from visionlora.adapters.adaptable import base_modules
 from visionlora.adapters.folded import folded_into
 from visionlora.adapters.layer import LayerAdapters, adapted_layers, adapted_parameters, adapters_of
 from visionlora.adapters.norm import freeze, has_running_stats
-from visionlora.adapters.targets import base_modules
 
 
 class Unforeseen(RuntimeError):

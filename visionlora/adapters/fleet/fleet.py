@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from visionlora.adapters import state
+from visionlora.adapters.attached import adapter_names
 from visionlora.adapters.example import eagerly, tensors_in
 from visionlora.adapters.fleet.answers import in_order, span_of
 from visionlora.adapters.fleet.crew import Unforeseen, muster, outputs_of
@@ -17,7 +18,7 @@ from visionlora.adapters.fleet.plan import Plan, plan
 from visionlora.adapters.fleet.watching import probe_of, watch
 from visionlora.adapters.folding import unfold_batchnorm
 from visionlora.adapters.header import Header
-from visionlora.adapters.model import adapter_names, detach
+from visionlora.adapters.model import detach
 from visionlora.errors import InputError, some
 
 _PLANS = 64

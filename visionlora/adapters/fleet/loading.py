@@ -7,11 +7,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from visionlora.adapters import state
+from visionlora.adapters.adaptable import base_modules
+from visionlora.adapters.attached import check_name
 from visionlora.adapters.header import Header, read_file
-from visionlora.adapters.io import load_read
-from visionlora.adapters.model import check_name, detach
+from visionlora.adapters.loading import load_read
+from visionlora.adapters.model import detach
 from visionlora.adapters.paths import join
-from visionlora.adapters.targets import base_modules
 from visionlora.errors import InputError, did_you_mean
 
 Counts = dict[tuple[nn.Module, str], int]

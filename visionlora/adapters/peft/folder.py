@@ -9,19 +9,21 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from visionlora.adapters.adaptable import base_modules
+from visionlora.adapters.attached import check_name, description_of
 from visionlora.adapters.config import exactly
 from visionlora.adapters.header import Header
-from visionlora.adapters.io import load_read, trained_values
 from visionlora.adapters.layer import adapted_layers, methods_of
+from visionlora.adapters.loading import load_read
 from visionlora.adapters.methods.base import Method
 from visionlora.adapters.methods.lora import LoRA
-from visionlora.adapters.model import check_name, description_of
 from visionlora.adapters.others import refuse_foreign
 from visionlora.adapters.paths import join
+from visionlora.adapters.patterns import is_under
 from visionlora.adapters.peft.layers import OUT_PROJ, from_peft, obstacle, tensor_of_layer, to_peft
 from visionlora.adapters.peft.settings import CONFIG, TENSORS, PeftSettings, read_settings, write_settings
 from visionlora.adapters.report import Report
-from visionlora.adapters.targets import base_modules, is_under
+from visionlora.adapters.saving import trained_values
 from visionlora.errors import InputError, did_you_mean
 from visionlora.files import new_folder
 from visionlora.tensor_files import open_tensors, write_tensors

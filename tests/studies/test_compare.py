@@ -7,6 +7,7 @@ import pickle
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from decimal import Decimal
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,8 @@ from visionlora.errors import InputError
 from visionlora.sections import AnnotatedData, RunConfig, TrainSection
 from visionlora.stopping import Interrupted
 from visionlora.studies.choosing import apart, caveats, choose
-from visionlora.studies.compare import Comparison, compare
+from visionlora.studies.compare import compare
+from visionlora.studies.comparison import Comparison
 from visionlora.studies.forecast import forecasts
 from visionlora.studies.methods import Variant, parse_methods
 from visionlora.studies.plan import Plan, parse_budget
@@ -115,7 +117,8 @@ def test_runs_side_by_side_come_to_the_same(
         for key, call in reversed(calls.items()):
             yield key, pickle.loads(pickle.dumps(call))(Console(quiet=True)), 1.0
 
-    monkeypatch.setattr("visionlora.studies.compare.side_by_side", elsewhere)
+    for module in ("compare", "rates"):
+        monkeypatch.setattr(f"visionlora.studies.{module}.side_by_side", elsewhere)
     study = run(replace(plan(images, tmp_path / "study", "frozen", seeds=1), jobs=2, evaluations=1))
     expected = {ran.cell: ran for ran in found.runs}
     assert len(study.runs) == 2 and study.rates["frozen"].best == found.rates["frozen"].best
@@ -174,9 +177,11 @@ def searched(rates: dict[str, RunConfig], variant: Variant) -> list[TrainSection
 def test_two_rates_are_searched_and_one_where_the_head_trains_alone(found: Comparison) -> None:
     rates = configs(found, "rates")
     frozen, lora = (searched(rates, variant) for variant in found.plan.variants)
-    assert all(train.head_lr / train.lr == pytest.approx(0.5) for train in frozen)
+    assert all(train.head_lr / train.lr == pytest.approx(0.5, rel=1e-5) for train in frozen)
     ratios = [train.head_lr / train.lr for train in lora]
     assert {round(ratio, 4) for ratio in ratios} > {0.5}
+    written = {rate for train in lora for rate in (train.lr, train.head_lr)}
+    assert len(written) > 2 and all(len(Decimal(str(rate)).as_tuple().digits) <= 6 for rate in written)
     results = json.loads((folder(found) / "results.json").read_text())
     assert [row["head_lr"] for row in results["rows"]] == [
         found.rates[row.variant.label].best.head_lr for row in rows_of(found)
@@ -188,7 +193,7 @@ def test_together_a_methods_own_rates_keep_their_ratio_and_stand_in_the_table(im
     study = run(replace(asked, rates_apart=False, shots=(None,), evaluations=1))
     write_report(study)
     (own,) = study.rates.values()
-    assert all(rates.head_lr / rates.lr == pytest.approx(10) for rates in own.tried)
+    assert all(rates.head_lr / rates.lr == pytest.approx(10, rel=1e-5) for rates in own.tried)
     (row,) = rows_of(study)
     used = load_config(tmp_path / "study" / "runs" / study.runs[0].cell.name / "config.yaml").train
     assert row.rates == (used.lr, used.head_lr) == own.best

@@ -4,7 +4,7 @@ import math
 import statistics
 from collections.abc import Sequence
 
-from visionlora.studies.compare import Comparison
+from visionlora.studies.comparison import Comparison
 from visionlora.studies.methods import PEFT
 from visionlora.studies.table import Row
 

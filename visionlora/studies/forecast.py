@@ -7,7 +7,7 @@ from statistics import NormalDist
 
 import numpy as np
 
-from visionlora.studies.compare import Comparison, Ran
+from visionlora.studies.comparison import Comparison, Ran
 from visionlora.studies.methods import Variant
 
 FACTORS = (1.5, 2.0, 4.0)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from visionlora.studies.compare import Comparison
+from visionlora.studies.comparison import Comparison
 from visionlora.studies.table import Row
 
 if TYPE_CHECKING:

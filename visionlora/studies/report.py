@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from visionlora.errors import on_one_line
 from visionlora.files import new_folder, write_atomic, write_json
 from visionlora.studies.choosing import advice, caveats, choose
-from visionlora.studies.compare import Comparison
+from visionlora.studies.comparison import Comparison
 from visionlora.studies.forecast import forecasts
 from visionlora.studies.pictures import pictures
 from visionlora.studies.plan import shots_word

@@ -4,7 +4,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from visionlora.studies.compare import Comparison, Ran
+from visionlora.studies.comparison import Comparison, Ran
 from visionlora.studies.methods import FROZEN, Variant
 from visionlora.studies.plan import Shots, shots_word
 from visionlora.studies.search import Rates

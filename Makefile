@@ -22,7 +22,7 @@ test: $(READY)
 test-gpu: $(READY)
 	VISIONLORA_TEST_GPU=1 $(BIN)/pytest tests/test_cuda.py
 
-# Every direct dependency at the lowest version that pyproject.toml admits, and of each test a fourth of its cases. Tests on real weights say nothing more there,
+# Every direct dependency at the lowest version that pyproject.toml admits, and of each test an eighth of its cases. Tests on real weights say nothing more there,
 # nor do merged detectors, which are made of layers that are merged by themselves.
 OLDEST_TESTS := tests/adapters tests/ops tests/models --ignore-glob '*real_weights.py' \
 	--ignore tests/models/test_detector_merge.py \
@@ -32,7 +32,7 @@ OLDEST_TESTS := tests/adapters tests/ops tests/models --ignore-glob '*real_weigh
 	tests/training/test_segmentation_run.py::test_a_run_leaves_scores_and_pictures
 
 test-oldest: $(OLDEST_READY)
-	$(OLDEST)/bin/$(PYTEST) --one-in 4 $(OLDEST_TESTS)
+	$(OLDEST)/bin/$(PYTEST) --one-in 8 $(OLDEST_TESTS)
 
 check: $(READY)
 	$(BIN)/ruff check .

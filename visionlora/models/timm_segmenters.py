@@ -50,7 +50,9 @@ class TimmSegmenter(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """See the class."""
         height, width = images.shape[-2:]
-        padded = F.pad(images, (0, -width % self.step, 0, -height % self.step))
+        # Not by a remainder: an exporter that leaves sizes open would carry it through every layer.
+        rows, columns = (height + self.step - 1) // self.step, (width + self.step - 1) // self.step
+        padded = F.pad(images, (0, columns * self.step - width, 0, rows * self.step - height))
         logits = self.decoder(feature_maps(self.backbone, padded, self.maps, norm=self.plain))
         return F.interpolate(logits, padded.shape[-2:], mode="bilinear")[..., :height, :width]
 

@@ -45,14 +45,15 @@ def write_dense(model: nn.Module, example: Tensor, path: Path, fields: dict[str,
     Raises:
         InputError: it can't be exported.
     """
-    for dynamic_size in (True, False) if any_size else (False,):
+    elsewhere = _at_another_size(model, example) if any_size else None
+    for dynamic_size in (True, False) if elsewhere else (False,):
         try:
             graph = _dense_graph(model, example, path, dynamic_size)
         except InputError:
             if not dynamic_size:
                 raise
             continue
-        if not dynamic_size or _fits_other_sizes(model, example, path):
+        if not dynamic_size or (elsewhere and _gives(path, *elsewhere)):
             break
     _finish(graph, path, {**fields, "about": {**fields["about"], "dynamic_size": dynamic_size}})
 
@@ -192,17 +193,21 @@ def _plain_attention(model: nn.Module) -> Iterator[None]:
 
 
 @torch.no_grad()
-def _fits_other_sizes(model: nn.Module, example: Tensor, path: Path) -> bool:
-    """Whether the graph follows the model to another size and shape, or fails where the model does too."""
-    _, onnxruntime = import_onnx()
+def _at_another_size(model: nn.Module, example: Tensor) -> tuple[Tensor, Tensor] | None:
+    """The example at another size and shape, and the model's answer; None if the model takes its own size only."""
     height, width = example.shape[2:]
     other = torch.nn.functional.interpolate(example, (height + 32, width + 64), mode="bilinear")
     try:
-        expected = model(other)
+        return other, model(other)
     except (RuntimeError, AssertionError, ValueError):
-        return False
+        return None
+
+
+def _gives(path: Path, images: Tensor, expected: Tensor) -> bool:
+    """Whether the graph answers so."""
+    _, onnxruntime = import_onnx()
     try:
-        (found,) = onnxruntime.InferenceSession(str(path)).run(None, {"images": other.numpy()})
+        (found,) = onnxruntime.InferenceSession(str(path)).run(None, {"images": images.numpy()})
     except Exception:  # onnxruntime's errors have no public base class
         return False
     return found.shape == tuple(expected.shape) and bool(

@@ -79,6 +79,7 @@ def trained_values(model: nn.Module, name: str) -> tuple[dict[str, Tensor], list
 
 
 def factors_of(model: nn.Module, name: str) -> tuple[dict[str, Tensor], dict[str, dict[str, Any]]]:
+    """The tensors of an adapter's methods, and rank, alpha and parts of each adapted parameter, by its name."""
     tensors: dict[str, Tensor] = {}
     layers: dict[str, dict[str, Any]] = {}
     for path, layer in adapted_layers(model):

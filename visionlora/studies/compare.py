@@ -17,10 +17,10 @@ from visionlora.studies.folder import OUTCOMES, RUNS, TRIALS, keep_plan, opened
 from visionlora.studies.methods import FULL, Variant, with_method
 from visionlora.studies.peft import peft_to_try, refuse_without_peft
 from visionlora.studies.plan import Cell, Plan, Shots, shots_word
-from visionlora.studies.rates import as_rates, search_rates
+from visionlora.studies.rates import search_rates
 from visionlora.studies.runs import Outcome, kept, run_cell
 from visionlora.studies.search import Found, fewest_runs
-from visionlora.studies.settings import config_of_run, rates_of, with_data
+from visionlora.studies.settings import config_of_run, with_data
 from visionlora.studies.side_by_side import side_by_side
 from visionlora.studies.study import Say, Study, score_word
 from visionlora.studies.time_left import TimeLeft
@@ -126,15 +126,14 @@ def _compare(plan: Plan, console: Console, say: Say, stop: Callable[[], None]) -
     for cell in plan.cells():
         count, on = epochs[cell.variant, cell.shots], data[cell.shots]
         steps = count * on.steps_per_epoch
-        chosen = rates_of(configs[cell.variant], rates[cell.variant].best)
-        runs.append(Ran(cell, outcomes[cell], chosen, count, steps, on.images))
+        runs.append(Ran(cell, outcomes[cell], rates[cell.variant].best, count, steps, on.images))
     return Comparison(
         plan,
         score,
         len(whole.val),
         held_out.images,
         {variant.label: trial for variant, trial in trials.items()},
-        {variant.label: as_rates(configs[variant], rate) for variant, rate in rates.items()},
+        {variant.label: found for variant, found in rates.items()},
         runs,
     )
 

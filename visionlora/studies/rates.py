@@ -13,7 +13,7 @@ from visionlora.studies.methods import Variant
 from visionlora.studies.plan import Plan, shots_word
 from visionlora.studies.runs import Outcome, run_cell
 from visionlora.studies.search import Found, Quality, Rates, search
-from visionlora.studies.settings import config_of_run, rates_of, with_data
+from visionlora.studies.settings import config_of_run, with_data
 from visionlora.studies.side_by_side import side_by_side
 from visionlora.studies.study import Study, score_word
 
@@ -29,7 +29,7 @@ class _Tried:
 
 
 def search_rates(study: Study, steps_per_epoch: int) -> dict[Variant, Found]:
-    """The factors of each method's learning rates that do best; an epoch without what is held out has so many steps."""
+    """The learning rates of each method; an epoch without what is held out has so many steps."""
     plan = study.plan
 
     def tell(variant: Variant, tried: _Tried) -> None:
@@ -56,12 +56,6 @@ def search_rates(study: Study, steps_per_epoch: int) -> dict[Variant, Found]:
     return rates
 
 
-def as_rates(config: RunConfig, found: Found) -> Found:
-    """What a search came to, in learning rates."""
-    tried = {rates_of(config, factors): quality for factors, quality in found.tried.items()}
-    return Found(rates_of(config, found.best), tried, found.at_edge)
-
-
 def _rate_word(variant: Variant, rates: Rates) -> str:
     head = f"{rates.head_lr:.2g}"
     return head if variant.one_rate else f"{rates.lr:.2g}, head {head}"
@@ -77,7 +71,7 @@ def _search_one(
     note: Callable[[_Tried], None] | None,
     console: Console,
 ) -> tuple[Found, list[_Tried]]:
-    """The factors of the config's learning rates that do best on what is held out, and what nobody has noted yet."""
+    """The learning rates that do best on what is held out, and what nobody has noted yet."""
     noted: list[_Tried] = []
     note = note or noted.append
     number = 0
@@ -86,12 +80,21 @@ def _search_one(
         nonlocal number
         times = f"{factors.lr:.3g}" if factors.lr == factors.head_lr else f"{factors.lr:.3g}-{factors.head_lr:.3g}"
         name = f"{variant.slug}_{shots_word(plan.shots[-1])}_x{times}"
-        own = config_of_run(config, plan.config.out / RATES / name, epochs, plan.first_seed, factors, epochs)
+        rates = _times(config, factors)
+        own = config_of_run(config, plan.config.out / RATES / name, epochs, plan.first_seed, rates, epochs)
         file = plan.config.out / OUTCOMES / f"rate_{name}.json"
         started = time.perf_counter()
         outcome = run_cell(own, variant, file, score, step_seconds, console, weights=False)
-        note(_Tried(number, rates_of(config, factors), outcome, time.perf_counter() - started))
+        note(_Tried(number, rates, outcome, time.perf_counter() - started))
         number += 1
         return outcome.quality
 
-    return search(quality_of, plan.apart(variant)), noted
+    found = search(quality_of, plan.apart(variant))
+    tried = {_times(config, factors): quality for factors, quality in found.tried.items()}
+    return Found(_times(config, found.best), tried, found.at_edge), noted
+
+
+def _times(config: RunConfig, factors: Rates) -> Rates:
+    """The config's learning rates times these, to six digits."""
+    lr, head_lr = config.train.lr * factors.lr, config.train.head_lr * factors.head_lr
+    return Rates(float(f"{lr:.6g}"), float(f"{head_lr:.6g}"))

@@ -12,15 +12,9 @@ def with_data(config: RunConfig, shots: Shots, hold_out: bool) -> RunConfig:
     return config.model_copy(update={"data": config.data.model_copy(update={"shots": shots, "hold_out": hold_out})})
 
 
-def rates_of(config: RunConfig, factors: Rates) -> Rates:
-    """Learning rates: the config's, times these, to six digits."""
-    lr, head_lr = config.train.lr * factors.lr, config.train.head_lr * factors.head_lr
-    return Rates(float(f"{lr:.6g}"), float(f"{head_lr:.6g}"))
-
-
-def config_of_run(config: RunConfig, out: Path, epochs: int, seed: int, factors: Rates, every: int) -> RunConfig:
-    """The config of a run: rates times ``factors``, and the warm-up's share of all epochs as it was."""
-    train, rates = config.train, rates_of(config, factors)
+def config_of_run(config: RunConfig, out: Path, epochs: int, seed: int, rates: Rates, every: int) -> RunConfig:
+    """The config of a run: with these learning rates, and the warm-up's share of all epochs as it was."""
+    train = config.train
     changed = {
         "epochs": epochs,
         "warmup_epochs": train.warmup_epochs / train.epochs * epochs,

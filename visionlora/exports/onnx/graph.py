@@ -45,16 +45,10 @@ def write_dense(model: nn.Module, example: Tensor, path: Path, fields: dict[str,
     Raises:
         InputError: it can't be exported.
     """
-    elsewhere = _at_another_size(model, example) if any_size else None
-    for dynamic_size in (True, False) if elsewhere else (False,):
-        try:
-            graph = _dense_graph(model, example, path, dynamic_size)
-        except InputError:
-            if not dynamic_size:
-                raise
-            continue
-        if not dynamic_size or (elsewhere and _gives(path, *elsewhere)):
-            break
+    graph = _graph_of_any_size(model, example, path) if any_size else None
+    dynamic_size = graph is not None
+    if graph is None:
+        graph = _dense_graph(model, example, path, dynamic_size)
     _finish(graph, path, {**fields, "about": {**fields["about"], "dynamic_size": dynamic_size}})
 
 
@@ -145,6 +139,17 @@ class _OneImage(nn.Module):
     def forward(self, image: Tensor) -> tuple[Tensor, ...]:
         found = self.model([image])[0]
         return tuple(found[name] for name in self.names)
+
+
+def _graph_of_any_size(model: nn.Module, example: Tensor, path: Path) -> Any | None:
+    """The graph with H and W left open; None if the model takes its own size only, or the graph can't follow it."""
+    if (elsewhere := _at_another_size(model, example)) is None:
+        return None
+    try:
+        graph = _dense_graph(model, example, path, dynamic_size=True)
+    except InputError:
+        return None
+    return graph if _gives(path, *elsewhere) else None
 
 
 def _dense_graph(model: nn.Module, example: Tensor, path: Path, dynamic_size: bool) -> Any:
